@@ -1,0 +1,3 @@
+//! The `sapwood` command. Each sub-command is a module; this file only reads arguments and hands on exit codes.
+
+fn main() {}
