@@ -1,0 +1,146 @@
+//! The traits that a provider implements. No provider's types appear here.
+
+use std::fmt::Debug;
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Access, Capabilities, Completion, Doorbell, FabricError, PostError, Rank, Receive, Request};
+use crate::memory::Region;
+
+/// Something that one side hands to the other out of band: bytes and, on one host, descriptors. Only members that
+/// have proved that they know the job's secret may ever get one (invariant 9).
+#[derive(Debug, Default)]
+pub struct Parcel {
+    /// The provider's own format; it checks what it gets, whoever it is from.
+    pub bytes: Vec<u8>,
+    /// Passed along with the bytes.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// A provider: opens endpoints and makes memory reachable.
+pub trait Fabric: Send + Sync + Debug {
+    /// `shm`, `verbs`, `tcp`: for reports, never for decisions.
+    fn name(&self) -> &'static str;
+
+    /// What it can do.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Makes a region usable in requests, and by peers as `access` says. Dropping the last handle deregisters.
+    ///
+    /// # Errors
+    /// The kind of memory is not one that the provider can register, or a limit is reached.
+    fn register(&self, region: &Region, access: Access) -> Result<Arc<dyn Registration>, FabricError>;
+
+    /// A place for queue pairs of one rank: at most one to each peer (itself included), and one completion queue.
+    ///
+    /// # Errors
+    /// The provider's resources are exhausted.
+    fn endpoint(&self, rank: Rank, generation: u32) -> Result<Box<dyn Endpoint>, FabricError>;
+}
+
+/// A registered region. A request in flight holds one, so that the memory outlives it (invariant 1).
+pub trait Registration: Send + Sync + Debug {
+    /// What is registered.
+    fn region(&self) -> &Region;
+
+    /// What a peer imports to reach it.
+    ///
+    /// # Errors
+    /// The registration gives peers no rights, or a descriptor could not be duplicated.
+    fn export(&self) -> Result<Parcel, FabricError>;
+
+    /// For the provider that made it.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// A peer's registration, as this rank can reach it.
+#[allow(clippy::len_without_is_empty, reason = "never empty")]
+pub trait RemoteRegion: Send + Sync + Debug {
+    /// Whose it is.
+    fn peer(&self) -> Rank;
+
+    /// Bytes.
+    fn len(&self) -> usize;
+
+    /// The peer's bytes in this process's address space, where the fabric has load/store reach: readable, and
+    /// writable if the registration gave write access. Valid as long as this handle lives.
+    fn mapped(&self) -> Option<NonNull<u8>>;
+
+    /// For the provider that made it.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// The answer of a fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// Nothing that the peer posted earlier can land any more, and its queue pair to us is in the error state.
+    Fenced,
+    /// Something still could (a process stopped in the middle of a copy): what the peer can reach must stay out of
+    /// use until a later fence says `Fenced`.
+    Quarantined,
+}
+
+/// One rank's queue pairs and their completion queue. Driven by one thread at a time; nothing here spawns one.
+pub trait Endpoint: Send {
+    /// This rank.
+    fn rank(&self) -> Rank;
+
+    /// Makes the local half of a queue pair and what the peer needs to connect its own half to it.
+    ///
+    /// # Errors
+    /// There is one already, or resources are exhausted.
+    fn prepare(&mut self, peer: Rank) -> Result<Parcel, FabricError>;
+
+    /// Connects the prepared half to the peer's. Receives may be posted from `prepare` on, requests from here on.
+    ///
+    /// # Errors
+    /// Nothing was prepared, or the parcel is not one of this provider, this generation and this pair of ranks.
+    fn connect(&mut self, peer: Rank, remote: Parcel) -> Result<(), FabricError>;
+
+    /// Takes in a peer's exported registration.
+    ///
+    /// # Errors
+    /// The parcel is malformed, or the memory behind it cannot be reached.
+    fn import(&mut self, peer: Rank, remote: Parcel) -> Result<Arc<dyn RemoteRegion>, FabricError>;
+
+    /// Posts requests in order. What does not fit the queue is not posted and the error says how many were.
+    ///
+    /// # Errors
+    /// [`PostError`]: the queue is full (poll and post the rest), the queue pair is in the error state or not connected.
+    fn post(&mut self, peer: Rank, requests: &[Request]) -> Result<(), PostError>;
+
+    /// Posts memory for a send or an immediate of the peer.
+    ///
+    /// # Errors
+    /// As [`Endpoint::post`].
+    fn post_receive(&mut self, peer: Rank, receive: Receive) -> Result<(), PostError>;
+
+    /// Drives the queue pairs and appends what completed; returns how many. Never blocks; appends at most what
+    /// `into` has capacity left for, so it does not allocate.
+    ///
+    /// # Errors
+    /// The endpoint itself failed (not one of its queue pairs: those report by completions).
+    fn poll(&mut self, into: &mut Vec<Completion>) -> Result<usize, FabricError>;
+
+    /// Sleeps politely (invariant 7) until `poll` has something to do or the deadline passes; says which: `false`
+    /// is the deadline. A peer's death is something to do.
+    ///
+    /// # Errors
+    /// As [`Endpoint::poll`].
+    fn wait(&mut self, deadline: Instant) -> Result<bool, FabricError>;
+
+    /// Puts the queue pair to the peer into the error state on our side: what is still queued completes `Flushed`.
+    fn disconnect(&mut self, peer: Rank);
+
+    /// Makes sure that nothing that the peer posted to us can land any more, waiting at most until the deadline.
+    ///
+    /// # Errors
+    /// There is no queue pair to that peer.
+    fn fence(&mut self, peer: Rank, deadline: Instant) -> Result<Fence, FabricError>;
+
+    /// Where the fabric has load/store reach: rings the peer (a rank's own: wakes itself), so that whoever stored
+    /// into shared memory directly can wake who waits for it. `None` without that reach, or before `connect`.
+    fn doorbell(&self, peer: Rank) -> Option<Doorbell>;
+}

@@ -1,0 +1,160 @@
+//! Going to sleep and being woken across processes: a futex in shared memory, and how long to spin before it.
+//!
+//! Protocol (else wake-ups are lost): a sleeper announces itself, passes a sequentially consistent fence and looks
+//! again before it sleeps; a ringer publishes, passes such a fence and then looks for sleepers.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::time::{Duration, Instant};
+
+use rustix::thread::futex;
+
+/// One cache line of shared memory on which a rank sleeps.
+#[repr(C, align(64))]
+pub(super) struct Bell {
+    /// Counts rings; the futex word.
+    rings: AtomicU32,
+    /// How many sleep, or are about to.
+    sleepers: AtomicU32,
+}
+
+/// A handle to the bell of one rank. Whoever holds it may ring; its owner sleeps on it.
+#[derive(Clone, Debug)]
+pub struct Doorbell {
+    bell: NonNull<Bell>,
+    // Keeps the mapping that `bell` points into.
+    _memory: Arc<dyn std::any::Any + Send + Sync>,
+}
+
+// SAFETY: the bell consists of atomics in memory that the handle keeps mapped.
+unsafe impl Send for Doorbell {}
+// SAFETY: as above.
+unsafe impl Sync for Doorbell {}
+
+impl Doorbell {
+    /// # Safety
+    /// `bell` must point to 64 aligned bytes of shared, writable memory, at first zero, that `memory` keeps mapped
+    /// and that are used for nothing else.
+    pub(super) unsafe fn new(bell: NonNull<Bell>, memory: Arc<dyn std::any::Any + Send + Sync>) -> Self {
+        Self {
+            bell,
+            _memory: memory,
+        }
+    }
+
+    #[inline]
+    fn bell(&self) -> &Bell {
+        // SAFETY: valid as long as `_memory`, by the contract of `new`; all accesses are atomic.
+        unsafe { self.bell.as_ref() }
+    }
+
+    /// Wakes the owner if it sleeps. What was stored before (by anyone who then calls this) is seen by it.
+    #[inline]
+    pub fn ring(&self) {
+        fence(Ordering::SeqCst);
+        if self.bell().sleepers.load(Ordering::Relaxed) != 0 {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        self.bell().rings.fetch_add(1, Ordering::Release);
+        // The word is shared between processes, so the futex is not a private one. Failure is impossible for a
+        // mapped, aligned word.
+        let _ = futex::wake(&self.bell().rings, futex::Flags::empty(), i32::MAX as u32);
+    }
+
+    /// Sleeps until somebody rings or `at_most` has passed, unless `ready` says already that there is no need.
+    /// Returns early now and then: the caller looks again either way.
+    pub fn sleep(&self, at_most: Duration, ready: impl FnOnce() -> bool) {
+        let bell = self.bell();
+        let before = bell.rings.load(Ordering::Acquire);
+        bell.sleepers.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if !ready() {
+            let timeout = rustix::time::Timespec {
+                tv_sec: at_most.as_secs() as _,
+                tv_nsec: at_most.subsec_nanos() as _,
+            };
+            // Time-outs, interruptions and a changed word all mean: look again.
+            let _ = futex::wait(&bell.rings, futex::Flags::empty(), before, Some(&timeout));
+        }
+        bell.sleepers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How a waiter passes its time: spin about as long as a wake-up costs, then yield, then sleep (invariant 7).
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Looks before the first yield.
+    pub spins: u32,
+    /// Yields before the first sleep.
+    pub yields: u32,
+    /// The shortest sleep; it grows to eight times that, so that liveness is looked at now and then.
+    pub nap: Duration,
+}
+
+impl Patience {
+    /// For `ranks` waiters on this host: with more of them than cores, spinning keeps the awaited one from running.
+    pub fn for_ranks(ranks: usize) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let nap = Duration::from_millis(10);
+        if ranks > cores {
+            Self {
+                spins: 20,
+                yields: 200,
+                nap,
+            }
+        } else {
+            Self {
+                spins: 4_000,
+                yields: 20,
+                nap,
+            }
+        }
+    }
+
+    /// Waits until `ready` answers `Some`, the deadline passes (`None`), or `look` (called before each sleep and
+    /// after it) answers `Some`.
+    pub fn wait<T>(
+        &self,
+        bell: &Doorbell,
+        deadline: Instant,
+        mut ready: impl FnMut() -> Option<T>,
+        mut look: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        for _ in 0..self.spins {
+            if let Some(found) = ready() {
+                return Some(found);
+            }
+            std::hint::spin_loop();
+        }
+        for _ in 0..self.yields {
+            if let Some(found) = ready() {
+                return Some(found);
+            }
+            std::thread::yield_now();
+        }
+        let mut nap = self.nap;
+        loop {
+            if let Some(found) = ready().or_else(&mut look) {
+                return Some(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return ready();
+            }
+            let mut found = None;
+            bell.sleep(nap.min(left), || {
+                found = ready();
+                found.is_some()
+            });
+            if found.is_some() {
+                return found;
+            }
+            nap = (nap * 2).min(self.nap * 8);
+        }
+    }
+}
