@@ -1,1 +1,3 @@
-//! (contract pending)
+//! Runs a lowered plan, chunk by chunk.
+
+pub mod reduce;

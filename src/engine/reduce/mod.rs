@@ -1,0 +1,124 @@
+//! Reduction kernels: combine elements of several sources in one pass, or copy them. They never allocate, lock,
+//! wait or look at anything but the bytes that they are given.
+//!
+//! # What the result is
+//! `into[i] = sources[0][i] ∘ sources[1][i] ∘ …`, folded from the left in exactly this order, on every processor
+//! and for every count, alignment and number of sources: the bits are those of the plain scalar loop. (Only which
+//! NaN a NaN is may differ.) In particular:
+//!
+//! * 16-bit floats are accumulated in 32 bits through the whole fold and rounded once, to nearest, ties to even.
+//! * Integers wrap around. The average of integers is the wrapped sum, divided and truncated towards zero: it is a
+//!   mean only where the sum fits the type.
+//! * The minimum and maximum of floats are NaN if any source is NaN; −0 is smaller than +0. They do not depend on
+//!   the order of the sources.
+//! * No multiplication and addition are ever fused.
+
+mod arithmetic;
+mod fold;
+mod operation;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(test)]
+mod tests;
+
+use half::{bf16, f16};
+
+use crate::memory::DataType;
+use arithmetic::{Combine, Max, Min, Portable, Product, Stored, Sum};
+pub use operation::{Operation, UnknownOperation};
+
+/// Combines `count` elements of each of `sources` into `into`, and for an average divides by `divisor` at the end.
+///
+/// All sources are read in one pass, however many there are; with more than four the accumulators go through the
+/// first-level cache instead of registers. A `divisor` of 1 (or 0) leaves a partial sum undivided; other
+/// operations than the average ignore it. With no source `into` stays as it is.
+///
+/// # Safety
+/// * `into` is valid for writes and each source for reads of `count` elements of the kernel's type, all aligned to
+///   the element (not necessarily to a vector).
+/// * `into` may be exactly one or several of the sources, but must not overlap any of them partially. Sources may
+///   overlap each other in any way.
+/// * During the call nobody else writes the sources, and nobody else reads or writes `into`. Other processes may
+///   have these pages mapped and write them at other times, ordered by acquire and release: the memory is accessed
+///   through raw pointers only, and no reference to it is formed.
+pub type Kernel = unsafe fn(into: *mut u8, sources: &[*const u8], count: usize, divisor: u32);
+
+/// The kernel for elements of a type, the fastest that this processor can run. Look it up once per operation.
+pub fn kernel(data_type: DataType, operation: Operation) -> Kernel {
+    select(data_type, operation, Level::best())
+}
+
+/// Copies `bytes` bytes, unless they are already there.
+///
+/// # Safety
+/// `from` is valid for reads and `into` for writes of `bytes` bytes; they are the same or do not overlap. During the
+/// call nobody else writes `from`, and nobody else reads or writes `into`.
+pub unsafe fn copy(into: *mut u8, from: *const u8, bytes: usize) {
+    if !std::ptr::eq(into, from) {
+        // SAFETY: the caller's contract; not the same, hence not overlapping.
+        unsafe { std::ptr::copy_nonoverlapping(from, into, bytes) }
+    }
+}
+
+/// For which processors a kernel is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+}
+
+impl Level {
+    /// The best one that runs here. The processor is asked once; the answer is remembered by the standard library.
+    fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if x86::available() {
+            return Self::Avx2;
+        }
+        Self::Portable
+    }
+}
+
+fn select(data_type: DataType, operation: Operation, level: Level) -> Kernel {
+    match data_type {
+        DataType::F32 => select_operation::<f32>(operation, level),
+        DataType::F64 => select_operation::<f64>(operation, level),
+        DataType::F16 => select_operation::<f16>(operation, level),
+        DataType::Bf16 => select_operation::<bf16>(operation, level),
+        DataType::I32 => select_operation::<i32>(operation, level),
+        DataType::I64 => select_operation::<i64>(operation, level),
+        DataType::U8 => select_operation::<u8>(operation, level),
+    }
+}
+
+fn select_operation<S: Stored>(operation: Operation, level: Level) -> Kernel {
+    match operation {
+        Operation::Average => select_level::<S, Sum, true>(level),
+        Operation::Sum => select_level::<S, Sum, false>(level),
+        Operation::Product => select_level::<S, Product, false>(level),
+        Operation::Min => select_level::<S, Min, false>(level),
+        Operation::Max => select_level::<S, Max, false>(level),
+    }
+}
+
+fn select_level<S: Stored, C: Combine, const AVERAGE: bool>(level: Level) -> Kernel {
+    match level {
+        Level::Portable => portable::<S, C, AVERAGE>,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => x86::kernel::<S, C, AVERAGE>,
+    }
+}
+
+/// # Safety
+/// As [`Kernel`], for elements `S`.
+unsafe fn portable<S: Stored, C: Combine, const AVERAGE: bool>(
+    into: *mut u8,
+    sources: &[*const u8],
+    count: usize,
+    divisor: u32,
+) {
+    let divisor = if AVERAGE { divisor } else { 1 };
+    // SAFETY: the caller's contract.
+    unsafe { fold::fold::<S, C, Portable>(into.cast(), sources, count, divisor) }
+}
