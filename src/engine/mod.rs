@@ -1,3 +1,23 @@
-//! Runs a lowered plan, chunk by chunk.
+//! Runs lowered plans: chunks, waits, progress. Knows ranks' boards and windows; never how a job was started nor
+//! what the sums are for.
 
+mod address;
+mod board;
+mod core;
+mod error;
+mod execution;
+mod group;
 pub mod reduce;
+mod signature;
+mod small;
+mod wait;
+
+pub use address::{Extent, WindowMap};
+pub use board::{Board, Layout, Trouble};
+pub use core::{Core, Ticket};
+pub use error::{EngineError, Waited};
+pub use execution::{Call, Prepared};
+pub use group::{Group, Liveness, Observers};
+pub use signature::MAXIMUM_COUNT;
+pub use signature::Signature;
+pub use small::{SMALL_BYTES, Small, fits_small, small_exchange};

@@ -1,0 +1,75 @@
+//! Where the ranks' windows are in this process's address space. Holds what keeps them mapped.
+
+use std::any::Any;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// A symmetric window: the same number of bytes on every rank, each reachable from here.
+#[derive(Debug)]
+pub struct WindowMap {
+    bases: Box<[NonNull<u8>]>,
+    len: usize,
+    // Keeps every rank's mapping; the own registration among them.
+    _memory: Vec<Arc<dyn Any + Send + Sync>>,
+}
+
+// SAFETY: the pointers are only handed out, not followed; what they point to is kept by `_memory`.
+unsafe impl Send for WindowMap {}
+// SAFETY: as above.
+unsafe impl Sync for WindowMap {}
+
+impl WindowMap {
+    /// # Safety
+    /// `bases[r]` must point to rank r's `len` bytes, as long as `memory` lives: readable, and for this process's
+    /// own rank writable.
+    pub unsafe fn new(
+        bases: Box<[NonNull<u8>]>,
+        len: usize,
+        memory: Vec<Arc<dyn Any + Send + Sync>>,
+    ) -> Self {
+        Self {
+            bases,
+            len,
+            _memory: memory,
+        }
+    }
+
+    /// Bytes on each rank.
+    #[allow(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+}
+
+/// The part of a window that an operation reads or writes: the same offset on every rank. Keeps the window mapped.
+#[derive(Clone, Debug)]
+pub struct Extent {
+    window: Arc<WindowMap>,
+    offset: usize,
+}
+
+impl Extent {
+    /// `bytes` bytes of the window from `offset`.
+    ///
+    /// # Panics
+    /// If they leave the window.
+    pub fn new(window: Arc<WindowMap>, offset: usize, bytes: usize) -> Self {
+        assert!(
+            offset <= window.len && bytes <= window.len - offset,
+            "an extent leaves its window"
+        );
+        Self { window, offset }
+    }
+
+    /// The first byte on a rank.
+    #[inline]
+    pub(super) fn of(&self, rank: u32) -> *mut u8 {
+        // SAFETY: the offset was checked against the window's length, which every rank's mapping has.
+        unsafe { self.window.bases[rank as usize].add(self.offset).as_ptr() }
+    }
+
+    /// The window.
+    pub fn window(&self) -> &Arc<WindowMap> {
+        &self.window
+    }
+}

@@ -1,0 +1,264 @@
+//! A rank's board: the shared page on which it alone writes and which all ranks of the communicator read.
+//!
+//! It holds the rank's state, one announcement line for each recent operation (with the payload of a small one in
+//! the same cache line), two slots for small payloads that need more room, and the progress counters of the tasks
+//! of recent operations. One writer for each line, no read-modify-write.
+
+use std::any::Any;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Signature;
+
+const LINE: usize = 64;
+
+/// Operations that a board can tell apart. A rank is never this far ahead of one that still reads its lines:
+/// all-to-all operations bind ranks within one, trees within their depth.
+pub(super) const DEPTH: u64 = 64;
+
+/// Bytes of payload in an announcement line.
+pub(super) const LINE_PAYLOAD: usize = LINE - 16;
+
+/// Chunks of one task that a counter can count.
+pub(super) const CHUNK_BITS: u32 = 24;
+
+/// Where things are on a board; the same on every rank of a communicator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    small: usize,
+    counters: usize,
+    stride: usize,
+}
+
+impl Layout {
+    /// For programs of up to `2 * ranks + 16` tasks and small payloads of up to `small` bytes.
+    pub fn new(ranks: u32, small: usize) -> Self {
+        let counters = 2 * ranks as usize + 16;
+        // Counters that different peers poll get lines of their own while that is cheap.
+        let stride = if counters <= 64 { LINE } else { size_of::<u64>() };
+        Self {
+            small: small.next_multiple_of(LINE),
+            counters,
+            stride,
+        }
+    }
+
+    /// The board's size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.counters_at() + DEPTH as usize * self.counters * self.stride
+    }
+
+    /// The most tasks that a program may have.
+    pub fn tasks(&self) -> usize {
+        self.counters
+    }
+
+    fn small_at(&self) -> usize {
+        LINE * (1 + DEPTH as usize)
+    }
+
+    fn counters_at(&self) -> usize {
+        self.small_at() + 2 * self.small
+    }
+}
+
+/// Why a rank gave up, as it tells the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It found that this rank had died or left.
+    Gone(u32),
+    /// It waited for this rank until the deadline.
+    Deadline(u32),
+    /// The ranks called different things at this sequence number (its lower 32 bits).
+    Mismatch(u32),
+    /// Its caller aborted the communicator.
+    Aborted,
+}
+
+impl Trouble {
+    fn pack(self) -> u64 {
+        let (kind, value) = match self {
+            Self::Gone(rank) => (1, rank),
+            Self::Deadline(rank) => (2, rank),
+            Self::Mismatch(sequence) => (3, sequence),
+            Self::Aborted => (4, 0),
+        };
+        kind << 32 | u64::from(value)
+    }
+
+    fn unpack(word: u64) -> Option<Self> {
+        let value = word as u32;
+        match word >> 32 {
+            1 => Some(Self::Gone(value)),
+            2 => Some(Self::Deadline(value)),
+            3 => Some(Self::Mismatch(value)),
+            4 => Some(Self::Aborted),
+            _ => None,
+        }
+    }
+}
+
+/// One rank's board as this process sees it.
+#[derive(Clone, Debug)]
+pub struct Board {
+    base: NonNull<u8>,
+    layout: Layout,
+    // Keeps the mapping.
+    _memory: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: shared words are atomics; payload bytes are handed out as raw pointers, whose users answer for them.
+unsafe impl Send for Board {}
+// SAFETY: as above.
+unsafe impl Sync for Board {}
+
+impl Board {
+    /// # Safety
+    /// `base` must point to `layout.bytes()` bytes, aligned to 64, at first zero, that `memory` keeps mapped and
+    /// that only the board's owner writes. For the owner they must be writable.
+    pub unsafe fn new(base: NonNull<u8>, layout: Layout, memory: Arc<dyn Any + Send + Sync>) -> Self {
+        debug_assert!((base.as_ptr() as usize).is_multiple_of(LINE));
+        Self {
+            base,
+            layout,
+            _memory: memory,
+        }
+    }
+
+    #[inline]
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        debug_assert!(offset + 8 <= self.layout.bytes() && offset.is_multiple_of(8));
+        // SAFETY: offsets come from the layout and stay within its bytes; the word is aligned, mapped as long as
+        // `self`, and accessed only atomically.
+        unsafe { self.base.add(offset).cast().as_ref() }
+    }
+
+    fn line(sequence: u64) -> usize {
+        LINE * (1 + (sequence % DEPTH) as usize)
+    }
+
+    /// Says what this rank does as its operation `sequence`; everything stored before is visible to who sees it.
+    #[inline]
+    pub(super) fn announce(&self, sequence: u64, signature: Signature) {
+        let line = Self::line(sequence);
+        self.word(line + 8).store(signature.0, Ordering::Relaxed);
+        self.word(line).store(sequence, Ordering::Release);
+    }
+
+    /// The sequence number in the line of `sequence`: that one if announced, an earlier or later one otherwise.
+    #[inline]
+    pub(super) fn announced(&self, sequence: u64) -> u64 {
+        self.word(Self::line(sequence)).load(Ordering::Acquire)
+    }
+
+    /// What was announced; meaningful after [`Board::announced`] has answered `sequence`.
+    #[inline]
+    pub(super) fn signature(&self, sequence: u64) -> Signature {
+        Signature(self.word(Self::line(sequence) + 8).load(Ordering::Relaxed))
+    }
+
+    /// The payload that travels in the announcement's own cache line: [`LINE_PAYLOAD`] bytes, aligned to 16.
+    #[inline]
+    pub(super) fn line_payload(&self, sequence: u64) -> *mut u8 {
+        // SAFETY: within the layout.
+        unsafe { self.base.add(Self::line(sequence) + 16).as_ptr() }
+    }
+
+    /// One of the two slots for small payloads that need more than a line.
+    #[inline]
+    pub(super) fn small_payload(&self, turn: u64) -> *mut u8 {
+        let offset = self.layout.small_at() + (turn % 2) as usize * self.layout.small;
+        // SAFETY: within the layout.
+        unsafe { self.base.add(offset).as_ptr() }
+    }
+
+    /// The progress counter of a task of operation `sequence`.
+    #[inline]
+    pub(super) fn counter(&self, sequence: u64, task: usize) -> &AtomicU64 {
+        assert!(task < self.layout.counters, "task {task} has no counter");
+        let index = (sequence % DEPTH) as usize * self.layout.counters + task;
+        self.word(self.layout.counters_at() + index * self.layout.stride)
+    }
+
+    /// Tells every rank that this one has given up. The first reason stays.
+    pub fn give_up(&self, trouble: Trouble) {
+        if self.trouble().is_none() {
+            self.word(8).store(trouble.pack(), Ordering::Release);
+        }
+    }
+
+    /// Whether, and why, the board's owner has given up.
+    pub fn trouble(&self) -> Option<Trouble> {
+        Trouble::unpack(self.word(8).load(Ordering::Acquire))
+    }
+
+    /// Says that the owner, having given up, reads no other rank's memory any more.
+    pub(super) fn fall_silent(&self) {
+        self.word(16).store(1, Ordering::Release);
+    }
+
+    /// Whether the owner reads no other rank's memory any more, whatever it was in the middle of.
+    pub fn is_silent(&self) -> bool {
+        self.word(16).load(Ordering::Acquire) != 0 || self.has_left()
+    }
+
+    /// Says that the owner takes part in nothing any more.
+    pub fn leave(&self) {
+        self.word(0).store(1, Ordering::Release);
+    }
+
+    /// Whether the owner has left.
+    pub fn has_left(&self) -> bool {
+        self.word(0).load(Ordering::Acquire) != 0
+    }
+}
+
+/// The counter value that says that `done` chunks of operation `sequence` have been done. Values grow for ever, so
+/// that a counter is never reset: one that a later operation has written satisfies whoever waits for an earlier one.
+#[inline]
+pub(super) fn progress(sequence: u64, done: u64) -> u64 {
+    debug_assert!(done < 1 << CHUNK_BITS);
+    sequence << CHUNK_BITS | done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{HugePages, Region};
+
+    #[test]
+    fn nothing_on_a_board_overlaps() {
+        for ranks in [1, 2, 64, 4096] {
+            let layout = Layout::new(ranks, 100);
+            let region = Region::host(layout.bytes(), HugePages::Never).unwrap();
+            // SAFETY: a fresh region of that size, kept by the board.
+            let board = unsafe { Board::new(region.base(), layout, Arc::new(region.clone())) };
+            let mut places = vec![(0, 16)];
+            let at = |pointer: *const u8| pointer as usize - region.base().as_ptr() as usize;
+            for sequence in 0..DEPTH {
+                places.push((Board::line(sequence), 16));
+                places.push((at(board.line_payload(sequence)), LINE_PAYLOAD));
+                for task in 0..layout.tasks() {
+                    places.push((at(std::ptr::from_ref(board.counter(sequence, task)).cast()), 8));
+                }
+            }
+            places.extend((0..2).map(|turn| (at(board.small_payload(turn)), 100)));
+            places.sort_unstable();
+            assert!(places.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0));
+            assert!(places.last().is_some_and(|(at, len)| at + len <= layout.bytes()));
+        }
+    }
+
+    #[test]
+    fn the_first_trouble_stays() {
+        let layout = Layout::new(2, 64);
+        let region = Region::host(layout.bytes(), HugePages::Never).unwrap();
+        // SAFETY: as above.
+        let board = unsafe { Board::new(region.base(), layout, Arc::new(region.clone())) };
+        assert_eq!(board.trouble(), None);
+        board.give_up(Trouble::Gone(5));
+        board.give_up(Trouble::Aborted);
+        assert_eq!(board.trouble(), Some(Trouble::Gone(5)));
+    }
+}

@@ -1,0 +1,314 @@
+//! The operations in progress on one communicator, and who drives them: any caller that holds the token. Nobody
+//! sleeps with the token in hand.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Waker;
+use std::time::Instant;
+
+use super::board::DEPTH;
+use super::execution::{Call, Execution, Round};
+use super::wait::{Turn, wait};
+use super::{EngineError, Group};
+use crate::observe::Kind;
+
+/// Chunks that one operation runs before the next one gets its turn.
+const BUDGET: u32 = 16;
+
+/// Operations in progress at once; more would outrun what boards can tell apart.
+pub const MAXIMUM_ACTIVE: usize = 48;
+
+/// The engine of one communicator on one rank.
+#[derive(Debug)]
+pub struct Core {
+    group: Group,
+    /// The token. Held for a round at a time; never while sleeping.
+    engine: Mutex<Engine>,
+    poison: OnceLock<EngineError>,
+}
+
+#[derive(Debug, Default)]
+struct Engine {
+    active: Vec<Active>,
+    idle: Vec<Execution>,
+    staged: bool,
+}
+
+#[derive(Debug)]
+struct Active {
+    call: Call,
+    execution: Execution,
+    ticket: Ticket,
+    began: Instant,
+    /// A staged operation waits for the one before it: there is one set of staging slots.
+    started: bool,
+}
+
+#[derive(Debug, Default)]
+struct Completion {
+    done: AtomicBool,
+    outcome: Mutex<Outcome>,
+}
+
+#[derive(Debug, Default)]
+struct Outcome {
+    error: Option<EngineError>,
+    waker: Option<Waker>,
+}
+
+/// The end of an operation, to be waited for. Dropping it changes nothing: the operation goes on.
+#[derive(Clone, Debug)]
+pub struct Ticket(Arc<Completion>);
+
+impl Ticket {
+    /// Whether the operation has ended, well or not.
+    #[inline]
+    pub fn is_done(&self) -> bool {
+        self.0.done.load(Ordering::Acquire)
+    }
+
+    /// How it ended, once it has.
+    pub fn outcome(&self) -> Option<Result<(), EngineError>> {
+        if !self.is_done() {
+            return None;
+        }
+        let outcome = self.0.outcome.lock().expect("nothing panics with it in hand");
+        Some(outcome.error.clone().map_or(Ok(()), Err))
+    }
+
+    /// Has a task woken at the end. Call [`Ticket::is_done`] again afterwards.
+    pub fn wake(&self, waker: &Waker) {
+        self.0
+            .outcome
+            .lock()
+            .expect("nothing panics with it in hand")
+            .waker = Some(waker.clone());
+    }
+
+    fn end(&self, error: Option<EngineError>) {
+        let mut outcome = self.0.outcome.lock().expect("nothing panics with it in hand");
+        outcome.error = error;
+        self.0.done.store(true, Ordering::Release);
+        if let Some(waker) = outcome.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Core {
+    /// An engine with nothing to do.
+    pub fn new(group: Group) -> Self {
+        Self {
+            group,
+            engine: Mutex::default(),
+            poison: OnceLock::new(),
+        }
+    }
+
+    /// The communicator as this rank sees it.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Refuses work after a failure.
+    ///
+    /// # Errors
+    /// [`EngineError::Poisoned`] with the first failure.
+    #[inline]
+    pub fn check(&self) -> Result<(), EngineError> {
+        match self.poison.get() {
+            None => Ok(()),
+            Some(first) => Err(EngineError::Poisoned {
+                rank: self.group.rank,
+                reason: first.to_string(),
+            }),
+        }
+    }
+
+    /// Takes up a call; it runs whenever somebody drives.
+    ///
+    /// # Errors
+    /// An earlier failure.
+    ///
+    /// # Safety
+    /// Until the ticket says that the operation has ended, nobody may write the call's memory on this rank, nor
+    /// read its result; all ranks must run programs of the same, proved plan under the same sequence number.
+    pub unsafe fn start(&self, call: Call) -> Result<Ticket, EngineError> {
+        self.make_room(call.sequence)?;
+        let mut engine = self.engine.lock().expect("nothing panics with the token in hand");
+        self.check()?;
+        self.group.board().announce(call.sequence, call.signature);
+        let execution = engine.idle.pop().unwrap_or_default();
+        let ticket = Ticket(Arc::default());
+        let began = Instant::now();
+        engine.active.push(Active {
+            call,
+            execution,
+            ticket: ticket.clone(),
+            began,
+            started: false,
+        });
+        drop(engine);
+        // The progress thread, if there is one, may be asleep.
+        self.group.bell().ring();
+        Ok(ticket)
+    }
+
+    /// Waits until `sequence` may begin: a board tells [`DEPTH`] operations apart, the oldest in progress included.
+    fn make_room(&self, sequence: u64) -> Result<(), EngineError> {
+        let room = || {
+            let engine = self.engine.lock().expect("nothing panics with the token in hand");
+            let oldest = engine.active.iter().map(|active| active.call.sequence).min();
+            engine.active.len() < MAXIMUM_ACTIVE && oldest.is_none_or(|oldest| sequence < oldest + DEPTH)
+        };
+        if room() {
+            return self.check();
+        }
+        // Ends: what is in progress either ends or fails at its deadline, and then there is room.
+        self.wait_until(room);
+        self.check()
+    }
+
+    /// Runs what is ready, if nobody else is just doing so. Says whether anything moved.
+    pub fn drive(&self) -> bool {
+        let Ok(mut engine) = self.engine.try_lock() else {
+            return false;
+        };
+        match engine.round(&self.group) {
+            Ok(progressed) => progressed,
+            Err(error) => {
+                self.fail(&mut engine, &error);
+                true
+            }
+        }
+    }
+
+    /// Whether nothing is in progress.
+    pub fn is_idle(&self) -> bool {
+        self.engine
+            .lock()
+            .expect("nothing panics with the token in hand")
+            .active
+            .is_empty()
+    }
+
+    /// Drives until the operation has ended.
+    ///
+    /// # Errors
+    /// How it failed.
+    pub fn wait(&self, ticket: &Ticket) -> Result<(), EngineError> {
+        self.wait_until(|| ticket.is_done());
+        ticket.outcome().expect("it is done")
+    }
+
+    /// Drives whatever is in progress until `until` says so. Keeps every operation's deadline, but has none of its
+    /// own: `until` must become true when operations end, well or not, or be somebody's wish to stop.
+    pub fn wait_until(&self, until: impl Fn() -> bool) {
+        let turn = || {
+            if until() {
+                return Turn::Done;
+            }
+            let progressed = self.drive();
+            if until() {
+                Turn::Done
+            } else if progressed {
+                Turn::Progressed
+            } else {
+                Turn::Idle
+            }
+        };
+        let look = || {
+            self.look();
+            Ok(())
+        };
+        wait(&self.group, turn, look).expect("looking fails operations, never the wait");
+    }
+
+    /// Looks after deadlines and dead ranks; fails everything in progress if something is found.
+    fn look(&self) {
+        let Ok(mut engine) = self.engine.try_lock() else {
+            return;
+        };
+        let mut found = None;
+        for active in engine.active.iter_mut().filter(|active| active.started) {
+            if let Err(error) = active.execution.look(&active.call, &self.group, active.began) {
+                found = Some(error);
+                break;
+            }
+        }
+        match found {
+            Some(error) => self.fail(&mut engine, &error),
+            None if !engine.active.is_empty() => {
+                self.group.engine.counters.sleep();
+                self.group
+                    .engine
+                    .recorder
+                    .mark(Kind::Sleep, 0, 0, 0, crate::observe::NONE, 0);
+            }
+            None => {}
+        }
+    }
+
+    /// Ends everything in progress with `error`; later calls are refused with it, and no peer's memory is touched
+    /// any more.
+    pub fn abandon(&self, error: &EngineError) {
+        self.fail(
+            &mut self.engine.lock().expect("nothing panics with the token in hand"),
+            error,
+        );
+    }
+
+    fn fail(&self, engine: &mut Engine, error: &EngineError) {
+        let _ = self.poison.set(error.clone());
+        for active in engine.active.drain(..) {
+            active.ticket.end(Some(error.clone()));
+        }
+        self.group.board().fall_silent();
+        self.group.ring_others();
+        self.group.bell().ring();
+    }
+}
+
+impl Engine {
+    /// One round over all operations, oldest first.
+    fn round(&mut self, group: &Group) -> Result<bool, EngineError> {
+        let mut progressed = false;
+        let mut index = 0;
+        while index < self.active.len() {
+            let active = &mut self.active[index];
+            if !active.started {
+                if active.call.staging.is_some() && self.staged {
+                    index += 1;
+                    continue;
+                }
+                self.staged |= active.call.staging.is_some();
+                active.started = true;
+                active.execution.begin(&active.call, group);
+            }
+            match active.execution.round(&active.call, group, BUDGET)? {
+                Round::Blocked => index += 1,
+                Round::Progressed => {
+                    progressed = true;
+                    index += 1;
+                }
+                Round::Done => {
+                    progressed = true;
+                    let Active {
+                        call,
+                        execution,
+                        ticket,
+                        ..
+                    } = self.active.remove(index);
+                    self.staged &= call.staging.is_none();
+                    // The call's memory is let go of before anybody hears of the end.
+                    drop(call);
+                    self.idle.push(execution);
+                    ticket.end(None);
+                    // Another thread of this rank may sleep until just this.
+                    group.bell().ring();
+                }
+            }
+        }
+        Ok(progressed)
+    }
+}

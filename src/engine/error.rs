@@ -1,0 +1,115 @@
+//! Why an operation did not end well: who was waited for, where, and what is known of it.
+
+use std::time::Duration;
+
+/// What a rank was waiting for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waited {
+    /// The collective and what it was called with.
+    pub operation: String,
+    /// Its number on the communicator.
+    pub sequence: u64,
+    /// The plan that ran.
+    pub plan: String,
+    /// The rank waited for.
+    pub peer: u32,
+    /// Which step of the plan: the waiting task, its block and chunk, and what the awaited one had done.
+    pub step: String,
+}
+
+impl std::fmt::Display for Waited {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            operation,
+            sequence,
+            plan,
+            peer,
+            step,
+        } = self;
+        write!(
+            f,
+            "operation {sequence} ({operation}, plan {plan}) waited for rank {peer}: {step}"
+        )
+    }
+}
+
+/// Why an operation failed. Afterwards the communicator is poisoned: every later call fails too, on every rank.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The deadline passed.
+    #[error(
+        "rank {rank}: nothing came within {waited:?}: {on}. Is that rank stopped, still computing, or in another \
+         call? A longer deadline: SAPWOOD_TIMEOUT (seconds), or the builder's timeout"
+    )]
+    Deadline {
+        /// Who waited.
+        rank: u32,
+        /// How long.
+        waited: Duration,
+        /// For what.
+        on: Waited,
+    },
+    /// A rank that was needed is dead or has left.
+    #[error("rank {rank}: rank {peer} {how}; {on}")]
+    Gone {
+        /// Who needed it.
+        rank: u32,
+        /// Who is gone.
+        peer: u32,
+        /// How it went.
+        how: String,
+        /// What it was needed for.
+        on: String,
+    },
+    /// Ranks called different things.
+    #[error("rank {rank}: the ranks disagree about operation {sequence}: {odd}")]
+    Mismatch {
+        /// Who found out.
+        rank: u32,
+        /// The operation's number.
+        sequence: u64,
+        /// Who called what.
+        odd: String,
+    },
+    /// Another rank gave up first.
+    #[error("rank {rank}: rank {peer} gave up: {why}")]
+    PeerGaveUp {
+        /// Who heard of it.
+        rank: u32,
+        /// Who gave up.
+        peer: u32,
+        /// Whose fault it found it to be.
+        culprit: Option<u32>,
+        /// Its reason.
+        why: String,
+    },
+    /// The communicator was aborted.
+    #[error("rank {rank}: the communicator was aborted by rank {by}")]
+    Aborted {
+        /// Who heard of it.
+        rank: u32,
+        /// Who did it.
+        by: u32,
+    },
+    /// An earlier operation failed.
+    #[error("rank {rank}: the communicator cannot be used any more: {reason}")]
+    Poisoned {
+        /// Whose call.
+        rank: u32,
+        /// The first failure.
+        reason: String,
+    },
+}
+
+impl EngineError {
+    /// The rank that the failure is about, where it is about one.
+    pub fn culprit(&self) -> Option<u32> {
+        match self {
+            Self::Deadline { on, .. } => Some(on.peer),
+            Self::Gone { peer, .. } => Some(*peer),
+            Self::Aborted { by, .. } => Some(*by),
+            Self::PeerGaveUp { culprit, .. } => *culprit,
+            Self::Mismatch { .. } | Self::Poisoned { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! One operation in progress on a fabric with load/store reach: its program's tasks, each a cursor over chunks.
+//!
+//! Data is pulled: a task reads peers' windows and stores into memory of this rank only. What others wait for is
+//! published in counters on this rank's board.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::board::{CHUNK_BITS, progress};
+use super::reduce::{self, Kernel};
+use super::{EngineError, Extent, Group, Signature, Trouble, Waited};
+use crate::observe::{Kind, NONE};
+use crate::plan::lowered::{Action, Buffer, Place, Program, Progress, Task, block_range, chunk_count};
+
+/// The chunk count that says that a task is over, whatever its number of chunks.
+const WHOLE: u64 = (1 << CHUNK_BITS) - 1;
+
+/// A program that the engine can run, made once for each shape.
+#[derive(Debug)]
+pub struct Prepared {
+    program: Program,
+    plan: String,
+}
+
+impl Prepared {
+    /// Checks what the engine relies on: that the program is this rank's, needs no more counters and staging than
+    /// there are, and stores into this rank's memory only.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the plan.
+    pub fn new(program: Program, plan: &str, counters: usize, staging_slots: usize) -> Result<Self, String> {
+        if program.tasks.len() > counters {
+            return Err(format!(
+                "plan {plan} has {} tasks, a board {counters} counters",
+                program.tasks.len()
+            ));
+        }
+        if program.staging_slots as usize > staging_slots {
+            let needed = program.staging_slots;
+            return Err(format!(
+                "plan {plan} needs {needed} staging slots, there are {staging_slots}"
+            ));
+        }
+        for task in &program.tasks {
+            let (Action::Reduce { into, .. } | Action::Copy { into, .. }) = &task.action else {
+                continue;
+            };
+            if let Some(place) = into.iter().find(|place| place.rank != program.rank) {
+                return Err(format!("plan {plan} stores into memory of rank {}", place.rank));
+            }
+        }
+        Ok(Self {
+            program,
+            plan: plan.into(),
+        })
+    }
+
+    /// The plan's name.
+    pub fn plan(&self) -> &str {
+        &self.plan
+    }
+}
+
+/// One call of a collective.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// What to run.
+    pub prepared: Arc<Prepared>,
+    /// Its number on the communicator.
+    pub sequence: u64,
+    /// What was called.
+    pub signature: Signature,
+    /// Sums.
+    pub kernel: Kernel,
+    /// Bytes of one element.
+    pub element: usize,
+    /// Elements.
+    pub count: usize,
+    /// Elements of a chunk, at least 1.
+    pub chunk: usize,
+    /// What an average is divided by, else 1.
+    pub divisor: u32,
+    /// Input and result; none where nothing moves.
+    pub memory: Option<(Extent, Extent)>,
+    /// Staging slots, and the bytes of one.
+    pub staging: Option<(Extent, usize)>,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+#[derive(Debug)]
+struct Stream {
+    /// First element and number of elements of the task's block.
+    start: usize,
+    len: usize,
+    done: u64,
+    chunks: u64,
+    /// Its waits, in the execution's table.
+    first_wait: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// The counter's last value read.
+    value: u64,
+    agreed: bool,
+}
+
+/// The outcome of one round over the tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Round {
+    Done,
+    Progressed,
+    Blocked,
+}
+
+/// The state of one call. Kept for later calls, so that in the steady state nothing is allocated.
+#[derive(Debug, Default)]
+pub(super) struct Execution {
+    streams: Vec<Stream>,
+    seen: Vec<Seen>,
+    sources: Vec<*const u8>,
+    /// The first task that is not over.
+    first: usize,
+    /// The task and wait at which the last round ended.
+    blocked: Option<(usize, usize)>,
+    /// Task, chunk and peer of the wait that is recorded as open.
+    waiting: Option<(u16, u32, u32)>,
+}
+
+// SAFETY: `sources` is scratch space, empty between rounds; the rest is plain data.
+unsafe impl Send for Execution {}
+
+impl Execution {
+    /// Takes up a new call.
+    pub(super) fn begin(&mut self, call: &Call, group: &Group) {
+        let program = &call.prepared.program;
+        self.streams.clear();
+        self.seen.clear();
+        self.first = 0;
+        self.blocked = None;
+        self.waiting = None;
+        for (index, task) in program.tasks.iter().enumerate() {
+            let range = block_range(call.count, program.blocks, task.block);
+            let chunks = match task.action {
+                Action::Signal => 1,
+                _ => chunk_count(range.len(), call.chunk),
+            };
+            let first_wait = self.seen.len();
+            self.seen.extend(task.waits.iter().map(|_| Seen::default()));
+            let stream = Stream {
+                start: range.start,
+                len: range.len(),
+                done: 0,
+                chunks: chunks as u64,
+                first_wait,
+            };
+            self.streams.push(stream);
+            if chunks == 0 {
+                publish(group, call, index, task, WHOLE);
+            }
+        }
+        group.engine.counters.operation();
+        group.engine.recorder.mark(
+            Kind::Begin,
+            call.sequence as u32,
+            0,
+            0,
+            NONE,
+            (call.count * call.element) as u64,
+        );
+    }
+
+    /// Runs chunks until none is ready or `budget` of them have been run.
+    pub(super) fn round(
+        &mut self,
+        call: &Call,
+        group: &Group,
+        mut budget: u32,
+    ) -> Result<Round, EngineError> {
+        let tasks = &call.prepared.program.tasks;
+        let mut progressed = false;
+        'again: loop {
+            self.blocked = None;
+            while self.first < tasks.len() && self.streams[self.first].done == self.streams[self.first].chunks
+            {
+                self.first += 1;
+            }
+            if self.first == tasks.len() {
+                group
+                    .engine
+                    .recorder
+                    .mark(Kind::End, call.sequence as u32, 0, 0, NONE, 0);
+                return Ok(Round::Done);
+            }
+            if budget == 0 {
+                return Ok(Round::Progressed);
+            }
+            for (index, task) in tasks.iter().enumerate().skip(self.first) {
+                let stream = &self.streams[index];
+                if stream.done < stream.chunks && self.ready(call, group, index, task)? {
+                    self.note_progress(call, group);
+                    self.run(call, group, index, task);
+                    progressed = true;
+                    budget -= 1;
+                    continue 'again;
+                }
+            }
+            if progressed {
+                return Ok(Round::Progressed);
+            }
+            self.note_blocked(call, group);
+            return Ok(Round::Blocked);
+        }
+    }
+
+    #[inline]
+    fn ready(&mut self, call: &Call, group: &Group, index: usize, task: &Task) -> Result<bool, EngineError> {
+        let Stream { done, first_wait, .. } = self.streams[index];
+        for (number, wait) in task.waits.iter().enumerate() {
+            let needed = match wait.progress {
+                Progress::Chunk { lag } if done < u64::from(lag) => continue,
+                Progress::Chunk { lag } => progress(call.sequence, done + 1 - u64::from(lag)),
+                Progress::Whole => progress(call.sequence, WHOLE),
+            };
+            let seen = &mut self.seen[first_wait + number];
+            if seen.value >= needed {
+                continue;
+            }
+            let counter = group.boards[wait.rank as usize].counter(call.sequence, wait.task as usize);
+            // Acquire: what the peer stored before it published is read after this.
+            seen.value = counter.load(Ordering::Acquire);
+            if seen.value < needed {
+                self.blocked.get_or_insert((index, number));
+                return Ok(false);
+            }
+            if !seen.agreed {
+                seen.agreed = true;
+                if group.disagrees(call.sequence, call.signature, wait.rank) {
+                    group.give_up(Trouble::Mismatch(call.sequence as u32));
+                    return Err(group.mismatch(call.sequence));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn run(&mut self, call: &Call, group: &Group, index: usize, task: &Task) {
+        let stream = &mut self.streams[index];
+        let chunk = stream.done;
+        let start = stream.start + chunk as usize * call.chunk;
+        let count = call
+            .chunk
+            .min(stream.start + stream.len - start.min(stream.start + stream.len));
+        let (at, bytes) = (start * call.element, count * call.element);
+        let own = group.rank;
+        let (kind, peer, remote) = match &task.action {
+            Action::Signal => (Kind::Signal, NONE, 0),
+            Action::Reduce {
+                sources,
+                into,
+                complete,
+            } => {
+                self.sources.clear();
+                self.sources.extend(
+                    sources
+                        .iter()
+                        .map(|place| pointer(call, *place, at, chunk).cast_const()),
+                );
+                let first = pointer(call, into[0], at, chunk);
+                let divisor = if *complete { call.divisor } else { 1 };
+                // SAFETY: the plan was proved: the waits that hold say that every source is written and that nobody
+                // accesses the destination, which is this rank's; pointers are within the call's extents.
+                unsafe { (call.kernel)(first, &self.sources, count, divisor) };
+                self.sources.clear();
+                for place in &into[1..] {
+                    // SAFETY: as above.
+                    unsafe { reduce::copy(pointer(call, *place, at, chunk), first, bytes) };
+                }
+                let remote = sources.iter().filter(|place| place.rank != own).count();
+                let peer = sources
+                    .iter()
+                    .find(|place| place.rank != own)
+                    .map_or(NONE, |place| place.rank);
+                (Kind::Reduce, peer, remote * bytes)
+            }
+            Action::Copy { source, into } => {
+                let from = pointer(call, *source, at, chunk);
+                for place in into {
+                    let to = pointer(call, *place, at, chunk);
+                    if to != from {
+                        // SAFETY: as above; different places of a plan do not overlap unless they are the same
+                        // memory (an input that is its own result), which is left alone.
+                        unsafe { reduce::copy(to, from, bytes) };
+                    }
+                }
+                let remote = if source.rank == own { 0 } else { bytes };
+                (Kind::Pull, if remote == 0 { NONE } else { source.rank }, remote)
+            }
+        };
+        let stream = &mut self.streams[index];
+        stream.done += 1;
+        let done = if stream.done == stream.chunks {
+            WHOLE
+        } else {
+            stream.done
+        };
+        group.engine.counters.exchanged(remote as u64);
+        group.engine.recorder.mark(
+            kind,
+            call.sequence as u32,
+            index as u16,
+            chunk as u32,
+            peer,
+            bytes as u64,
+        );
+        publish(group, call, index, task, done);
+    }
+
+    fn note_progress(&mut self, call: &Call, group: &Group) {
+        if let Some((task, chunk, peer)) = self.waiting.take() {
+            group
+                .engine
+                .recorder
+                .mark(Kind::WaitEnd, call.sequence as u32, task, chunk, peer, 0);
+        }
+    }
+
+    fn note_blocked(&mut self, call: &Call, group: &Group) {
+        if let (None, Some((index, wait))) = (self.waiting, self.blocked) {
+            let peer = call.prepared.program.tasks[index].waits[wait].rank;
+            let (task, chunk) = (index as u16, self.streams[index].done as u32);
+            self.waiting = Some((task, chunk, peer));
+            group.engine.counters.wait();
+            group
+                .engine
+                .recorder
+                .mark(Kind::WaitBegin, call.sequence as u32, task, chunk, peer, 0);
+        }
+    }
+
+    /// Whether waiting on makes sense. Asked before sleeping.
+    pub(super) fn look(&mut self, call: &Call, group: &Group, began: Instant) -> Result<(), EngineError> {
+        let Some((index, number)) = self.blocked else {
+            return Ok(());
+        };
+        let wait = call.prepared.program.tasks[index].waits[number];
+        let counter = group.boards[wait.rank as usize].counter(call.sequence, wait.task as usize);
+        let before = self.seen[self.streams[index].first_wait + number].value;
+        let still = || counter.load(Ordering::Acquire) == before;
+        let describe = || self.describe(call, group, index, number);
+        if let Some(error) = group.look(call.sequence, call.signature, wait.rank, still, describe) {
+            return Err(error);
+        }
+        let waited = began.elapsed();
+        if waited >= call.timeout && still() {
+            group.give_up(Trouble::Deadline(wait.rank));
+            return Err(EngineError::Deadline {
+                rank: group.rank,
+                waited,
+                on: describe(),
+            });
+        }
+        Ok(())
+    }
+
+    fn describe(&self, call: &Call, group: &Group, index: usize, number: usize) -> Waited {
+        let task = &call.prepared.program.tasks[index];
+        let wait = task.waits[number];
+        let stream = &self.streams[index];
+        let what = match task.action {
+            Action::Signal => "sync",
+            Action::Reduce { .. } => "reduce",
+            Action::Copy { .. } => "pull",
+        };
+        let board = &group.boards[wait.rank as usize];
+        let value = board
+            .counter(call.sequence, wait.task as usize)
+            .load(Ordering::Acquire);
+        let reached = if board.announced(call.sequence) < call.sequence {
+            "it has not called this operation yet".to_owned()
+        } else if value >> CHUNK_BITS < call.sequence {
+            format!(
+                "it has called the operation, but not begun its task {}",
+                wait.task
+            )
+        } else {
+            format!("its task {} has done {} chunks", wait.task, value & WHOLE)
+        };
+        Waited {
+            operation: call.signature.to_string(),
+            sequence: call.sequence,
+            plan: call.prepared.plan.clone(),
+            peer: wait.rank,
+            step: format!(
+                "task {index} ({what}), block {}, chunk {} of {}; {reached}",
+                task.block,
+                stream.done + 1,
+                stream.chunks
+            ),
+        }
+    }
+}
+
+/// Says that a task has done so many chunks, and wakes who waits for it.
+#[inline]
+fn publish(group: &Group, call: &Call, index: usize, task: &Task, done: u64) {
+    // Release: what this rank stored, and that it has read what it read, comes before.
+    group
+        .board()
+        .counter(call.sequence, index)
+        .store(progress(call.sequence, done), Ordering::Release);
+    for rank in &task.notify {
+        group.ring(*rank);
+    }
+}
+
+/// Where the chunk at byte `at` of the vector is. Places of the plan exist: `Prepared` and `Call` were checked.
+#[inline]
+fn pointer(call: &Call, place: Place, at: usize, chunk: u64) -> *mut u8 {
+    let (input, result) = call
+        .memory
+        .as_ref()
+        .expect("a program that moves data comes with memory");
+    match place.buffer {
+        Buffer::Input => input.of(place.rank).wrapping_add(at),
+        Buffer::Result => result.of(place.rank).wrapping_add(at),
+        Buffer::Staging { first, slots } => {
+            let (staging, slot) = call
+                .staging
+                .as_ref()
+                .expect("a staged program comes with staging");
+            let number = u64::from(first) + chunk % u64::from(slots);
+            staging.of(place.rank).wrapping_add(number as usize * slot)
+        }
+    }
+}

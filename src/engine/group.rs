@@ -1,0 +1,236 @@
+//! The ranks of a communicator as one of them sees the others: boards, bells, liveness, and whom to tell of trouble.
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+use super::{Board, EngineError, Signature, Trouble, Waited};
+use crate::fabric::{Doorbell, Patience};
+use crate::observe::{Counters, Recorder};
+
+/// Who is still there. Asked only by a rank that is about to sleep, never on the fast path.
+pub trait Liveness: Send + Sync + Debug {
+    /// How a rank's process went, if it is gone.
+    fn gone(&self, rank: u32) -> Option<String>;
+}
+
+/// Events and counters of one writer. A communicator has two: its caller's and its engine's.
+#[derive(Debug)]
+pub struct Observers {
+    /// What happened.
+    pub recorder: Recorder,
+    /// How much.
+    pub counters: Counters,
+}
+
+impl Default for Observers {
+    fn default() -> Self {
+        Self {
+            recorder: Recorder::new(),
+            counters: Counters::new(),
+        }
+    }
+}
+
+/// One rank's view of its communicator.
+#[derive(Debug)]
+pub struct Group {
+    /// This rank.
+    pub rank: u32,
+    /// How many there are.
+    pub ranks: u32,
+    /// Written by whoever calls blocking small operations.
+    pub caller: Observers,
+    /// Written by whoever holds the engine's token.
+    pub engine: Observers,
+    pub(super) patience: Patience,
+    pub(super) boards: Box<[Board]>,
+    bells: Box<[Doorbell]>,
+    liveness: Box<dyn Liveness>,
+}
+
+impl Group {
+    /// `boards` and `bells` by rank, the own one writable; `patience` as the host's load asks for.
+    pub fn new(
+        rank: u32,
+        boards: Box<[Board]>,
+        bells: Box<[Doorbell]>,
+        patience: Patience,
+        liveness: Box<dyn Liveness>,
+    ) -> Self {
+        assert!(boards.len() == bells.len() && (rank as usize) < boards.len());
+        let ranks = boards.len() as u32;
+        let (caller, engine) = (Observers::default(), Observers::default());
+        Self {
+            rank,
+            ranks,
+            caller,
+            engine,
+            patience,
+            boards,
+            bells,
+            liveness,
+        }
+    }
+
+    /// This rank's own board.
+    #[inline]
+    pub fn board(&self) -> &Board {
+        &self.boards[self.rank as usize]
+    }
+
+    /// Wakes a rank, should it sleep.
+    #[inline]
+    pub(super) fn ring(&self, rank: u32) {
+        self.bells[rank as usize].ring();
+    }
+
+    /// Wakes every other rank.
+    #[inline]
+    pub(super) fn ring_others(&self) {
+        for (rank, bell) in self.bells.iter().enumerate() {
+            if rank != self.rank as usize {
+                bell.ring();
+            }
+        }
+    }
+
+    /// This rank's own bell, on which it sleeps; ringing it wakes its own threads.
+    pub fn bell(&self) -> &Doorbell {
+        &self.bells[self.rank as usize]
+    }
+
+    /// Tells everybody that this rank gives up.
+    pub fn give_up(&self, trouble: Trouble) {
+        self.board().give_up(trouble);
+        self.ring_others();
+        self.bell().ring();
+    }
+
+    /// Whether waiting for `peer` in operation `sequence` is pointless, and why. `still` says whether it is still
+    /// being waited for: looked at again after the peer was found to be gone, since its last act may have been to
+    /// do what was awaited.
+    pub(super) fn look(
+        &self,
+        sequence: u64,
+        signature: Signature,
+        peer: u32,
+        mut still: impl FnMut() -> bool,
+        describe: impl Fn() -> Waited,
+    ) -> Option<EngineError> {
+        let rank = self.rank;
+        if self.disagrees(sequence, signature, peer) {
+            self.give_up(Trouble::Mismatch(sequence as u32));
+            return Some(self.mismatch(sequence));
+        }
+        for (other, board) in self.boards.iter().enumerate() {
+            let Some(trouble) = board.trouble() else { continue };
+            if !still() {
+                return None;
+            }
+            let other = other as u32;
+            return Some(match trouble {
+                Trouble::Aborted => EngineError::Aborted { rank, by: other },
+                Trouble::Mismatch(at) if at == sequence as u32 => self.mismatch(sequence),
+                _ if other == rank => EngineError::Poisoned {
+                    rank,
+                    reason: self.told(rank, trouble),
+                },
+                _ => EngineError::PeerGaveUp {
+                    rank,
+                    peer: other,
+                    culprit: match trouble {
+                        Trouble::Gone(culprit) | Trouble::Deadline(culprit) => Some(culprit),
+                        Trouble::Mismatch(_) | Trouble::Aborted => None,
+                    },
+                    why: self.told(other, trouble),
+                },
+            });
+        }
+        let board = &self.boards[peer as usize];
+        let left = board.has_left();
+        let how = self
+            .liveness
+            .gone(peer)
+            .or_else(|| left.then(|| "has left the communicator".to_owned()))?;
+        if !still() {
+            return None;
+        }
+        self.give_up(Trouble::Gone(peer));
+        Some(EngineError::Gone {
+            rank,
+            peer,
+            how,
+            on: describe().to_string(),
+        })
+    }
+
+    /// Whether a rank can touch this rank's memory no more: it has fallen silent, left, or is dead.
+    pub fn is_silent(&self, rank: u32) -> bool {
+        self.boards[rank as usize].is_silent() || self.liveness.gone(rank).is_some()
+    }
+
+    fn told(&self, by: u32, trouble: Trouble) -> String {
+        match trouble {
+            Trouble::Gone(rank) => {
+                let how = self.liveness.gone(rank).unwrap_or_else(|| "is gone".into());
+                format!("rank {rank} {how}")
+            }
+            Trouble::Deadline(rank) => format!("it had waited for rank {rank} until its deadline"),
+            Trouble::Mismatch(sequence) => format!("the ranks disagree about operation {sequence}"),
+            Trouble::Aborted => format!("rank {by} aborted"),
+        }
+    }
+
+    /// Whether `peer` has announced something else as its operation `sequence`.
+    #[inline]
+    pub(super) fn disagrees(&self, sequence: u64, signature: Signature, peer: u32) -> bool {
+        let board = &self.boards[peer as usize];
+        board.announced(sequence) == sequence && board.signature(sequence) != signature
+    }
+
+    /// Who called what as operation `sequence`; waits up to a second for those who have not called yet.
+    #[cold]
+    pub(super) fn mismatch(&self, sequence: u64) -> EngineError {
+        let until = Instant::now() + Duration::from_secs(1);
+        let missing = || {
+            self.boards
+                .iter()
+                .any(|board| board.announced(sequence) < sequence)
+        };
+        while missing() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let mut calls: Vec<(Option<Signature>, Vec<u32>)> = Vec::new();
+        for (rank, board) in self.boards.iter().enumerate() {
+            let call = (board.announced(sequence) == sequence).then(|| board.signature(sequence));
+            match calls.iter_mut().find(|(known, _)| *known == call) {
+                Some((_, ranks)) => ranks.push(rank as u32),
+                None => calls.push((call, vec![rank as u32])),
+            }
+        }
+        // The odd one first.
+        calls.sort_by_key(|(_, ranks)| ranks.len());
+        let odd = calls.iter().map(|(call, ranks)| {
+            let called = call.map_or("has not called it".to_owned(), |call| format!("called {call}"));
+            format!("{} {called}", name_ranks(ranks))
+        });
+        let odd = odd.collect::<Vec<_>>().join("; ");
+        EngineError::Mismatch {
+            rank: self.rank,
+            sequence,
+            odd,
+        }
+    }
+}
+
+/// `rank 3`, or `ranks 0, 1 and 4`.
+fn name_ranks(ranks: &[u32]) -> String {
+    match ranks {
+        [one] => format!("rank {one}"),
+        [most @ .., last] => {
+            let most = most.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+            format!("ranks {most} and {last}")
+        }
+        [] => "no rank".into(),
+    }
+}

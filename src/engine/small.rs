@@ -1,0 +1,164 @@
+//! Small all-reduces and barriers: every rank shows its payload, with the sequence number in the same cache line,
+//! and sums what all show, in rank order. No read-modify-write, no lock, no allocation, no system call while the
+//! peers are awake.
+//!
+//! A rank is at most one such operation ahead of another (it needs everybody's payload to get on), so two slots
+//! for payloads, used in turn, are enough.
+
+use std::time::{Duration, Instant};
+
+use super::board::LINE_PAYLOAD;
+use super::reduce::{self, Kernel};
+use super::wait::{Turn, wait};
+use super::{EngineError, Group, Signature, Trouble, Waited};
+use crate::observe::{CopySite, Kind, NONE};
+
+/// The largest payload, in bytes.
+pub const SMALL_BYTES: usize = 8 << 10;
+
+/// The most ranks: each reads every other's payload.
+const SMALL_RANKS: u32 = 32;
+
+/// Whether an all-reduce of `bytes` by `ranks` goes this way.
+pub fn fits_small(ranks: u32, bytes: usize) -> bool {
+    ranks <= SMALL_RANKS && bytes <= SMALL_BYTES && bytes * ranks as usize <= 4 * SMALL_BYTES
+}
+
+/// One small operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Small {
+    /// Its number on the communicator.
+    pub sequence: u64,
+    /// How many small operations with a payload were before it: which slot is its.
+    pub turn: u64,
+    /// What was called.
+    pub signature: Signature,
+    /// Sums.
+    pub kernel: Kernel,
+    /// Bytes of one element.
+    pub element: usize,
+    /// Elements; 0 for a barrier.
+    pub count: usize,
+    /// What an average is divided by, else 1.
+    pub divisor: u32,
+    /// How long to wait.
+    pub timeout: Duration,
+}
+
+/// Shows `input` to all, and stores the reduction of what all ranks show in `result`.
+///
+/// # Errors
+/// The deadline, a rank that is gone, a mismatch: the communicator is unusable afterwards.
+///
+/// # Safety
+/// `input` and `result` must be valid for `count` elements and not be accessed by others during the call; they may
+/// be the same. All ranks must agree on the turn, and [`fits_small`] must hold.
+#[inline]
+pub unsafe fn small_exchange(
+    group: &Group,
+    small: &Small,
+    input: *const u8,
+    result: *mut u8,
+) -> Result<(), EngineError> {
+    let Small {
+        sequence,
+        turn,
+        signature,
+        count,
+        ..
+    } = *small;
+    let bytes = count * small.element;
+    let board = group.board();
+    let in_line = bytes <= LINE_PAYLOAD;
+    let own = if in_line {
+        board.line_payload(sequence)
+    } else {
+        board.small_payload(turn)
+    };
+    // SAFETY: the input is the caller's; the slot holds `SMALL_BYTES`, or a line's payload, and its last readers are
+    // done: they have announced the small operation before this one (see the module's text).
+    unsafe { reduce::copy(own, input, bytes) };
+    board.announce(sequence, signature);
+    group.ring_others();
+
+    let mut sources = [std::ptr::null::<u8>(); SMALL_RANKS as usize];
+    for peer in 0..group.ranks {
+        let theirs = &group.boards[peer as usize];
+        if theirs.announced(sequence) != sequence {
+            await_peer(group, small, peer)?;
+        }
+        if theirs.signature(sequence) != signature {
+            group.give_up(Trouble::Mismatch(sequence as u32));
+            return Err(group.mismatch(sequence));
+        }
+        sources[peer as usize] = if in_line {
+            theirs.line_payload(sequence)
+        } else {
+            theirs.small_payload(turn)
+        };
+    }
+    if count != 0 {
+        // SAFETY: every peer has announced the operation after storing its payload (release, acquire) and does not
+        // store there again before all ranks have announced a later one; the result is the caller's.
+        unsafe { (small.kernel)(result, &sources[..group.ranks as usize], count, small.divisor) };
+        group.caller.counters.copied(CopySite::SmallMessage, bytes as u64);
+        group
+            .caller
+            .counters
+            .exchanged(bytes as u64 * u64::from(group.ranks - 1));
+    }
+    group.caller.counters.operation();
+    group
+        .caller
+        .recorder
+        .mark(Kind::End, sequence as u32, 0, 0, NONE, bytes as u64);
+    Ok(())
+}
+
+#[inline(never)]
+fn await_peer(group: &Group, small: &Small, peer: u32) -> Result<(), EngineError> {
+    let sequence = small.sequence;
+    let board = &group.boards[peer as usize];
+    let here = || board.announced(sequence) == sequence;
+    for _ in 0..group.patience.spins {
+        if here() {
+            return Ok(());
+        }
+        std::hint::spin_loop();
+    }
+    let recorder = &group.caller.recorder;
+    let began = Instant::now();
+    recorder.mark(Kind::WaitBegin, sequence as u32, 0, 0, peer, 0);
+    group.caller.counters.wait();
+    let waited = wait(
+        group,
+        || if here() { Turn::Done } else { Turn::Idle },
+        || {
+            let describe = || Waited {
+                operation: small.signature.to_string(),
+                sequence,
+                plan: "direct".into(),
+                peer,
+                step: match board.announced(sequence) {
+                    0 => "it has not called any operation yet".into(),
+                    _ => "it has not called this operation yet".into(),
+                },
+            };
+            if let Some(error) = group.look(sequence, small.signature, peer, || !here(), describe) {
+                return Err(error);
+            }
+            let waited = began.elapsed();
+            if waited >= small.timeout && !here() {
+                group.give_up(Trouble::Deadline(peer));
+                return Err(EngineError::Deadline {
+                    rank: group.rank,
+                    waited,
+                    on: describe(),
+                });
+            }
+            Ok(())
+        },
+    );
+    recorder.mark(Kind::WaitEnd, sequence as u32, 0, 0, peer, 0);
+    waited
+}
