@@ -1,23 +1,33 @@
 //! Collectives as data: builders, lowering, the verifier. Uses nothing of the modules above or beside it, and moves
 //! no byte itself.
+//!
+//! A [`Plan`] (dataflow level) is made by a builder ([`builders::build`]), lowered for one rank and one kind of
+//! fabric ([`Plan::lower`]) and proved for all ranks at once ([`verify::verify`]).
+//!
+//! ```
+//! use sapwood::plan::{Collective, Reach, builders, verify};
+//!
+//! let plan = builders::build("double-binary-tree", Collective::AllReduce, 7)?;
+//! let mine = plan.lower(3, Reach::LoadStore)?;
+//! assert_eq!((mine.rank, mine.ranks, mine.blocks), (3, 7, 2));
+//! let proof = verify::verify(&plan, Reach::LoadStore)?;
+//! assert!(proof.places > 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+pub mod builders;
+pub mod dataflow;
+mod error;
+mod forest;
 pub mod lowered;
+pub mod lowering;
+pub mod table;
+pub mod verify;
 
-/// What a plan achieves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Collective {
-    /// Every rank gets the reduction of all inputs.
-    AllReduce,
-    /// The root gets the reduction of all inputs.
-    Reduce {
-        /// Who.
-        root: u32,
-    },
-    /// Every rank gets the root's input.
-    Broadcast {
-        /// Whose.
-        root: u32,
-    },
-    /// No rank leaves before all have come.
-    Barrier,
-}
+pub use dataflow::{Collective, Plan};
+pub use error::PlanError;
+pub use lowering::Reach;
+pub use table::{default_chunk_bytes, default_plan};
+
+/// The most ranks a plan may have.
+pub const MAX_RANKS: u32 = 4096;

@@ -1,0 +1,341 @@
+//! The upper level of a plan: which values are combined and moved between ranks, with no word on how.
+//!
+//! Values are single-assignment: a rank's input, or the outcome of one step of one rank. A plan is a *rule* that
+//! gives one rank's steps on demand; it must never hold the steps of all ranks. Every step stands for a stream over
+//! the chunks of its block.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::error::PlanError;
+use super::lowered::Rank;
+
+/// What all ranks want to achieve together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Collective {
+    /// Every rank's result is the combination of all inputs.
+    AllReduce,
+    /// The root's result is the combination of all inputs; other results stay as they are.
+    Reduce {
+        /// Who gets the result.
+        root: Rank,
+    },
+    /// Every rank's result is the root's input.
+    Broadcast {
+        /// Whose input it is.
+        root: Rank,
+    },
+    /// No rank ends before every rank has begun.
+    Barrier,
+}
+
+impl Collective {
+    /// The word for it on a command line, without the root.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AllReduce => "all-reduce",
+            Self::Reduce { .. } => "reduce",
+            Self::Broadcast { .. } => "broadcast",
+            Self::Barrier => "barrier",
+        }
+    }
+
+    /// The root, for collectives that have one.
+    pub fn root(self) -> Option<Rank> {
+        match self {
+            Self::Reduce { root } | Self::Broadcast { root } => Some(root),
+            Self::AllReduce | Self::Barrier => None,
+        }
+    }
+
+    /// Whether `rank`'s result is defined when the collective has ended. Only then may it be written at all.
+    pub fn defines_result(self, rank: Rank) -> bool {
+        match self {
+            Self::AllReduce | Self::Broadcast { .. } => true,
+            Self::Reduce { root } => rank == root,
+            Self::Barrier => false,
+        }
+    }
+}
+
+impl fmt::Display for Collective {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+/// A value in the dataflow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Value {
+    /// What a rank contributes.
+    Input(Rank),
+    /// What a step of a rank yields; for a signal step, that it has happened.
+    Step {
+        /// Whose step.
+        rank: Rank,
+        /// Its index in that rank's steps.
+        step: u32,
+    },
+}
+
+impl Value {
+    /// Whose value it is.
+    pub fn rank(self) -> Rank {
+        match self {
+            Self::Input(rank) | Self::Step { rank, .. } => rank,
+        }
+    }
+}
+
+/// Where a step leaves its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// In the rank's result.
+    Result,
+    /// Nowhere that the caller sees: the lowering picks the place (the result where the collective defines it, since
+    /// the final value overwrites it later; staging otherwise).
+    Partial,
+}
+
+/// One step of one rank, done for each chunk of its block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Combines the sources, in this order.
+    Reduce {
+        /// Which block.
+        block: u32,
+        /// At least one.
+        sources: Vec<Value>,
+        /// Where to.
+        into: Target,
+        /// Nothing is missing from the combination.
+        complete: bool,
+    },
+    /// Brings a value into the own result.
+    Copy {
+        /// Which block.
+        block: u32,
+        /// Where from.
+        source: Value,
+        /// Where to.
+        into: Target,
+    },
+    /// Moves nothing: happens when all these have happened (an input's value has happened when its rank has begun).
+    Signal {
+        /// At least one.
+        after: Vec<Value>,
+    },
+}
+
+impl Step {
+    /// The block that it works on; a signal belongs to none and counts to block 0.
+    pub fn block(&self) -> u32 {
+        match self {
+            Self::Reduce { block, .. } | Self::Copy { block, .. } => *block,
+            Self::Signal { .. } => 0,
+        }
+    }
+
+    /// The values that it needs.
+    pub fn sources(&self) -> &[Value] {
+        match self {
+            Self::Reduce { sources, .. } => sources,
+            Self::Copy { source, .. } => std::slice::from_ref(source),
+            Self::Signal { after } => after,
+        }
+    }
+}
+
+/// A rank's own value, seen from that rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Own {
+    /// Its input.
+    Input,
+    /// The value of its step with this index.
+    Step(u32),
+}
+
+impl Own {
+    /// The same value as others name it.
+    pub fn of(self, rank: Rank) -> Value {
+        match self {
+            Self::Input => Value::Input(rank),
+            Self::Step(step) => Value::Step { rank, step },
+        }
+    }
+}
+
+/// A step of another rank that needs a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    /// Whose step.
+    pub rank: Rank,
+    /// Its index in that rank's steps.
+    pub step: u32,
+    /// For a reduction: which of the contributions that this consumer ever gets, from 0 (see [`Rule::landing`]).
+    /// For a copy, which puts the value straight into the result, and for a signal: none.
+    pub landing: Option<u32>,
+}
+
+/// One block of a rank's value and everybody else who needs it: a multi-destination copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// Which block.
+    pub block: u32,
+    /// Which value.
+    pub value: Own,
+    /// Who needs it: other ranks only, at least one.
+    pub by: Vec<Consumer>,
+}
+
+/// How a plan is drawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// For each tree each rank's parent, if it has one.
+    Trees(Vec<Vec<Option<Rank>>>),
+    /// Every rank passes to the next one.
+    Ring,
+    /// Every rank reads from every rank.
+    Complete,
+}
+
+/// An algorithm for one collective and a number of ranks: who does what, given rank by rank.
+///
+/// `steps` and `uses` are two views of one graph and must agree: the verifier rejects a plan where they do not.
+/// Each must cost no more than the rank's own part.
+pub trait Rule: fmt::Debug + Send + Sync {
+    /// What `rank` does, in the order in which an engine should look at it: what finishes chunks before what starts
+    /// new ones. Steps name each other by index and need not be listed in the order of their dependencies.
+    fn steps(&self, rank: Rank) -> Vec<Step>;
+
+    /// Who else needs `rank`'s values, those that finish chunks first; one entry for each value and block.
+    fn uses(&self, rank: Rank) -> Vec<Use>;
+
+    /// Which of the contributions to `rank` the one from `from` to its reduction `step` is, counted from 0 over all
+    /// reductions of the rank.
+    fn landing(&self, rank: Rank, step: u32, from: Rank) -> u32 {
+        let mut count = 0;
+        for (index, candidate) in self.steps(rank).iter().enumerate() {
+            if let Step::Reduce { sources, .. } = candidate {
+                for source in sources.iter().filter(|source| source.rank() != rank) {
+                    if index as u32 == step && source.rank() == from {
+                        return count;
+                    }
+                    count += 1;
+                }
+            }
+        }
+        count
+    }
+
+    /// Where data must be sent, a rank's streams are its steps, then one for each entry of `uses` whose value is not a
+    /// copy step (a copy step passes its own value on). This is the index of the stream that sends `value`.
+    /// To be overridden where a rank has many steps.
+    fn sender(&self, rank: Rank, value: Own, block: u32) -> u32 {
+        let steps = self.steps(rank);
+        let relayed = |value: Own| match value {
+            Own::Step(step) => matches!(steps.get(step as usize), Some(Step::Copy { .. })),
+            Own::Input => false,
+        };
+        if let (Own::Step(step), true) = (value, relayed(value)) {
+            return step;
+        }
+        let before = self
+            .uses(rank)
+            .iter()
+            .filter(|entry| !relayed(entry.value))
+            .position(|entry| entry.value == value && entry.block == block);
+        // A value without an entry has no stream; the number after the last makes the verifier say so.
+        steps.len() as u32 + before.unwrap_or(steps.len() + self.uses(rank).len()) as u32
+    }
+
+    /// How to draw it.
+    fn layout(&self) -> Layout;
+}
+
+/// What changes nothing about a plan except names, so that one rank's part stands for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Symmetry {
+    /// Nothing is known.
+    None,
+    /// Adding a constant to all ranks and blocks (modulo their number, which is the same) gives the same plan, but for
+    /// the order of sources within a reduction.
+    Rotation,
+}
+
+/// A collective for a number of virtual ranks, as dataflow. Membership only relabels ranks, so a shape is proved once.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    name: String,
+    collective: Collective,
+    ranks: u32,
+    blocks: u32,
+    symmetry: Symmetry,
+    rule: Arc<dyn Rule>,
+}
+
+impl Plan {
+    /// A plan from its rule; for builders.
+    ///
+    /// # Errors
+    /// [`PlanError::Ranks`] and [`PlanError::Root`].
+    pub fn new(
+        name: impl Into<String>,
+        collective: Collective,
+        ranks: u32,
+        blocks: u32,
+        symmetry: Symmetry,
+        rule: Arc<dyn Rule>,
+    ) -> Result<Self, PlanError> {
+        check(collective, ranks)?;
+        Ok(Self {
+            name: name.into(),
+            collective,
+            ranks,
+            blocks,
+            symmetry,
+            rule,
+        })
+    }
+
+    /// The name by which it was asked for.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it achieves.
+    pub fn collective(&self) -> Collective {
+        self.collective
+    }
+
+    /// How many ranks take part.
+    pub fn ranks(&self) -> u32 {
+        self.ranks
+    }
+
+    /// Into how many blocks the vector is cut.
+    pub fn blocks(&self) -> u32 {
+        self.blocks
+    }
+
+    /// What is known about its shape.
+    pub fn symmetry(&self) -> Symmetry {
+        self.symmetry
+    }
+
+    /// Its rule.
+    pub fn rule(&self) -> &dyn Rule {
+        &*self.rule
+    }
+}
+
+/// Refuses numbers of ranks and roots for which there is no plan.
+pub(super) fn check(collective: Collective, ranks: u32) -> Result<(), PlanError> {
+    if ranks == 0 || ranks > super::MAX_RANKS {
+        return Err(PlanError::Ranks { ranks });
+    }
+    match collective.root() {
+        Some(root) if root >= ranks => Err(PlanError::Root { root, ranks }),
+        _ => Ok(()),
+    }
+}

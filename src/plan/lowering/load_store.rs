@@ -1,0 +1,107 @@
+//! Lowering where ranks read each other's memory: every value is pulled from where it was made.
+//!
+//! Nobody may end while others read its memory. In an all-reduce a rank whose contribution was pulled knows so from the
+//! final value; readers of final values, of a broadcast and of partial sums that only a root completes are waited for
+//! by a signal at the end.
+
+use super::{
+    BEGIN, Consumers, PULLED_SLOTS, chunk, input, others, partial_in_result, ranks_of, result, staged,
+    staging, step_task, whole,
+};
+use crate::plan::dataflow::{Collective, Consumer, Plan, Step, Value};
+use crate::plan::lowered::{Action, Place, Progress, Rank, Task, Wait};
+
+/// The tasks of `rank` and how many staging slots they use.
+pub(super) fn tasks(plan: &Plan, rank: Rank) -> (Vec<Task>, u32) {
+    let steps = plan.rule().steps(rank);
+    let consumers = Consumers::of(plan, rank, steps.len());
+    let mut tasks = Vec::with_capacity(steps.len() + 2);
+    let signal = |waits, notify| Task {
+        block: 0,
+        waits,
+        action: Action::Signal,
+        notify,
+    };
+    tasks.push(signal(Vec::new(), others(rank, ranks_of(&consumers.input))));
+
+    let mut staging_slots = 0;
+    for (index, step) in steps.iter().enumerate() {
+        let mine = &consumers.steps[index];
+        let mut waits = Vec::with_capacity(step.sources().len());
+        for source in step.sources() {
+            waits.extend(ready(rank, *source));
+        }
+        let mut into = result(rank);
+        if staged(plan, rank, step) {
+            into = staging(rank, index as u32, PULLED_SLOTS);
+            staging_slots = (index as u32 + 1) * PULLED_SLOTS;
+            waits.extend(
+                mine.iter()
+                    .map(|reader| chunk(reader.rank, step_task(reader.step), PULLED_SLOTS)),
+            );
+        }
+        let places = step.sources().iter().map(|source| place(plan, *source));
+        let action = match step {
+            Step::Reduce { complete, .. } => Action::Reduce {
+                sources: places.collect(),
+                into: vec![into],
+                complete: *complete,
+            },
+            Step::Copy { source, .. } => Action::Copy {
+                source: place(plan, *source),
+                into: vec![into],
+            },
+            Step::Signal { .. } => Action::Signal,
+        };
+        // Those whose memory this task reads wait for it, if they wait for their readers; so do those who reuse a slot.
+        let reads_partials = matches!(step, Step::Reduce { .. });
+        let owners = step.sources().iter().map(|source| source.rank());
+        let owners = owners.filter(|_| waits_for_reader(plan, reads_partials));
+        let notify = others(rank, ranks_of(mine).chain(owners));
+        tasks.push(Task {
+            block: step.block(),
+            waits,
+            action,
+            notify,
+        });
+    }
+
+    let readers: Vec<Wait> = (consumers.steps.iter().flatten().chain(&consumers.input))
+        .filter(|reader| waits_for_reader(plan, reduces(reader)))
+        .map(|reader| whole(reader.rank, step_task(reader.step)))
+        .collect();
+    if !readers.is_empty() {
+        tasks.push(signal(readers, Vec::new()));
+    }
+    (tasks, staging_slots)
+}
+
+/// Reductions number their contributions, copies do not.
+fn reduces(reader: &Consumer) -> bool {
+    reader.landing.is_some()
+}
+
+fn waits_for_reader(plan: &Plan, reduces: bool) -> bool {
+    !(reduces && plan.collective() == Collective::AllReduce)
+}
+
+/// What to wait for before a value can be read.
+fn ready(rank: Rank, value: Value) -> Option<Wait> {
+    match value {
+        Value::Input(peer) => (peer != rank).then(|| whole(peer, BEGIN)),
+        Value::Step { rank, step } => Some(Wait {
+            rank,
+            task: step_task(step),
+            progress: Progress::Chunk { lag: 0 },
+        }),
+    }
+}
+
+/// Where a value lies. A step's value is in the result of its rank unless the collective leaves that result alone.
+fn place(plan: &Plan, value: Value) -> Place {
+    match value {
+        Value::Input(peer) => input(peer),
+        Value::Step { rank, .. } if partial_in_result(plan, rank) => result(rank),
+        Value::Step { rank, step } => staging(rank, step, PULLED_SLOTS),
+    }
+}

@@ -1,0 +1,225 @@
+//! Lowering where ranks write into each other's memory with messages: the owner of a value pushes it, contributions
+//! into staging slots of the reducing rank (given back as credits by its progress), results straight into results.
+//!
+//! Nobody's memory is written before it has begun: a rank's first task says so to those who push to it. In an
+//! all-reduce the pusher of a final value knows it already, since that value holds the receiver's contribution.
+
+use super::{BEGIN, Consumers, chunk, input, others, ranks_of, result, staged, staging, step_task, whole};
+use crate::plan::dataflow::{Collective, Consumer, Own, Plan, Step, Value};
+use crate::plan::lowered::{Action, Buffer, Place, Rank, Task, Wait};
+
+/// The tasks of `rank` and how many staging slots they use.
+pub(super) fn tasks(plan: &Plan, rank: Rank, slots: u32) -> (Vec<Task>, u32) {
+    let lowering = Lowering {
+        plan,
+        rank,
+        slots,
+        steps: plan.rule().steps(rank),
+    };
+    lowering.tasks()
+}
+
+struct Lowering<'a> {
+    plan: &'a Plan,
+    rank: Rank,
+    slots: u32,
+    steps: Vec<Step>,
+}
+
+impl Lowering<'_> {
+    fn tasks(&self) -> (Vec<Task>, u32) {
+        let consumers = Consumers::of(self.plan, self.rank, self.steps.len());
+        let mut tasks = vec![self.begin()];
+        for (index, step) in self.steps.iter().enumerate() {
+            tasks.push(match step {
+                Step::Reduce { .. } => self.reduce(index as u32, step),
+                Step::Copy { .. } | Step::Signal { .. } => self.receive(step, &consumers.steps[index]),
+            });
+        }
+        for entry in self.plan.rule().uses(self.rank) {
+            if !self.relays(entry.value) {
+                tasks.push(self.push(entry.block, entry.value, &entry.by));
+            }
+        }
+        let staging_slots = tasks.iter().map(|task| self.slots_of(task)).max().unwrap_or(0);
+        (tasks, staging_slots)
+    }
+
+    /// The end of this rank's staging slots that a task touches. All of them are touched by its reductions.
+    fn slots_of(&self, task: &Task) -> u32 {
+        let Action::Reduce { sources, into, .. } = &task.action else {
+            return 0;
+        };
+        let end = |place: &Place| match place.buffer {
+            Buffer::Staging { first, slots } => first + slots,
+            Buffer::Input | Buffer::Result => 0,
+        };
+        sources.iter().chain(into).map(end).max().unwrap_or(0)
+    }
+
+    /// A copy step hands its value on itself.
+    fn relays(&self, value: Own) -> bool {
+        matches!(value, Own::Step(step) if matches!(self.steps[step as usize], Step::Copy { .. }))
+    }
+
+    /// Whether whoever pushes a final value must be told that this rank has begun.
+    fn results_need_begin(&self) -> bool {
+        matches!(self.plan.collective(), Collective::Broadcast { .. })
+    }
+
+    fn begin(&self) -> Task {
+        let pushers = self.steps.iter().flat_map(|step| {
+            let told = matches!(step, Step::Reduce { .. }) || self.results_need_begin();
+            step.sources()
+                .iter()
+                .filter(move |_| told)
+                .map(|source| source.rank())
+        });
+        Task {
+            block: 0,
+            waits: Vec::new(),
+            action: Action::Signal,
+            notify: others(self.rank, pushers),
+        }
+    }
+
+    /// The task of the owner that pushes `value` to this rank.
+    fn arrival(&self, value: Value, block: u32) -> (Rank, u32) {
+        let (owner, own) = match value {
+            Value::Input(owner) => (owner, Own::Input),
+            Value::Step { rank, step } => (rank, Own::Step(step)),
+        };
+        (owner, step_task(self.plan.rule().sender(owner, own, block)))
+    }
+
+    /// The task of this rank that pushes the value of its step.
+    fn own_push(&self, step: u32) -> u32 {
+        let block = self.steps[step as usize].block();
+        step_task(self.plan.rule().sender(self.rank, Own::Step(step), block))
+    }
+
+    fn place(&self, value: Own) -> Place {
+        match value {
+            Own::Input => input(self.rank),
+            Own::Step(step) if staged(self.plan, self.rank, &self.steps[step as usize]) => {
+                // Behind the slots of all contributions.
+                let remote = |step: &Step| match step {
+                    Step::Reduce { sources, .. } => {
+                        sources.iter().filter(|source| source.rank() != self.rank).count() as u32
+                    }
+                    Step::Copy { .. } | Step::Signal { .. } => 0,
+                };
+                let landings: u32 = self.steps.iter().map(remote).sum();
+                staging(self.rank, landings + step, self.slots)
+            }
+            Own::Step(_) => result(self.rank),
+        }
+    }
+
+    fn reduce(&self, index: u32, step: &Step) -> Task {
+        let Step::Reduce {
+            block,
+            sources,
+            complete,
+            ..
+        } = step
+        else {
+            unreachable!("only for reductions")
+        };
+        let mut waits = Vec::with_capacity(sources.len());
+        let mut places = Vec::with_capacity(sources.len());
+        for &source in sources {
+            match source {
+                Value::Input(rank) if rank == self.rank => places.push(input(rank)),
+                Value::Step { rank, step } if rank == self.rank => {
+                    waits.push(chunk(rank, step_task(step), 0));
+                    places.push(self.place(Own::Step(step)));
+                }
+                _ => {
+                    let (owner, task) = self.arrival(source, *block);
+                    waits.push(chunk(owner, task, 0));
+                    let landing = self.plan.rule().landing(self.rank, index, owner);
+                    places.push(staging(self.rank, landing, self.slots));
+                }
+            }
+        }
+        if staged(self.plan, self.rank, step) {
+            waits.push(chunk(self.rank, self.own_push(index), self.slots));
+        }
+        let action = Action::Reduce {
+            sources: places,
+            into: vec![self.place(Own::Step(index))],
+            complete: *complete,
+        };
+        // Those who contribute wait for the slots.
+        let notify = others(self.rank, sources.iter().map(|source| source.rank()));
+        Task {
+            block: *block,
+            waits,
+            action,
+            notify,
+        }
+    }
+
+    /// A final value comes into the result; it is passed on chunk by chunk, or just waited for.
+    fn receive(&self, step: &Step, consumers: &[Consumer]) -> Task {
+        let block = step.block();
+        let source = step.sources()[0];
+        if source.rank() == self.rank {
+            let action = Action::Copy {
+                source: input(self.rank),
+                into: vec![result(self.rank)],
+            };
+            return Task {
+                block,
+                waits: Vec::new(),
+                action,
+                notify: Vec::new(),
+            };
+        }
+        let (owner, task) = self.arrival(source, block);
+        if consumers.is_empty() {
+            return Task {
+                block,
+                waits: vec![whole(owner, task)],
+                action: Action::Signal,
+                notify: Vec::new(),
+            };
+        }
+        self.send(block, vec![chunk(owner, task, 0)], result(self.rank), consumers)
+    }
+
+    fn push(&self, block: u32, value: Own, consumers: &[Consumer]) -> Task {
+        let made = match value {
+            Own::Input => Vec::new(),
+            Own::Step(step) => vec![chunk(self.rank, step_task(step), 0)],
+        };
+        self.send(block, made, self.place(value), consumers)
+    }
+
+    fn send(&self, block: u32, mut waits: Vec<Wait>, source: Place, consumers: &[Consumer]) -> Task {
+        let mut into = Vec::with_capacity(consumers.len());
+        for consumer in consumers {
+            match consumer.landing {
+                Some(landing) => {
+                    waits.push(whole(consumer.rank, BEGIN));
+                    waits.push(chunk(consumer.rank, step_task(consumer.step), self.slots));
+                    into.push(staging(consumer.rank, landing, self.slots));
+                }
+                None => {
+                    if self.results_need_begin() {
+                        waits.push(whole(consumer.rank, BEGIN));
+                    }
+                    into.push(result(consumer.rank));
+                }
+            }
+        }
+        let notify = others(self.rank, ranks_of(consumers));
+        Task {
+            block,
+            waits,
+            action: Action::Copy { source, into },
+            notify,
+        }
+    }
+}

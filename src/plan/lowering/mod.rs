@@ -1,0 +1,207 @@
+//! From dataflow to what an engine runs: one rank's program for one kind of reach, in time and memory of that rank's
+//! own part. Decides places, waits and credits; never which ranks talk.
+//!
+//! Task 0 of every program (of more than one rank) says that the rank has begun; task `1 + i` is step `i`. So a rank
+//! knows the numbers of its peers' tasks without computing their programs.
+
+mod load_store;
+mod message;
+
+use super::dataflow::{Collective, Consumer, Own, Plan, Step, Target, Value};
+use super::error::PlanError;
+use super::lowered::{Action, Buffer, Place, Program, Progress, Rank, Task, Wait};
+
+/// What ranks can do with each other's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// They read it as their own (one host): data is pulled, and nobody but the owner writes.
+    LoadStore,
+    /// They write into it with a message (RDMA, sockets): data is pushed, and nobody but the owner reads.
+    Message {
+        /// How many chunks of a stream may be under way: staging slots for each contribution, at least 1.
+        slots: u32,
+    },
+}
+
+impl Reach {
+    /// The word for it on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LoadStore => "load-store",
+            Self::Message { .. } => "message",
+        }
+    }
+}
+
+/// Slots for a partial sum that cannot stay in a result, where peers pull it.
+const PULLED_SLOTS: u32 = 8;
+
+/// The most staging slots for one stream.
+pub const MAX_SLOTS: u32 = 256;
+
+impl Plan {
+    /// The part of `rank`.
+    ///
+    /// # Errors
+    /// [`PlanError::NoSuchRank`], and [`PlanError::Slots`] where a stream would have none or too many.
+    pub fn lower(&self, rank: Rank, reach: Reach) -> Result<Program, PlanError> {
+        if rank >= self.ranks() {
+            return Err(PlanError::NoSuchRank {
+                rank,
+                ranks: self.ranks(),
+            });
+        }
+        if let Reach::Message { slots } = reach
+            && !(1..=MAX_SLOTS).contains(&slots)
+        {
+            return Err(PlanError::Slots {
+                slots,
+                most: MAX_SLOTS,
+            });
+        }
+        let (tasks, staging_slots) = match (self.ranks(), self.collective(), reach) {
+            (1, _, _) => (alone(self, rank), 0),
+            (_, Collective::Barrier, _) => (barrier(self, rank), 0),
+            (_, _, Reach::LoadStore) => load_store::tasks(self, rank),
+            (_, _, Reach::Message { slots }) => message::tasks(self, rank, slots),
+        };
+        Ok(Program {
+            rank,
+            ranks: self.ranks(),
+            blocks: self.blocks(),
+            staging_slots,
+            tasks,
+        })
+    }
+}
+
+/// The task in which a rank says that it has begun.
+const BEGIN: u32 = 0;
+
+fn step_task(step: u32) -> u32 {
+    1 + step
+}
+
+fn whole(rank: Rank, task: u32) -> Wait {
+    Wait {
+        rank,
+        task,
+        progress: Progress::Whole,
+    }
+}
+
+fn chunk(rank: Rank, task: u32, lag: u32) -> Wait {
+    Wait {
+        rank,
+        task,
+        progress: Progress::Chunk { lag },
+    }
+}
+
+fn result(rank: Rank) -> Place {
+    Place {
+        rank,
+        buffer: Buffer::Result,
+    }
+}
+
+fn input(rank: Rank) -> Place {
+    Place {
+        rank,
+        buffer: Buffer::Input,
+    }
+}
+
+fn staging(rank: Rank, number: u32, slots: u32) -> Place {
+    Place {
+        rank,
+        buffer: Buffer::Staging {
+            first: number * slots,
+            slots,
+        },
+    }
+}
+
+/// Peers to notify: others, ascending, each once.
+fn others(rank: Rank, peers: impl IntoIterator<Item = Rank>) -> Vec<Rank> {
+    let mut list: Vec<Rank> = peers.into_iter().filter(|&peer| peer != rank).collect();
+    list.sort_unstable();
+    list.dedup();
+    list
+}
+
+/// Who needs the value of each step, by step, and who the input.
+struct Consumers {
+    steps: Vec<Vec<Consumer>>,
+    input: Vec<Consumer>,
+}
+
+impl Consumers {
+    fn of(plan: &Plan, rank: Rank, steps: usize) -> Self {
+        let mut consumers = Self {
+            steps: vec![Vec::new(); steps],
+            input: Vec::new(),
+        };
+        for entry in plan.rule().uses(rank) {
+            match entry.value {
+                Own::Input => consumers.input.extend(entry.by),
+                Own::Step(step) => consumers.steps[step as usize].extend(entry.by),
+            }
+        }
+        consumers
+    }
+}
+
+fn ranks_of(consumers: &[Consumer]) -> impl Iterator<Item = Rank> {
+    consumers.iter().map(|consumer| consumer.rank)
+}
+
+/// Whether partial sums of `rank` stay in its result until the final value comes; else they need staging.
+fn partial_in_result(plan: &Plan, rank: Rank) -> bool {
+    plan.collective().defines_result(rank)
+}
+
+fn alone(plan: &Plan, rank: Rank) -> Vec<Task> {
+    let copy = |step: &Step| Task {
+        block: step.block(),
+        waits: Vec::new(),
+        action: Action::Copy {
+            source: input(rank),
+            into: vec![result(rank)],
+        },
+        notify: Vec::new(),
+    };
+    plan.rule().steps(rank).iter().map(copy).collect()
+}
+
+/// Signals only, the same for every reach.
+fn barrier(plan: &Plan, rank: Rank) -> Vec<Task> {
+    let steps = plan.rule().steps(rank);
+    let consumers = Consumers::of(plan, rank, steps.len());
+    let signal = |waits, notify| Task {
+        block: 0,
+        waits,
+        action: Action::Signal,
+        notify,
+    };
+    let begin = signal(Vec::new(), others(rank, ranks_of(&consumers.input)));
+    let step_signals = steps.iter().zip(&consumers.steps).map(|(step, consumers)| {
+        let waits = step.sources().iter().map(|source| match *source {
+            Value::Input(peer) => whole(peer, BEGIN),
+            Value::Step { rank, step } => whole(rank, step_task(step)),
+        });
+        signal(waits.collect(), others(rank, ranks_of(consumers)))
+    });
+    std::iter::once(begin).chain(step_signals).collect()
+}
+
+/// Whether a step leaves its value in staging.
+fn staged(plan: &Plan, rank: Rank, step: &Step) -> bool {
+    matches!(
+        step,
+        Step::Reduce {
+            into: Target::Partial,
+            ..
+        }
+    ) && !partial_in_result(plan, rank)
+}

@@ -1,0 +1,65 @@
+//! Which plan for which size: a built-in table, until there is a tuner that measures.
+
+use super::dataflow::Collective;
+
+const KIB: usize = 1 << 10;
+
+/// The name of the plan for `bytes` bytes per rank among `ranks` ranks; [`super::builders::find`] knows it.
+///
+/// A built-in table until there is a tuner. Few ranks read each other directly, in two rounds; more ranks than that
+/// would crowd each input, so they go along trees.
+pub fn default_plan(collective: Collective, ranks: u32, bytes: usize) -> &'static str {
+    let few = ranks <= 8;
+    match collective {
+        Collective::AllReduce | Collective::Barrier if few => "direct",
+        Collective::Barrier => "binomial-tree",
+        // A short vector has no second half worth a tree of its own.
+        Collective::AllReduce if bytes <= 4 * KIB => "k-ary-tree",
+        Collective::AllReduce => "double-binary-tree",
+        Collective::Reduce { .. } | Collective::Broadcast { .. } if few && bytes <= 64 * KIB => "direct",
+        Collective::Reduce { .. } | Collective::Broadcast { .. } if bytes <= 64 * KIB => "k-ary-tree",
+        Collective::Reduce { .. } | Collective::Broadcast { .. } => "double-binary-tree",
+    }
+}
+
+/// The size of a chunk in bytes for a block of `block_bytes`: a built-in table until there is a tuner.
+///
+/// From 64 KiB, below which the cost of a wait shows, to 256 KiB, beyond which a chunk leaves the cache before the next
+/// rank reads it; in between, about 16 chunks to a block, so that a pipeline fills. Always a multiple of 64 bytes.
+pub fn default_chunk_bytes(block_bytes: usize) -> usize {
+    (block_bytes / 16).clamp(64 * KIB, 256 * KIB).next_multiple_of(64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::builders;
+
+    #[test]
+    fn every_entry_builds() {
+        for ranks in [1, 2, 8, 9, 100, 4096] {
+            for bytes in [0, 8, 4096, 65536, 1 << 20, usize::MAX] {
+                let root = ranks - 1;
+                for collective in [
+                    Collective::AllReduce,
+                    Collective::Reduce { root },
+                    Collective::Broadcast { root },
+                    Collective::Barrier,
+                ] {
+                    builders::build(default_plan(collective, ranks, bytes), collective, ranks).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_stay_in_bounds() {
+        for block_bytes in [0, 1, 1 << 20, (1 << 21) + 7, 1 << 30, usize::MAX] {
+            let chunk = default_chunk_bytes(block_bytes);
+            assert!(
+                (64 * KIB..=256 * KIB).contains(&chunk) && chunk % 64 == 0,
+                "{block_bytes}: {chunk}"
+            );
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The part of a plan that a proof looks at: some tasks of all ranks, and the waits among them.
+
+use std::borrow::Cow;
+
+use super::error::At;
+use crate::plan::lowered::{Action, Program, Progress, Rank};
+
+/// A task in a part.
+pub(super) struct PartTask<'a> {
+    pub at: At,
+    pub action: Cow<'a, Action>,
+    /// The awaited tasks by their index in the part.
+    pub waits: Vec<(u32, Progress)>,
+}
+
+impl PartTask<'_> {
+    pub fn is_signal(&self) -> bool {
+        matches!(*self.action, Action::Signal)
+    }
+}
+
+/// Some tasks of all ranks, rank by rank in the order of their programs.
+pub(super) struct Part<'a> {
+    pub ranks: u32,
+    pub block: u32,
+    pub tasks: Vec<PartTask<'a>>,
+}
+
+/// Where the tasks of a part are found: for each rank, task numbers in ascending order.
+pub(super) struct Index {
+    starts: Vec<u32>,
+    tasks: Vec<u32>,
+}
+
+impl Index {
+    pub fn new(ranks: u32) -> Self {
+        Self {
+            starts: Vec::with_capacity(ranks as usize + 1),
+            tasks: Vec::new(),
+        }
+    }
+
+    pub fn next_rank(&mut self, tasks: impl IntoIterator<Item = u32>) {
+        self.starts.push(self.tasks.len() as u32);
+        self.tasks.extend(tasks);
+    }
+
+    pub fn of_rank(&self, rank: Rank) -> &[u32] {
+        &self.tasks[self.range(rank)]
+    }
+
+    /// The index in the part of a rank's task, if it is there.
+    pub fn find(&self, rank: Rank, task: u32) -> Option<u32> {
+        let position = self.of_rank(rank).binary_search(&task).ok()?;
+        Some(self.starts[rank as usize] + position as u32)
+    }
+
+    fn range(&self, rank: Rank) -> std::ops::Range<usize> {
+        let end = self
+            .starts
+            .get(rank as usize + 1)
+            .map_or(self.tasks.len(), |&end| end as usize);
+        self.starts[rank as usize] as usize..end
+    }
+}
+
+/// All tasks, for a search for circles.
+pub(super) fn all(programs: &[Program]) -> Part<'_> {
+    collect(programs, 0, |_| true)
+}
+
+/// The tasks of one block, and all signals.
+pub(super) fn block(programs: &[Program], block: u32) -> Part<'_> {
+    collect(programs, block, |task| {
+        task.block == block || matches!(task.action, Action::Signal)
+    })
+}
+
+fn collect(
+    programs: &[Program],
+    block: u32,
+    belongs: impl Fn(&crate::plan::lowered::Task) -> bool,
+) -> Part<'_> {
+    let mut index = Index::new(programs.len() as u32);
+    for program in programs {
+        let numbered = program.tasks.iter().zip(0u32..);
+        index.next_rank(
+            numbered
+                .filter(|(task, _)| belongs(task))
+                .map(|(_, number)| number),
+        );
+    }
+    let mut tasks = Vec::with_capacity(index.tasks.len());
+    for program in programs {
+        for &number in index.of_rank(program.rank) {
+            let task = &program.tasks[number as usize];
+            let waits = task
+                .waits
+                .iter()
+                .filter_map(|wait| Some((index.find(wait.rank, wait.task)?, wait.progress)));
+            tasks.push(PartTask {
+                at: At {
+                    rank: program.rank,
+                    task: number,
+                    block: task.block,
+                },
+                action: Cow::Borrowed(&task.action),
+                waits: waits.collect(),
+            });
+        }
+    }
+    Part {
+        ranks: programs.len() as u32,
+        block,
+        tasks,
+    }
+}

@@ -1,0 +1,255 @@
+//! The rules that each program must keep by itself, and the lists that must agree between two programs.
+//!
+//! After this check every reference leads to a task or a place that exists, a stream waits chunk by chunk only for
+//! streams of its own block (others may have another number of chunks), and staging slots have one purpose each.
+
+use super::Claim;
+use super::error::{At, VerifyError};
+use crate::plan::lowered::{Action, Buffer, Place, Program, Progress, Rank, Task};
+use crate::plan::lowering::Reach;
+
+/// All programs, held as they are or as one that stands for all.
+pub(super) enum World<'a> {
+    All(&'a [Program]),
+    /// Rank `r`'s program is this one with `r` added to all ranks and blocks.
+    Rotated {
+        first: &'a Program,
+        ranks: u32,
+    },
+}
+
+impl World<'_> {
+    fn programs(&self) -> &[Program] {
+        match self {
+            World::All(programs) => programs,
+            World::Rotated { first, .. } => std::slice::from_ref(first),
+        }
+    }
+
+    /// The program that stands for `rank`'s, and what to add to its blocks.
+    fn program(&self, rank: Rank) -> (&Program, u32) {
+        match self {
+            World::All(programs) => (&programs[rank as usize], 0),
+            World::Rotated { first, .. } => (first, rank),
+        }
+    }
+
+    /// What stands for something that `rank` owns: a rank whose program is at hand, and what to take from a rank or
+    /// block that goes with it.
+    fn home(&self, rank: Rank) -> (Rank, u32) {
+        match self {
+            World::All(_) => (rank, 0),
+            World::Rotated { .. } => (0, rank),
+        }
+    }
+
+    fn back(&self, value: u32, by: u32, modulus: u32) -> u32 {
+        (value + modulus - by % modulus) % modulus
+    }
+
+    fn ranks(&self) -> u32 {
+        match self {
+            World::All(programs) => programs.len() as u32,
+            World::Rotated { ranks, .. } => *ranks,
+        }
+    }
+}
+
+pub(super) fn check(claim: &Claim, world: &World<'_>) -> Result<(), VerifyError> {
+    for (expected, program) in (0..).zip(world.programs()) {
+        let said = (program.rank, program.ranks, program.blocks);
+        if said != (expected, claim.ranks, claim.blocks) || claim.blocks == 0 {
+            let reason = format!(
+                "it says rank {} of {} with {} blocks, not rank {expected} of {} with {}",
+                said.0, said.1, said.2, claim.ranks, claim.blocks
+            );
+            return Err(VerifyError::Foreign {
+                rank: expected,
+                reason,
+            });
+        }
+    }
+    for program in world.programs() {
+        for (task, number) in program.tasks.iter().zip(0..) {
+            let at = At {
+                rank: program.rank,
+                task: number,
+                block: task.block,
+            };
+            check_task(claim, world, at, task).map_err(|reason| VerifyError::Malformed { at, reason })?;
+        }
+    }
+    check_notify(world)?;
+    check_staging(claim, world)
+}
+
+fn check_task(claim: &Claim, world: &World<'_>, at: At, task: &Task) -> Result<(), String> {
+    if task.block >= claim.blocks {
+        return Err(format!("there are only {} blocks", claim.blocks));
+    }
+    let signal = matches!(task.action, Action::Signal);
+    for wait in &task.waits {
+        let named = format!("its wait for rank {}, task {}", wait.rank, wait.task);
+        if wait.rank >= claim.ranks {
+            return Err(format!("{named} names a rank that does not exist"));
+        }
+        let (program, added) = world.program(wait.rank);
+        let Some(target) = program.tasks.get(wait.task as usize) else {
+            return Err(format!("{named} names a task that does not exist"));
+        };
+        if let Progress::Chunk { .. } = wait.progress {
+            if signal || matches!(target.action, Action::Signal) {
+                return Err(format!("{named} counts chunks, but a signal has none"));
+            }
+            if (target.block + added) % claim.blocks != task.block {
+                return Err(format!("{named} counts chunks of another block"));
+            }
+        }
+    }
+    let (sources, into): (&[Place], &[Place]) = match &task.action {
+        Action::Signal => return Ok(()),
+        Action::Reduce { sources, into, .. } => (sources, into),
+        Action::Copy { source, into } => (std::slice::from_ref(source), into),
+    };
+    if sources.is_empty() || into.is_empty() {
+        return Err("it moves data from nowhere or to nowhere".to_owned());
+    }
+    for place in sources.iter().chain(into) {
+        if place.rank >= claim.ranks {
+            return Err(format!("rank {} does not exist", place.rank));
+        }
+        if let Buffer::Staging { first, slots } = place.buffer {
+            let owned = world.program(place.rank).0.staging_slots;
+            if slots == 0 || first.checked_add(slots).is_none_or(|end| end > owned) {
+                return Err(format!("rank {} has only {owned} staging slots", place.rank));
+            }
+        }
+    }
+    for (index, place) in into.iter().enumerate() {
+        if place.buffer == Buffer::Input {
+            return Err(format!("it writes into rank {}'s input", place.rank));
+        }
+        if place.buffer == Buffer::Result && !claim.collective.defines_result(place.rank) {
+            return Err(format!(
+                "it writes into rank {}'s result, which is to stay as it is",
+                place.rank
+            ));
+        }
+        if into[..index].contains(place) {
+            return Err("it writes twice into one place".to_owned());
+        }
+    }
+    // A slot number follows from the chunk's in either form, so a place cannot be two things to one task.
+    match claim.reach {
+        Reach::LoadStore => match into.iter().find(|place| place.rank != at.rank) {
+            Some(place) => Err(format!(
+                "it writes into rank {}'s memory, which may only be read",
+                place.rank
+            )),
+            None => Ok(()),
+        },
+        Reach::Message { .. } => match sources.iter().find(|place| place.rank != at.rank) {
+            Some(place) => Err(format!(
+                "it reads rank {}'s memory, which may only be written",
+                place.rank
+            )),
+            None => Ok(()),
+        },
+    }
+}
+
+/// Exactly the ranks that wait are notified.
+fn check_notify(world: &World<'_>) -> Result<(), VerifyError> {
+    let ranks = world.ranks();
+    let mut waiters: Vec<(Rank, u32, Rank)> = Vec::new();
+    for program in world.programs() {
+        for wait in program.tasks.iter().flat_map(|task| &task.waits) {
+            if wait.rank != program.rank {
+                let (owner, by) = world.home(wait.rank);
+                waiters.push((owner, wait.task, world.back(program.rank, by, ranks)));
+            }
+        }
+    }
+    waiters.sort_unstable();
+    waiters.dedup();
+    let mut rest = &waiters[..];
+    for program in world.programs() {
+        for (task, number) in program.tasks.iter().zip(0u32..) {
+            let at = At {
+                rank: program.rank,
+                task: number,
+                block: task.block,
+            };
+            let count = rest.partition_point(|&(rank, task, _)| (rank, task) <= (program.rank, number));
+            let (these, after) = rest.split_at(count);
+            rest = after;
+            if !task.notify.is_sorted_by(|a, b| a < b) {
+                let reason = "its list of ranks to notify is not ascending".to_owned();
+                return Err(VerifyError::Malformed { at, reason });
+            }
+            if !these
+                .iter()
+                .map(|&(.., peer)| peer)
+                .eq(task.notify.iter().copied())
+            {
+                let waits = |peer: Rank| these.iter().any(|&(.., waiter)| waiter == peer);
+                let lost = these
+                    .iter()
+                    .map(|&(.., peer)| peer)
+                    .find(|peer| !task.notify.contains(peer));
+                let vain = task.notify.iter().copied().find(|&peer| !waits(peer));
+                let peer = lost.or(vain).unwrap_or(program.rank);
+                return Err(VerifyError::Notify {
+                    at,
+                    peer,
+                    missing: lost.is_some(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A slot belongs to one range, and a range to one block.
+fn check_staging(claim: &Claim, world: &World<'_>) -> Result<(), VerifyError> {
+    let mut ranges: Vec<(Rank, u32, u32, u32, At)> = Vec::new();
+    for program in world.programs() {
+        for (task, number) in program.tasks.iter().zip(0u32..) {
+            let at = At {
+                rank: program.rank,
+                task: number,
+                block: task.block,
+            };
+            for place in places(&task.action) {
+                if let Buffer::Staging { first, slots } = place.buffer {
+                    let (owner, by) = world.home(place.rank);
+                    let block = world.back(task.block, by, claim.blocks);
+                    ranges.push((owner, first, slots, block, at));
+                }
+            }
+        }
+    }
+    ranges.sort_unstable_by_key(|&(owner, first, slots, block, _)| (owner, first, slots, block));
+    for pair in ranges.windows(2) {
+        let ((owner, first, slots, block, _), next) = (pair[0], pair[1]);
+        let same = (owner, first, slots, block) == (next.0, next.1, next.2, next.3);
+        if !same && owner == next.0 && first + slots > next.1 {
+            let reason = format!(
+                "its staging slots at rank {owner} from {} on have another use as well",
+                next.1
+            );
+            return Err(VerifyError::Malformed { at: next.4, reason });
+        }
+    }
+    Ok(())
+}
+
+/// All places that an action touches.
+pub(super) fn places(action: &Action) -> impl Iterator<Item = &Place> {
+    let (sources, into): (&[Place], &[Place]) = match action {
+        Action::Signal => (&[], &[]),
+        Action::Reduce { sources, into, .. } => (sources, into),
+        Action::Copy { source, into } => (std::slice::from_ref(source), into),
+    };
+    sources.iter().chain(into)
+}

@@ -1,0 +1,71 @@
+//! Every builder is proved for every small number of ranks, root and reach.
+
+use super::*;
+use crate::plan::builders;
+
+pub(crate) fn collectives(ranks: u32) -> Vec<Collective> {
+    let mut all = vec![Collective::AllReduce, Collective::Barrier];
+    let mut roots = vec![0, ranks / 2, ranks - 1];
+    roots.dedup();
+    for root in roots {
+        all.extend([Collective::Reduce { root }, Collective::Broadcast { root }]);
+    }
+    all
+}
+
+const REACHES: [Reach; 4] = [
+    Reach::LoadStore,
+    Reach::Message { slots: 1 },
+    Reach::Message { slots: 2 },
+    Reach::Message { slots: 5 },
+];
+
+#[test]
+fn small_plans_of_every_builder_are_proved() {
+    for builder in builders::ALL {
+        for ranks in 1..=33 {
+            for collective in collectives(ranks)
+                .into_iter()
+                .filter(|&collective| (builder.supports)(collective))
+            {
+                let plan = builders::build(builder.name, collective, ranks).unwrap();
+                for reach in REACHES {
+                    if let Err(error) = verify(&plan, reach) {
+                        panic!("{} {collective:?} {ranks} {reach:?}: {error}", builder.name);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The general way and the way by symmetry agree.
+#[test]
+fn symmetric_plans_are_proved_without_their_symmetry_too() {
+    for (name, collective) in [
+        ("ring", Collective::AllReduce),
+        ("direct", Collective::AllReduce),
+        ("direct", Collective::Barrier),
+    ] {
+        for ranks in 2..=20 {
+            let plan = builders::build(name, collective, ranks).unwrap();
+            assert_eq!(plan.symmetry(), Symmetry::Rotation);
+            for reach in REACHES {
+                let claim = Claim {
+                    collective,
+                    ranks,
+                    blocks: plan.blocks(),
+                    reach,
+                    symmetry: Symmetry::None,
+                };
+                let by_symmetry = verify(&plan, reach).unwrap();
+                let in_full = verify_programs(&claim, |rank| plan.lower(rank, reach)).unwrap();
+                assert!(by_symmetry.by_symmetry && !in_full.by_symmetry);
+                assert_eq!(
+                    (by_symmetry.tasks, by_symmetry.places),
+                    (in_full.tasks, in_full.places)
+                );
+            }
+        }
+    }
+}
