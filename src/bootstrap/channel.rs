@@ -1,0 +1,376 @@
+//! An encrypted connection between rank 0 and another rank that carries messages with descriptors and never blocks.
+//!
+//! On the wire a record is its length in 4 bytes and a Noise message. A record's descriptors go with its first
+//! byte, so they have arrived when its last byte has.
+
+use std::collections::VecDeque;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+
+use super::message::{self, Assembler, BODY_LIMIT, DESCRIPTORS_LIMIT, HEADER_BYTES, Kind, Message};
+use super::noise;
+
+const ANCILLARY_BYTES: usize = rustix::cmsg_space!(ScmRights(DESCRIPTORS_LIMIT));
+/// Bytes that one `receive` takes at most before others get their turn.
+const RECEIVE_AT_ONCE: usize = 1 << 20;
+
+/// A message on its way out. Bodies and descriptors are shared between the connections that carry the same.
+struct Outgoing {
+    kind: Kind,
+    body: Arc<Vec<u8>>,
+    body_at: usize,
+    descriptors: Arc<Vec<OwnedFd>>,
+    descriptors_at: usize,
+}
+
+/// One end of an authenticated connection.
+pub(super) struct Channel {
+    socket: Arc<OwnedFd>,
+    noise: snow::TransportState,
+    incoming: Vec<u8>,
+    arrived: VecDeque<OwnedFd>,
+    assembler: Assembler,
+    messages: VecDeque<Message>,
+    outgoing: VecDeque<Outgoing>,
+    /// The sealed record that is being written, and how much of it has been.
+    sealed: Vec<u8>,
+    sealed_at: usize,
+    /// How many of the front message's descriptors go with the record that is being written.
+    sealed_descriptors: usize,
+    /// The kernel has too many descriptors in flight; it cannot be polled for.
+    starved: bool,
+    closed: bool,
+}
+
+impl Channel {
+    /// Takes messages of at most `limit` bytes.
+    pub(super) fn new(socket: OwnedFd, noise: snow::TransportState, limit: usize) -> Self {
+        Self {
+            socket: Arc::new(socket),
+            noise,
+            incoming: Vec::new(),
+            arrived: VecDeque::new(),
+            assembler: Assembler::new(limit),
+            messages: VecDeque::new(),
+            outgoing: VecDeque::new(),
+            sealed: Vec::new(),
+            sealed_at: 0,
+            sealed_descriptors: 0,
+            starved: false,
+            closed: false,
+        }
+    }
+
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.assembler.set_limit(limit);
+    }
+
+    pub(super) fn socket(&self) -> &Arc<OwnedFd> {
+        &self.socket
+    }
+
+    /// The other end has hung up and everything it sent has been taken.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed && self.messages.is_empty()
+    }
+
+    /// Everything queued has been handed to the kernel, or never can be.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.closed || self.outgoing.is_empty()
+    }
+
+    /// What to poll the socket for; nothing if it is closed.
+    pub(super) fn interest(&self) -> PollFlags {
+        match (self.closed, self.outgoing.is_empty() || self.starved) {
+            (true, _) => PollFlags::empty(),
+            (false, true) => PollFlags::IN,
+            (false, false) => PollFlags::IN | PollFlags::OUT,
+        }
+    }
+
+    /// Polling cannot tell when this channel can go on: it should be tried again soon.
+    pub(super) fn is_starved(&self) -> bool {
+        self.starved && !self.closed
+    }
+
+    /// The oldest message that has arrived.
+    pub(super) fn next_message(&mut self) -> Option<Message> {
+        self.messages.pop_front()
+    }
+
+    /// Puts a message at the end of the queue; [`Self::flush`] sends it.
+    pub(super) fn queue(&mut self, kind: Kind, body: Arc<Vec<u8>>, descriptors: Arc<Vec<OwnedFd>>) {
+        self.outgoing.push_back(Outgoing {
+            kind,
+            body,
+            body_at: 0,
+            descriptors,
+            descriptors_at: 0,
+        });
+    }
+
+    /// Queues a message without descriptors.
+    pub(super) fn queue_body(&mut self, kind: Kind, body: Vec<u8>) {
+        self.queue(kind, Arc::new(body), Arc::default());
+    }
+
+    /// Sends what the kernel takes now.
+    pub(super) fn flush(&mut self) -> Result<(), String> {
+        self.starved = false;
+        while !self.closed && (self.sealed_at < self.sealed.len() || self.seal_next()?) {
+            match self.send_some() {
+                Ok(sent) => {
+                    self.sealed_at += sent;
+                    // The first byte takes the descriptors along.
+                    if let Some(front) = self.outgoing.front_mut() {
+                        front.descriptors_at += std::mem::take(&mut self.sealed_descriptors);
+                    }
+                    self.retire();
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(Errno::TOOMANYREFS) => {
+                    self.starved = true;
+                    break;
+                }
+                Err(Errno::PIPE | Errno::CONNRESET) => {
+                    // What the other end sent before may still be there to read: it is `receive` that closes.
+                    self.outgoing.clear();
+                    self.sealed.clear();
+                    self.sealed_at = 0;
+                    break;
+                }
+                Err(error) => return Err(format!("cannot be written to ({error})")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals the front message's next record; false if there is no message.
+    fn seal_next(&mut self) -> Result<bool, String> {
+        let Some(front) = self.outgoing.front() else {
+            return Ok(false);
+        };
+        let body = &front.body[front.body_at..];
+        let body = &body[..body.len().min(BODY_LIMIT)];
+        let descriptors = (front.descriptors.len() - front.descriptors_at).min(DESCRIPTORS_LIMIT);
+        let last = front.body_at + body.len() == front.body.len()
+            && front.descriptors_at + descriptors == front.descriptors.len();
+        let mut record = Vec::with_capacity(HEADER_BYTES + body.len());
+        record.extend_from_slice(&message::record_header(front.kind, last, descriptors));
+        record.extend_from_slice(body);
+        self.sealed.resize(4 + record.len() + noise::TAG_BYTES, 0);
+        let length = self
+            .noise
+            .write_message(&record, &mut self.sealed[4..])
+            .map_err(|error| format!("cannot be written to: encryption failed ({error})"))?;
+        self.sealed[..4].copy_from_slice(&(length as u32).to_le_bytes());
+        self.sealed.truncate(4 + length);
+        self.sealed_at = 0;
+        self.sealed_descriptors = descriptors;
+        let taken = body.len();
+        if let Some(front) = self.outgoing.front_mut() {
+            front.body_at += taken;
+        }
+        Ok(true)
+    }
+
+    fn send_some(&self) -> Result<usize, Errno> {
+        let bytes = [IoSlice::new(&self.sealed[self.sealed_at..])];
+        let mut space = [MaybeUninit::uninit(); ANCILLARY_BYTES];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let borrowed: Vec<BorrowedFd<'_>> = match self.outgoing.front() {
+            Some(front) if self.sealed_at == 0 => front.descriptors[front.descriptors_at..]
+                [..self.sealed_descriptors]
+                .iter()
+                .map(AsFd::as_fd)
+                .collect(),
+            _ => Vec::new(),
+        };
+        if !borrowed.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
+            return Err(Errno::NOBUFS);
+        }
+        rustix::net::sendmsg(
+            &*self.socket,
+            &bytes,
+            &mut ancillary,
+            SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+        )
+    }
+
+    /// Drops the front message when its last record is out, and with it the hold on its body and descriptors.
+    fn retire(&mut self) {
+        let finished = self.sealed_at == self.sealed.len()
+            && self.outgoing.front().is_some_and(|front| {
+                front.body_at == front.body.len() && front.descriptors_at == front.descriptors.len()
+            });
+        if finished {
+            self.outgoing.pop_front();
+        }
+        if self.outgoing.is_empty() {
+            self.sealed = Vec::new();
+            self.sealed_at = 0;
+        }
+    }
+
+    /// Takes what has arrived. The error says what the other end did wrong.
+    pub(super) fn receive(&mut self) -> Result<(), String> {
+        let mut taken = 0;
+        while !self.closed && taken < RECEIVE_AT_ONCE {
+            let mut bytes = [0; 64 * 1024];
+            let mut space = [MaybeUninit::uninit(); ANCILLARY_BYTES];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let received = rustix::net::recvmsg(
+                &*self.socket,
+                &mut [IoSliceMut::new(&mut bytes)],
+                &mut ancillary,
+                RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
+            );
+            for message in ancillary.drain() {
+                if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                    self.arrived.extend(descriptors);
+                }
+            }
+            match received {
+                Ok(received) if received.flags.contains(ReturnFlags::CTRUNC) => {
+                    return Err(
+                        "sent descriptors that this process has no room for (raise the limit on open files: \
+                                ulimit -n)"
+                            .into(),
+                    );
+                }
+                Ok(received) if received.bytes == 0 => self.closed = true,
+                Ok(received) => {
+                    taken += received.bytes;
+                    self.incoming.extend_from_slice(&bytes[..received.bytes]);
+                    self.open_records()?;
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(Errno::CONNRESET | Errno::PIPE) => self.closed = true,
+                Err(error) => return Err(format!("cannot be read from ({error})")),
+            }
+        }
+        Ok(())
+    }
+
+    fn open_records(&mut self) -> Result<(), String> {
+        let mut at = 0;
+        while let Some(length) = self.incoming[at..].first_chunk::<4>() {
+            let length = u32::from_le_bytes(*length) as usize;
+            if !(noise::TAG_BYTES + HEADER_BYTES..=noise::MESSAGE_LIMIT).contains(&length) {
+                return Err(format!("sent a record of {length} bytes, which no record has"));
+            }
+            let Some(sealed) = self.incoming.get(at + 4..at + 4 + length) else {
+                break;
+            };
+            let mut record = vec![0; length];
+            let opened = self
+                .noise
+                .read_message(sealed, &mut record)
+                .map_err(|_| "sent a record that was not encrypted for this connection".to_owned())?;
+            at += 4 + length;
+            self.messages
+                .extend(self.assembler.push(&record[..opened], &mut self.arrived)?);
+        }
+        self.incoming.drain(..at);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Secret, noise::Handshake};
+    use super::*;
+    use proptest::prelude::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+    fn pair(limit: usize) -> (Channel, Channel) {
+        let secret = Secret::from_bytes(vec![5; 32]).unwrap();
+        let (mut left, mut right) = (
+            Handshake::initiator(&secret).unwrap(),
+            Handshake::responder(&secret).unwrap(),
+        );
+        right.read(&left.write().unwrap()).unwrap();
+        left.read(&right.write().unwrap()).unwrap();
+        let (first, second) = sockets();
+        (
+            Channel::new(first, left.finish().unwrap(), limit),
+            Channel::new(second, right.finish().unwrap(), limit),
+        )
+    }
+
+    fn sockets() -> (OwnedFd, OwnedFd) {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
+    }
+
+    fn carry(from: &mut Channel, to: &mut Channel) -> Message {
+        for _ in 0..100_000 {
+            from.flush().unwrap();
+            to.receive().unwrap();
+            if let Some(message) = to.next_message() {
+                return message;
+            }
+        }
+        panic!("the message did not arrive");
+    }
+
+    #[test]
+    fn large_bodies_and_many_descriptors_arrive_whole() {
+        let (mut left, mut right) = pair(8 << 20);
+        let body: Vec<u8> = (0..5_000_000u32).map(|index| (index * 7) as u8).collect();
+        let descriptors: Vec<OwnedFd> = (0..600)
+            .map(|_| OwnedFd::from(std::fs::File::open("/dev/null").unwrap()))
+            .collect();
+        left.queue(Kind::Relayed, Arc::new(body.clone()), Arc::new(descriptors));
+        left.queue_body(Kind::Hello, Vec::new());
+        let message = carry(&mut left, &mut right);
+        assert_eq!((message.kind, message.descriptors.len()), (Kind::Relayed, 600));
+        assert!(message.body == body);
+        assert_eq!(carry(&mut left, &mut right).kind, Kind::Hello);
+        assert!(left.is_flushed());
+    }
+
+    #[test]
+    fn a_message_above_the_limit_is_refused() {
+        let (mut left, mut right) = pair(1000);
+        left.queue_body(Kind::Hello, vec![0; 1001]);
+        left.flush().unwrap();
+        assert!(right.receive().unwrap_err().contains("more than 1000 bytes"));
+    }
+
+    #[test]
+    fn a_hang_up_is_seen_after_the_last_message() {
+        let (mut left, mut right) = pair(1000);
+        left.queue_body(Kind::Verdict, vec![1]);
+        left.flush().unwrap();
+        drop(left);
+        right.receive().unwrap();
+        assert!(!right.is_closed());
+        assert!(right.next_message().is_some());
+        assert!(right.is_closed());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn random_bytes_on_an_established_connection_are_refused(bytes in prop::collection::vec(any::<u8>(), 1..3000)) {
+            let (left, mut right) = pair(1000);
+            rustix::io::write(&**left.socket(), &bytes).unwrap();
+            drop(left);
+            // Either a malformed record is noticed or the stream ends inside one; no message comes of it.
+            let _ = right.receive();
+            prop_assert!(right.next_message().is_none());
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Who is gone, and how: looked up, never waited for.
+//!
+//! Three witnesses: the roll, where a rank that leaves in order says so; a descriptor of each other process (pidfd),
+//! which is ready when the process has ended; and the control connections, which hang up. A stopped process is not
+//! gone.
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use serde::{Deserialize, Serialize};
+
+use super::Rank;
+use super::message::Peer;
+use super::roll::{Presence, Roll};
+
+/// A rank that is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departure {
+    /// The rank.
+    pub rank: Rank,
+    /// How it went.
+    pub how: DepartureKind,
+}
+
+/// How a rank went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum DepartureKind {
+    /// It ended without leaving the job: killed, crashed, or exited too early.
+    Died,
+    /// It left while its thread was panicking.
+    Panicked,
+    /// A step of the bootstrap had failed on it, by a deadline for example.
+    GaveUp,
+    /// It left in order.
+    Left,
+}
+
+impl fmt::Display for DepartureKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Died => "died (its process ended without leaving the job)",
+            Self::Panicked => "panicked and left the job",
+            Self::GaveUp => "gave up",
+            Self::Left => "left the job",
+        })
+    }
+}
+
+impl fmt::Display for Departure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "rank {} {}", self.rank, self.how)
+    }
+}
+
+/// Descriptors of the job's processes.
+///
+/// Rank 0 opens each while that process is still connected, so that it cannot be another's with a recycled number,
+/// and passes them on; they work across PID name spaces.
+pub(super) struct Processes {
+    pub(super) pids: Vec<i32>,
+    pub(super) descriptors: Arc<Vec<OwnedFd>>,
+}
+
+/// Everything that [`Self::departures`] looks at.
+pub(super) struct Liveness {
+    pub(super) rank: Rank,
+    pub(super) roll: Roll,
+    pub(super) peers: Vec<Peer>,
+    pub(super) processes: Processes,
+    /// The control connections and the ranks at their other ends.
+    pub(super) connections: Vec<(Rank, Arc<OwnedFd>)>,
+}
+
+impl Liveness {
+    /// All ranks that are gone, by rank. Does not block: one system call, and a load for each rank.
+    pub(super) fn departures(&self) -> Vec<Departure> {
+        let own_pid = self.peers[self.rank as usize].pid;
+        let others = self.processes.pids.iter().zip(self.processes.descriptors.iter());
+        let watched: Vec<(i32, &OwnedFd)> = others
+            .filter(|(pid, _)| **pid != own_pid)
+            .map(|(pid, descriptor)| (*pid, descriptor))
+            .collect();
+        let mut entries: Vec<PollFd<'_>> = Vec::with_capacity(watched.len() + self.connections.len());
+        entries.extend(
+            watched
+                .iter()
+                .map(|(_, descriptor)| PollFd::from_borrowed_fd(descriptor.as_fd(), PollFlags::IN)),
+        );
+        entries.extend(
+            self.connections
+                .iter()
+                .map(|(_, socket)| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::RDHUP)),
+        );
+        let mut ended = vec![false; self.peers.len()];
+        // A poll that fails has seen nothing; the next look will.
+        if rustix::event::poll(
+            &mut entries,
+            Some(&Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            }),
+        )
+        .is_ok_and(|ready| ready > 0)
+        {
+            let (processes, connections) = entries.split_at(watched.len());
+            let dead: Vec<i32> = processes
+                .iter()
+                .zip(&watched)
+                .filter(|(entry, _)| !entry.revents().is_empty())
+                .map(|(_, w)| w.0)
+                .collect();
+            if !dead.is_empty() {
+                for (ended, peer) in ended.iter_mut().zip(&self.peers) {
+                    *ended |= dead.contains(&peer.pid);
+                }
+            }
+            for (entry, (rank, _)) in connections.iter().zip(&self.connections) {
+                ended[*rank as usize] |= !entry.revents().is_empty();
+            }
+        }
+        // The roll is read after the poll: whoever left in order wrote so before its end could be seen.
+        (0..self.peers.len() as Rank)
+            .filter(|rank| *rank != self.rank)
+            .filter_map(|rank| {
+                Some(Departure {
+                    rank,
+                    how: departed(self.roll.presence(rank), ended[rank as usize])?,
+                })
+            })
+            .collect()
+    }
+
+    /// The departure that matters most: a death before a clean leave, then the lowest rank.
+    pub(super) fn first(&self) -> Option<Departure> {
+        self.departures()
+            .into_iter()
+            .min_by_key(|departure| departure.how)
+    }
+}
+
+fn departed(presence: Presence, ended: bool) -> Option<DepartureKind> {
+    match (presence, ended) {
+        (Presence::Left, _) => Some(DepartureKind::Left),
+        (Presence::Panicked, _) => Some(DepartureKind::Panicked),
+        (Presence::GaveUp, _) => Some(DepartureKind::GaveUp),
+        (Presence::Joined | Presence::Absent, true) => Some(DepartureKind::Died),
+        (Presence::Joined | Presence::Absent, false) => None,
+    }
+}

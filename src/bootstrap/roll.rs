@@ -1,0 +1,188 @@
+//! The roll: one shared page on which every rank writes, for all others to read without asking anybody, whether it
+//! has joined, how it left, and which collective step it has come to.
+//!
+//! It is what tells a clean leave from a death, and what lets every rank name the missing ones at a deadline even
+//! where rank 0 is the one that is stuck. Each entry is written by its own rank only, except for the first
+//! mark, which rank 0 makes before it hands the roll to that rank.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+
+use super::{BootstrapError, Rank};
+
+/// What a rank says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Presence {
+    Absent = 0,
+    Joined = 1,
+    Left = 2,
+    Panicked = 3,
+    GaveUp = 4,
+}
+
+/// Entries of the shared page: presence in the low byte, the number of the latest collective step above it.
+pub(super) struct Roll {
+    entries: NonNull<AtomicU64>,
+    size: u32,
+    descriptor: OwnedFd,
+}
+
+// SAFETY: the entries are atomics in a mapping that is owned by the value and unmapped only when it is dropped.
+unsafe impl Send for Roll {}
+// SAFETY: as above; a shared reference gives access to the atomics alone.
+unsafe impl Sync for Roll {}
+
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
+
+impl Roll {
+    /// A new roll on which nobody has joined.
+    pub(super) fn create(size: u32) -> Result<Self, BootstrapError> {
+        let failed = || BootstrapError::system("memory file for the roll of ranks");
+        let descriptor =
+            rustix::fs::memfd_create("sapwood-roll", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+                .map_err(failed())?;
+        rustix::fs::ftruncate(&descriptor, Self::bytes(size) as u64).map_err(failed())?;
+        rustix::fs::fcntl_add_seals(&descriptor, SEALS | SealFlags::SEAL).map_err(failed())?;
+        Self::map(descriptor, size)
+    }
+
+    /// The roll that rank 0 made. Refuses one that could shrink under the mapping or is not of the right size.
+    pub(super) fn attach(descriptor: OwnedFd, size: u32) -> Result<Self, BootstrapError> {
+        let odd = |problem: &str| BootstrapError::Protocol {
+            rank: 0,
+            problem: format!("the roll it sent {problem}"),
+        };
+        let seals = rustix::fs::fcntl_get_seals(&descriptor).map_err(|_| odd("is not a memory file"))?;
+        if !seals.contains(SEALS) {
+            return Err(odd("is not sealed against resizing"));
+        }
+        let length = rustix::fs::fstat(&descriptor)
+            .map_err(BootstrapError::system("examining the roll"))?
+            .st_size;
+        if length != Self::bytes(size) as i64 {
+            return Err(odd(&format!(
+                "has {length} bytes instead of {}",
+                Self::bytes(size)
+            )));
+        }
+        Self::map(descriptor, size)
+    }
+
+    fn map(descriptor: OwnedFd, size: u32) -> Result<Self, BootstrapError> {
+        // SAFETY: a fresh mapping at an address that the kernel chooses touches nothing that exists; the file is
+        // sealed against shrinking, so that no access to it can fault.
+        let address = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                Self::bytes(size),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &descriptor,
+                0,
+            )
+        }
+        .map_err(BootstrapError::system("mapping the roll of ranks"))?;
+        let entries = NonNull::new(address.cast()).ok_or(BootstrapError::System {
+            doing: "mapping the roll of ranks".into(),
+            source: Errno::FAULT,
+        })?;
+        Ok(Self {
+            entries,
+            size,
+            descriptor,
+        })
+    }
+
+    fn bytes(size: u32) -> usize {
+        (size as usize * size_of::<AtomicU64>()).next_multiple_of(4096)
+    }
+
+    fn entries(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is page-aligned, at least `size` entries long, lives as long as `self`, and is only
+        // ever accessed as atomics, by this process and by the other ranks.
+        unsafe { std::slice::from_raw_parts(self.entries.as_ptr(), self.size as usize) }
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    /// Sets a rank's presence and keeps its step.
+    pub(super) fn mark(&self, rank: Rank, presence: Presence) {
+        let entry = &self.entries()[rank as usize];
+        let step = entry.load(Ordering::Relaxed) & !0xff;
+        entry.store(step | presence as u64, Ordering::Release);
+    }
+
+    /// Says that a rank, which must be the caller, has come to a collective step.
+    pub(super) fn come_to(&self, rank: Rank, step: u64) {
+        self.entries()[rank as usize].store((step << 8) | Presence::Joined as u64, Ordering::Release);
+    }
+
+    pub(super) fn presence(&self, rank: Rank) -> Presence {
+        match self.entries()[rank as usize].load(Ordering::Acquire) & 0xff {
+            0 => Presence::Absent,
+            1 => Presence::Joined,
+            2 => Presence::Left,
+            3 => Presence::Panicked,
+            _ => Presence::GaveUp,
+        }
+    }
+
+    /// The ranks that have not joined.
+    pub(super) fn absent(&self) -> Vec<Rank> {
+        (0..self.size)
+            .filter(|&rank| self.presence(rank) == Presence::Absent)
+            .collect()
+    }
+
+    /// The ranks that have not come to a step.
+    pub(super) fn behind(&self, step: u64) -> Vec<Rank> {
+        let arrived = |rank: &Rank| self.entries()[*rank as usize].load(Ordering::Acquire) >> 8 >= step;
+        (0..self.size).filter(|rank| !arrived(rank)).collect()
+    }
+}
+
+impl Drop for Roll {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `map` with this length, and no reference to it outlives `self`.
+        let _ = unsafe { rustix::mm::munmap(self.entries.as_ptr().cast(), Self::bytes(self.size)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_mappings_see_the_same_roll() {
+        let first = Roll::create(5).unwrap();
+        let second = Roll::attach(first.descriptor().try_clone_to_owned().unwrap(), 5).unwrap();
+        first.mark(3, Presence::Joined);
+        assert_eq!(second.absent(), [0, 1, 2, 4]);
+        second.come_to(3, 7);
+        assert_eq!(first.behind(7), [0, 1, 2, 4]);
+        assert_eq!(first.behind(8), [0, 1, 2, 3, 4]);
+        second.mark(3, Presence::Left);
+        assert_eq!(first.presence(3), Presence::Left);
+        assert_eq!(first.behind(7), [0, 1, 2, 4]);
+    }
+
+    #[test]
+    fn a_roll_of_the_wrong_size_or_without_seals_is_refused() {
+        let roll = Roll::create(5).unwrap();
+        assert!(Roll::attach(roll.descriptor().try_clone_to_owned().unwrap(), 4096).is_err());
+        let unsealed =
+            rustix::fs::memfd_create("unsealed", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&unsealed, 4096).unwrap();
+        assert!(Roll::attach(unsealed, 5).is_err());
+        let file = OwnedFd::from(tempfile::tempfile().unwrap());
+        assert!(Roll::attach(file, 5).is_err());
+    }
+}

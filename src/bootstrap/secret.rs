@@ -1,0 +1,188 @@
+//! The job's secret: read from a file or an inherited descriptor, never shown, wiped when dropped.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use zeroize::Zeroizing;
+
+use super::{BootstrapError, noise};
+
+/// Bytes that every rank of one job knows and nobody else does.
+///
+/// Clones share one allocation, which is wiped when the last of them is dropped. `Debug` shows nothing of it.
+#[derive(Clone)]
+pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
+
+impl Secret {
+    /// Fewer bytes than this can be guessed and are refused.
+    pub const MINIMUM_BYTES: usize = 16;
+    /// More bytes than this are not a secret but a mistaken path.
+    pub const MAXIMUM_BYTES: usize = 64 * 1024;
+
+    /// A secret of the given bytes.
+    ///
+    /// # Errors
+    /// [`BootstrapError::Secret`] if there are fewer than [`Self::MINIMUM_BYTES`] or more than
+    /// [`Self::MAXIMUM_BYTES`].
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, BootstrapError> {
+        Self::checked(Zeroizing::new(bytes), "given in memory")
+    }
+
+    /// 32 bytes from the operating system's random generator.
+    ///
+    /// # Errors
+    /// [`BootstrapError::System`] if the generator gives none.
+    pub fn random() -> Result<Self, BootstrapError> {
+        let mut bytes = Zeroizing::new(vec![0; 32]);
+        noise::fill_random(&mut bytes)?;
+        Ok(Self(Arc::new(bytes)))
+    }
+
+    /// Reads the secret from a file, or from an inherited descriptor named as `/dev/fd/N`.
+    ///
+    /// # Errors
+    /// [`BootstrapError::Secret`] if it cannot be read, if other users may read the file, or if its length is out
+    /// of range.
+    pub fn from_file(path: &Path) -> Result<Self, BootstrapError> {
+        let place = path.display().to_string();
+        let problem = |problem: String| BootstrapError::Secret {
+            place: place.clone(),
+            problem,
+        };
+        let file = File::open(path).map_err(|error| problem(format!("cannot be opened: {error}")))?;
+        let metadata = file
+            .metadata()
+            .map_err(|error| problem(format!("cannot be examined: {error}")))?;
+        // A memfd has mode 0777 and no name: its descriptor is the only way to it.
+        if metadata.is_file() && metadata.nlink() > 0 && metadata.mode() & 0o077 != 0 {
+            let mode = metadata.mode() & 0o777;
+            return Err(problem(format!(
+                "is open to other users (mode {mode:03o}); mend it with `chmod 600 {place}`"
+            )));
+        }
+        let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+        file.take(Self::MAXIMUM_BYTES as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| problem(format!("cannot be read: {error}")))?;
+        Self::checked(bytes, &place)
+    }
+
+    /// Puts the secret into a sealed, anonymous memory file, for a launcher to pass on to the ranks it starts: the
+    /// descriptor closes on exec unless the caller clears that flag in the child, and nothing is left when it is
+    /// closed.
+    ///
+    /// # Errors
+    /// [`BootstrapError::System`] if the system gives no memory file.
+    pub fn to_descriptor(&self) -> Result<OwnedFd, BootstrapError> {
+        let failed = || BootstrapError::system("memory file for the job secret");
+        let descriptor =
+            rustix::fs::memfd_create("sapwood-secret", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+                .map_err(failed())?;
+        let mut file = File::from(descriptor);
+        file.write_all(&self.0).map_err(|error| {
+            let source = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
+            BootstrapError::System {
+                doing: "writing the job secret".into(),
+                source,
+            }
+        })?;
+        let descriptor = OwnedFd::from(file);
+        let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&descriptor, seals).map_err(failed())?;
+        Ok(descriptor)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn checked(bytes: Zeroizing<Vec<u8>>, place: &str) -> Result<Self, BootstrapError> {
+        let problem = match bytes.len() {
+            length if length < Self::MINIMUM_BYTES => format!(
+                "holds {length} bytes, fewer than {}; make one with `head -c 32 /dev/urandom > FILE && chmod 600 FILE`",
+                Self::MINIMUM_BYTES
+            ),
+            length if length > Self::MAXIMUM_BYTES => {
+                format!(
+                    "is longer than {} bytes; is this the right file?",
+                    Self::MAXIMUM_BYTES
+                )
+            }
+            _ => return Ok(Self(Arc::new(bytes))),
+        };
+        Err(BootstrapError::Secret {
+            place: place.into(),
+            problem,
+        })
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn debug_shows_nothing() {
+        let secret = Secret::from_bytes(b"correct horse battery staple".to_vec()).unwrap();
+        assert_eq!(format!("{secret:?}"), "Secret(..)");
+    }
+
+    #[test]
+    fn lengths_are_bounded() {
+        assert!(Secret::from_bytes(vec![1; 15]).is_err());
+        assert!(Secret::from_bytes(vec![1; 16]).is_ok());
+        assert!(Secret::from_bytes(vec![1; Secret::MAXIMUM_BYTES + 1]).is_err());
+    }
+
+    #[test]
+    fn travels_through_a_descriptor_any_number_of_times() {
+        let secret = Secret::random().unwrap();
+        let descriptor = secret.to_descriptor().unwrap();
+        let path = format!("/dev/fd/{}", descriptor.as_raw_fd());
+        for _ in 0..3 {
+            assert_eq!(
+                Secret::from_file(Path::new(&path)).unwrap().bytes(),
+                secret.bytes()
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [7; 32]).unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+        let error = Secret::from_file(file.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("mode 644") && error.contains("chmod 600"),
+            "{error}"
+        );
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(Secret::from_file(file.path()).is_ok());
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Secret::from_file(Path::new("/nonexistent/secret"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("/nonexistent/secret") && error.contains("cannot be opened"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,158 @@
+//! Unix sockets at a rendezvous: listening, connecting, who is at the other end, and waiting with a deadline.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use rustix::event::{PollFd, Timespec};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::{BootstrapError, Rendezvous};
+
+/// More connections than any job has ranks may wait to be accepted; the kernel cuts it to its own limit.
+const BACKLOG: i32 = 4096;
+
+fn address(rendezvous: &Rendezvous) -> Result<SocketAddrUnix, Errno> {
+    match rendezvous {
+        Rendezvous::Abstract(name) => SocketAddrUnix::new_abstract_name(name.as_bytes()),
+        Rendezvous::Path(path) => SocketAddrUnix::new(path),
+    }
+}
+
+fn stream_socket() -> Result<OwnedFd, Errno> {
+    rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+}
+
+/// A listening socket; takes its path away again when dropped.
+pub(super) struct Listener {
+    pub(super) socket: OwnedFd,
+    path: Option<PathBuf>,
+}
+
+impl Listener {
+    pub(super) fn open(rendezvous: &Rendezvous) -> Result<Self, BootstrapError> {
+        let failed = || BootstrapError::system(format!("opening the rendezvous {rendezvous}"));
+        let socket = stream_socket().map_err(failed())?;
+        let address = address(rendezvous).map_err(failed())?;
+        let mut path = None;
+        if let Rendezvous::Path(place) = rendezvous {
+            // The mode of the socket becomes that of its path: the job's user alone may connect.
+            rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed())?;
+            // A path outlives a killed rank 0. One that nobody listens on any more is in nobody's use.
+            if matches!(connect_once(rendezvous), Err(Errno::CONNREFUSED)) {
+                let _ = std::fs::remove_file(place);
+            }
+            path = Some(place.clone());
+        }
+        match rustix::net::bind(&socket, &address) {
+            Ok(()) => {}
+            Err(Errno::ADDRINUSE) => {
+                return Err(BootstrapError::RendezvousTaken {
+                    rendezvous: rendezvous.to_string(),
+                });
+            }
+            Err(error) => return Err(failed()(error)),
+        }
+        let listener = Self { socket, path };
+        rustix::net::listen(&listener.socket, BACKLOG).map_err(failed())?;
+        Ok(listener)
+    }
+
+    /// The next connection, if one is waiting.
+    pub(super) fn accept(&self) -> Result<Option<OwnedFd>, Errno> {
+        loop {
+            match rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => return Ok(Some(socket)),
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// One attempt to connect, which does not wait.
+pub(super) fn connect_once(rendezvous: &Rendezvous) -> Result<OwnedFd, Errno> {
+    let socket = stream_socket()?;
+    rustix::net::connect(&socket, &address(rendezvous)?)?;
+    Ok(socket)
+}
+
+/// Whose process is at the other end, as the kernel knows it. For a connection that was made to a listener, the
+/// one who called `listen`.
+pub(super) struct Credentials {
+    /// 0 if the process is in a PID name space that this one cannot see.
+    pub(super) pid: i32,
+    pub(super) uid: u32,
+}
+
+pub(super) fn peer_credentials(socket: &OwnedFd) -> Result<Credentials, Errno> {
+    let mut credentials = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the option writes at most `length` bytes, which is the size of the structure it is given, and any
+    // bytes make a valid `ucred`.
+    let code = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &mut length,
+        )
+    };
+    if code != 0 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    }
+    Ok(Credentials {
+        pid: credentials.pid,
+        uid: credentials.uid,
+    })
+}
+
+/// The user that this process runs as.
+pub(super) fn own_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Polls until something is ready or `until` has come; an interrupted poll goes on.
+pub(super) fn poll_until(entries: &mut [PollFd<'_>], until: Instant) -> Result<usize, BootstrapError> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        match rustix::event::poll(entries, Some(&timeout)) {
+            Err(Errno::INTR) => {}
+            other => return other.map_err(BootstrapError::system("waiting for the other ranks")),
+        }
+    }
+}
+
+/// Waits for one descriptor.
+pub(super) fn wait_for(
+    descriptor: &impl AsFd,
+    events: rustix::event::PollFlags,
+    until: Instant,
+) -> Result<bool, BootstrapError> {
+    Ok(poll_until(&mut [PollFd::new(descriptor, events)], until)? > 0)
+}
