@@ -143,4 +143,16 @@ pub trait Endpoint: Send {
     /// Where the fabric has load/store reach: rings the peer (a rank's own: wakes itself), so that whoever stored
     /// into shared memory directly can wake who waits for it. `None` without that reach, or before `connect`.
     fn doorbell(&self, peer: Rank) -> Option<Doorbell>;
+
+    /// Whether the peer was there when last looked (`poll` and `wait` look): `false` once its process or its endpoint
+    /// is known to be gone. For who waits for something that no completion reports. A fabric that cannot tell says `true`.
+    fn reachable(&self, peer: Rank) -> bool {
+        let _ = peer;
+        true
+    }
+
+    /// Bytes of payload that this endpoint moved more often than its requests asked for, since it was made (invariant 8).
+    fn bytes_copied(&self) -> u64 {
+        0
+    }
 }

@@ -54,6 +54,15 @@ pub enum FabricError {
     /// Memory could not be had or mapped.
     #[error(transparent)]
     Memory(#[from] crate::memory::MemoryError),
+    /// A registration that is for its owner alone.
+    #[error(
+        "the registration of {len} bytes gives peers no rights, so there is nothing to export; register it with the \
+         access that peers need"
+    )]
+    NothingToExport {
+        /// Bytes of the region.
+        len: usize,
+    },
     /// The handle was inherited through fork().
     #[error("this process was forked from the one that opened the fabric; a child must open its own")]
     Forked,
@@ -80,4 +89,7 @@ pub enum PostError {
         /// Which rank.
         peer: Rank,
     },
+    /// The handle was inherited through fork().
+    #[error("this process was forked from the one that opened the endpoint; a child must open its own")]
+    Forked,
 }

@@ -8,6 +8,7 @@ mod capabilities;
 mod contract;
 mod doorbell;
 mod error;
+mod fork;
 pub mod shm;
 mod work;
 
