@@ -1,1 +1,395 @@
-//! (contract pending)
+//! Ranks that can talk: windows, collectives, handles. Decides which plan runs; never how bytes move.
+//!
+//! Collectives on one communicator are called in the same order by every rank; communicators are independent of
+//! each other. A [`Communicator`] is used by one thread at a time ([`Send`], not [`Sync`]); an [`AbortHandle`] by
+//! any.
+
+mod collectives;
+mod connect;
+mod error;
+mod members;
+mod pending;
+mod shapes;
+mod window;
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+pub(crate) use collectives::Starter;
+pub use error::CommunicatorError;
+pub use pending::Pending;
+pub use window::Window;
+
+use crate::bootstrap::{ForkGuard, Job, Membership};
+use crate::engine::{Core, EngineError, Extent, SMALL_BYTES, Trouble, fits_small};
+use crate::fabric::{Fabric, shm::Shm};
+use crate::memory::{Buffer, DataType, Element, HugePages, Region};
+use crate::observe::{CounterValues, Event, Recorder};
+use crate::plan::{Collective, builders};
+use connect::Links;
+use members::Members;
+use shapes::{SLOT_BYTES, STAGING_SLOTS, Shapes};
+
+/// How a communicator is to be made.
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    timeout: Option<Duration>,
+    plan: Option<String>,
+    fabric: Option<Arc<dyn Fabric>>,
+}
+
+impl Builder {
+    /// How long an operation may take before it fails; else the job's (`SAPWOOD_TIMEOUT`, 60 s).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Uses this plan wherever it can do the collective, instead of choosing by size. The same on every rank.
+    pub fn plan(mut self, name: impl Into<String>) -> Self {
+        self.plan = Some(name.into());
+        self
+    }
+
+    /// Uses this fabric, which must have load/store reach.
+    pub fn fabric(mut self, fabric: Arc<dyn Fabric>) -> Self {
+        self.fabric = Some(fabric);
+        self
+    }
+
+    /// Meets the job's other ranks and connects to them. Collective.
+    ///
+    /// # Errors
+    /// An unknown plan; a rank that does not come, named; what the fabric refuses.
+    pub fn join(self, job: &Job) -> Result<Communicator, CommunicatorError> {
+        if let Some(plan) = &self.plan {
+            // Refused before anybody is met.
+            builders::build(plan, Collective::AllReduce, job.size)?;
+        }
+        let timeout = self.timeout.unwrap_or(job.timeout);
+        let membership = Membership::join(job, Instant::now() + timeout)?;
+        let (rank, ranks) = (membership.rank(), membership.size());
+        let members = Members::new(membership);
+        let fabric = match self.fabric {
+            Some(fabric) => fabric,
+            None => Arc::new(Shm::new()?),
+        };
+        if !fabric.capabilities().load_store {
+            return Err(CommunicatorError::Argument {
+                rank,
+                call: "join",
+                what: format!(
+                    "fabric {} has no load/store reach, which the engine still needs",
+                    fabric.name()
+                ),
+            });
+        }
+        let endpoint = fabric.endpoint(rank, 0)?;
+        let mut links = Links {
+            rank,
+            members,
+            fabric,
+            endpoint,
+            timeout,
+        };
+        links.connect(ranks)?;
+        let (group, layout) = links.group(ranks)?;
+        let region = Region::host(STAGING_SLOTS * SLOT_BYTES, HugePages::Never)?;
+        let staging = links.share("sharing staging slots", &region, (0, region.len()), "staging")?;
+        let staging = Extent::new(Arc::new(staging), 0, region.len());
+        // Windows are told apart by their communicator, of which a process may have many.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Ok(Communicator {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            rank,
+            ranks,
+            timeout,
+            forced: self.plan,
+            core: Arc::new(Core::new(group)),
+            staging,
+            links: RefCell::new(links),
+            shapes: RefCell::new(Shapes::new(rank, ranks, layout)),
+            bounce: RefCell::new(None),
+            // Boards start as zeroes: no operation may have that number.
+            next: Cell::new(1),
+            small_turn: Cell::new(0),
+            fork: ForkGuard::new(),
+        })
+    }
+}
+
+/// Ranks that can talk, as one of them sees it.
+pub struct Communicator {
+    id: u64,
+    rank: u32,
+    ranks: u32,
+    timeout: Duration,
+    forced: Option<String>,
+    core: Arc<Core>,
+    staging: Extent,
+    links: RefCell<Links>,
+    shapes: RefCell<Shapes>,
+    /// A window through which memory that is not in one goes.
+    bounce: RefCell<Option<Window<u8>>>,
+    /// The number of the next operation.
+    next: Cell<u64>,
+    /// How many small operations with a payload there were.
+    small_turn: Cell<u64>,
+    fork: ForkGuard,
+}
+
+impl std::fmt::Debug for Communicator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Communicator")
+            .field("rank", &self.rank)
+            .field("size", &self.ranks)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Communicator {
+    /// Settings to make one with.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The communicator of the job in which a launcher (`sapwood run`) started this process; alone, if none did.
+    ///
+    /// # Errors
+    /// As [`Builder::join`], and an environment that is incomplete or contradicts itself.
+    pub fn from_environment() -> Result<Self, CommunicatorError> {
+        let job = match Job::from_environment()? {
+            Some(job) => job,
+            None => Job::local(1)?.remove(0),
+        };
+        Self::builder().join(&job)
+    }
+
+    /// This rank, from 0.
+    pub fn rank(&self) -> u32 {
+        self.rank
+    }
+
+    /// How many ranks there are.
+    pub fn size(&self) -> u32 {
+        self.ranks
+    }
+
+    /// How long an operation may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Makes a buffer reachable for all ranks. Collective: every rank brings one of the same length and type.
+    ///
+    /// # Errors
+    /// Lengths or types that differ; memory that peers cannot map (give that to
+    /// [`Communicator::all_reduce_slice`]).
+    pub fn register<T: Element>(&self, buffer: Buffer<T>) -> Result<Window<T>, CommunicatorError> {
+        self.usable()?;
+        let range = (buffer.offset(), buffer.len() * size_of::<T>());
+        let map =
+            self.links
+                .borrow_mut()
+                .share("registering a window", buffer.region(), range, T::TYPE.name())?;
+        Ok(Window::new(buffer, map, self.id))
+    }
+
+    /// `len` zeroed elements that all ranks can reach. Collective.
+    ///
+    /// # Errors
+    /// As [`Communicator::register`], and memory limits.
+    pub fn window<T: Element>(&self, len: usize) -> Result<Window<T>, CommunicatorError> {
+        self.register(Buffer::allocate(len)?)
+    }
+
+    /// Every rank's bytes, by rank. Collective, and slow: for settings and results, not for data.
+    ///
+    /// # Errors
+    /// A rank that does not take part by the deadline, or is gone.
+    pub fn all_gather_bytes(&self, what: &str, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommunicatorError> {
+        self.usable()?;
+        let given = self
+            .links
+            .borrow()
+            .members
+            .all_gather(what, bytes, Vec::new(), self.timeout)?;
+        Ok(given.into_iter().map(|one| one.payload).collect())
+    }
+
+    /// The name of the plan that an operation on `bytes` runs. Small all-reduces and barriers run none: every rank
+    /// reads what all show (`flat`).
+    pub fn plan_name(&self, collective: Collective, bytes: usize) -> String {
+        if self.is_small(collective, bytes) {
+            return "flat".into();
+        }
+        self.plan_for(collective, bytes)
+    }
+
+    fn plan_for(&self, collective: Collective, bytes: usize) -> String {
+        let usable = |plan: &&String| builders::build(plan, collective, self.ranks).is_ok();
+        match self.forced.as_ref().filter(usable) {
+            Some(plan) => plan.clone(),
+            None => self.shapes.borrow().choose(collective, bytes).to_owned(),
+        }
+    }
+
+    fn is_small(&self, collective: Collective, bytes: usize) -> bool {
+        self.forced.is_none()
+            && matches!(collective, Collective::AllReduce | Collective::Barrier)
+            && fits_small(self.ranks, bytes)
+            && bytes <= SMALL_BYTES
+    }
+
+    /// Bytes moved and copied, operations and waits, since the communicator was made.
+    pub fn counters(&self) -> CounterValues {
+        let group = self.core.group();
+        group
+            .engine
+            .counters
+            .snapshot()
+            .plus(&group.caller.counters.snapshot())
+    }
+
+    /// The last events of this rank, oldest first.
+    pub fn events(&self) -> Vec<Event> {
+        let group = self.core.group();
+        let mut events = group.engine.recorder.snapshot();
+        events.extend(group.caller.recorder.snapshot());
+        events.sort_by_key(|event| event.ticks);
+        events
+    }
+
+    /// Where the caller of this communicator may record events of its own (steps, computation). One thread at a time.
+    pub fn recorder(&self) -> &Recorder {
+        &self.core.group().caller.recorder
+    }
+
+    /// A handle with which any thread may abort.
+    pub fn abort_handle(&self) -> AbortHandle {
+        AbortHandle {
+            core: self.core.clone(),
+        }
+    }
+
+    /// Gives up: every operation in flight and every later one fails, on every rank. Waits until no other rank can
+    /// read this one's memory any more; then windows are no longer in custody.
+    ///
+    /// # Errors
+    /// A rank that has not heard of it by the deadline (stopped, or in no call of the communicator): its name. The
+    /// windows stay in custody.
+    pub fn abort(&self, windows: &[&dyn Custody]) -> Result<(), CommunicatorError> {
+        self.abort_handle().abort();
+        let until = Instant::now() + self.timeout;
+        let group = self.core.group();
+        for rank in (0..self.ranks).filter(|rank| *rank != self.rank) {
+            while !group.is_silent(rank) {
+                if Instant::now() >= until {
+                    return Err(CommunicatorError::Argument {
+                        rank: self.rank,
+                        call: "abort",
+                        what: format!(
+                            "rank {rank} has not acknowledged within {:?}: it may still read this rank's windows",
+                            self.timeout
+                        ),
+                    });
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        windows.iter().for_each(|window| window.release());
+        Ok(())
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Sequence numbers for `count` operations, to be started in any order.
+    pub(crate) fn reserve(&self, count: u64) -> u64 {
+        let first = self.next.get();
+        self.next.set(first + count);
+        first
+    }
+
+    fn usable(&self) -> Result<(), CommunicatorError> {
+        self.core.check()?;
+        self.fork.check()?;
+        Ok(())
+    }
+
+    fn argument(&self, call: &'static str, what: String) -> CommunicatorError {
+        CommunicatorError::Argument {
+            rank: self.rank,
+            call,
+            what,
+        }
+    }
+
+    fn root(&self, call: &'static str, root: u32) -> Result<(), CommunicatorError> {
+        if root < self.ranks {
+            return Ok(());
+        }
+        Err(self.argument(
+            call,
+            format!(
+                "root {root} does not exist, the ranks are 0 to {}",
+                self.ranks - 1
+            ),
+        ))
+    }
+}
+
+impl Drop for Communicator {
+    fn drop(&mut self) {
+        // What is still in flight is given up: the others hear of it instead of waiting for a rank that left.
+        if !self.core.is_idle() {
+            self.abort_handle().abort();
+        }
+        self.core.group().board().leave();
+        for rank in 0..self.ranks {
+            self.core.group().wake(rank);
+        }
+    }
+}
+
+/// Windows of any type, for [`Communicator::abort`].
+pub trait Custody {
+    /// Nobody else can read the window any more.
+    #[doc(hidden)]
+    fn release(&self);
+}
+
+impl<T: Element> Custody for Window<T> {
+    fn release(&self) {
+        self.shared().set_custody(false);
+    }
+}
+
+/// Aborts a communicator from any thread: its operations fail on every rank.
+#[derive(Clone, Debug)]
+pub struct AbortHandle {
+    core: Arc<Core>,
+}
+
+impl AbortHandle {
+    /// Fails every operation in flight and every later one. Returns at once.
+    pub fn abort(&self) {
+        let rank = self.core.group().rank;
+        self.core.group().give_up(Trouble::Aborted);
+        self.core.abandon(&EngineError::Aborted { rank, by: rank });
+    }
+}
+
+/// What the ranks' calls are made of, checked once.
+struct Shape<'a> {
+    call: &'static str,
+    collective: Collective,
+    operation: crate::engine::reduce::Operation,
+    data_type: DataType,
+    count: usize,
+    memory: Option<(Extent, Extent)>,
+    shared: [Option<&'a window::Shared>; 2],
+}

@@ -34,6 +34,11 @@ impl WindowMap {
         }
     }
 
+    /// Each rank's first byte, by rank.
+    pub fn bases(&self) -> &[NonNull<u8>] {
+        &self.bases
+    }
+
     /// Bytes on each rank.
     #[allow(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {

@@ -193,6 +193,20 @@ impl Board {
         Trouble::unpack(self.word(8).load(Ordering::Acquire))
     }
 
+    /// Says whom the owner sleeps for, or no more.
+    pub(super) fn wait_for(&self, peer: Option<u32>) {
+        self.word(24)
+            .store(peer.map_or(0, |peer| u64::from(peer) + 1), Ordering::Relaxed);
+    }
+
+    /// Whom the owner sleeps for, if it does.
+    pub(super) fn waits_for(&self) -> Option<u32> {
+        self.word(24)
+            .load(Ordering::Relaxed)
+            .checked_sub(1)
+            .map(|peer| peer as u32)
+    }
+
     /// Says that the owner, having given up, reads no other rank's memory any more.
     pub(super) fn fall_silent(&self) {
         self.word(16).store(1, Ordering::Release);

@@ -13,6 +13,8 @@ pub struct Waited {
     pub plan: String,
     /// The rank waited for.
     pub peer: u32,
+    /// The rank that holds everything up, as far as this one can see: `peer`, or the one whom `peer` waits for.
+    pub last: u32,
     /// Which step of the plan: the waiting task, its block and chunk, and what the awaited one had done.
     pub step: String,
 }
@@ -25,6 +27,7 @@ impl std::fmt::Display for Waited {
             plan,
             peer,
             step,
+            last: _,
         } = self;
         write!(
             f,
@@ -105,7 +108,7 @@ impl EngineError {
     /// The rank that the failure is about, where it is about one.
     pub fn culprit(&self) -> Option<u32> {
         match self {
-            Self::Deadline { on, .. } => Some(on.peer),
+            Self::Deadline { on, .. } => Some(on.last),
             Self::Gone { peer, .. } => Some(*peer),
             Self::Aborted { by, .. } => Some(*by),
             Self::PeerGaveUp { culprit, .. } => *culprit,

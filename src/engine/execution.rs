@@ -348,6 +348,7 @@ impl Execution {
         let wait = call.prepared.program.tasks[index].waits[number];
         let counter = group.boards[wait.rank as usize].counter(call.sequence, wait.task as usize);
         let before = self.seen[self.streams[index].first_wait + number].value;
+        group.board().wait_for(Some(wait.rank));
         let still = || counter.load(Ordering::Acquire) == before;
         let describe = || self.describe(call, group, index, number);
         if let Some(error) = group.look(call.sequence, call.signature, wait.rank, still, describe) {
@@ -355,12 +356,9 @@ impl Execution {
         }
         let waited = began.elapsed();
         if waited >= call.timeout && still() {
-            group.give_up(Trouble::Deadline(wait.rank));
-            return Err(EngineError::Deadline {
-                rank: group.rank,
-                waited,
-                on: describe(),
-            });
+            let on = describe();
+            group.give_up(Trouble::Deadline(on.last));
+            return Err(EngineError::Deadline { rank: group.rank, waited, on });
         }
         Ok(())
     }
@@ -388,13 +386,15 @@ impl Execution {
         } else {
             format!("its task {} has done {} chunks", wait.task, value & WHOLE)
         };
+        let (last, chain) = group.last_awaited(call.sequence, wait.rank);
         Waited {
+            last,
             operation: call.signature.to_string(),
             sequence: call.sequence,
             plan: call.prepared.plan.clone(),
             peer: wait.rank,
             step: format!(
-                "task {index} ({what}), block {}, chunk {} of {}; {reached}",
+                "task {index} ({what}), block {}, chunk {} of {}; {reached}{chain}",
                 task.block,
                 stream.done + 1,
                 stream.chunks

@@ -79,6 +79,10 @@ impl Group {
     }
 
     /// Wakes a rank, should it sleep.
+    pub fn wake(&self, rank: u32) {
+        self.ring(rank);
+    }
+
     #[inline]
     pub(super) fn ring(&self, rank: u32) {
         self.bells[rank as usize].ring();
@@ -162,6 +166,40 @@ impl Group {
             how,
             on: describe().to_string(),
         })
+    }
+
+    /// Who holds everything up while this rank waits for `peer`, as far as the boards tell, and why in words: a rank
+    /// that has not come at all; else the end of the chain of those who wait for each other; else, where they wait
+    /// in a circle, one outside of it that does not wait.
+    pub(super) fn last_awaited(&self, sequence: u64, peer: u32) -> (u32, String) {
+        if self.boards[peer as usize].announced(sequence) < sequence {
+            return (peer, String::new());
+        }
+        let mut others = (0..self.ranks).filter(|rank| *rank != self.rank);
+        if let Some(absent) = others
+            .clone()
+            .find(|r| self.boards[*r as usize].announced(sequence) < sequence)
+        {
+            return (
+                absent,
+                format!("; rank {absent} has not called this operation yet"),
+            );
+        }
+        let mut chain = vec![peer];
+        while let Some(next) = self.boards[chain[chain.len() - 1] as usize].waits_for() {
+            if next == self.rank || next >= self.ranks || chain.contains(&next) {
+                let idle = others.find(|rank| self.boards[*rank as usize].waits_for().is_none());
+                return match idle.filter(|rank| *rank != peer) {
+                    Some(rank) => (rank, format!("; all wait but rank {rank}")),
+                    None => (peer, String::new()),
+                };
+            }
+            chain.push(next);
+        }
+        let words = chain.windows(2).fold(String::new(), |words, pair| {
+            words + &format!("; rank {} itself waits for rank {}", pair[0], pair[1])
+        });
+        (chain[chain.len() - 1], words)
     }
 
     /// Whether a rank can touch this rank's memory no more: it has fallen silent, left, or is dead.

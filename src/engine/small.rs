@@ -134,22 +134,22 @@ fn await_peer(group: &Group, small: &Small, peer: u32) -> Result<(), EngineError
         group,
         || if here() { Turn::Done } else { Turn::Idle },
         || {
+            group.board().wait_for(Some(peer));
+            let (last, chain) = group.last_awaited(sequence, peer);
             let describe = || Waited {
+                last,
                 operation: small.signature.to_string(),
                 sequence,
                 plan: "direct".into(),
                 peer,
-                step: match board.announced(sequence) {
-                    0 => "it has not called any operation yet".into(),
-                    _ => "it has not called this operation yet".into(),
-                },
+                step: format!("it has not called this operation yet{chain}"),
             };
             if let Some(error) = group.look(sequence, small.signature, peer, || !here(), describe) {
                 return Err(error);
             }
             let waited = began.elapsed();
             if waited >= small.timeout && !here() {
-                group.give_up(Trouble::Deadline(peer));
+                group.give_up(Trouble::Deadline(last));
                 return Err(EngineError::Deadline {
                     rank: group.rank,
                     waited,
@@ -159,6 +159,7 @@ fn await_peer(group: &Group, small: &Small, peer: u32) -> Result<(), EngineError
             Ok(())
         },
     );
+    group.board().wait_for(None);
     recorder.mark(Kind::WaitEnd, sequence as u32, 0, 0, peer, 0);
     waited
 }

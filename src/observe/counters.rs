@@ -151,6 +151,22 @@ pub struct SiteValues {
 }
 
 impl CounterValues {
+    /// Both together: two writers of one communicator.
+    #[must_use]
+    pub fn plus(mut self, other: &Self) -> Self {
+        self.bytes_exchanged += other.bytes_exchanged;
+        self.bytes_copied += other.bytes_copied;
+        self.operations += other.operations;
+        self.waits += other.waits;
+        self.sleeps += other.sleeps;
+        for (site, values) in &other.copies {
+            let sum = self.copies.entry(*site).or_default();
+            sum.bytes += values.bytes;
+            sum.count += values.count;
+        }
+        self
+    }
+
     /// What was counted after `earlier`, which is of the same counters.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

@@ -1,0 +1,40 @@
+//! The membership as the engine needs it: asked who is gone, by a rank that is about to sleep.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::bootstrap::{BootstrapError, Gathered, Membership};
+use crate::engine::Liveness;
+
+/// Shared by a communicator and its engine.
+#[derive(Clone, Debug)]
+pub(super) struct Members(Arc<Membership>);
+
+impl Members {
+    pub(super) fn new(membership: Membership) -> Self {
+        Self(Arc::new(membership))
+    }
+
+    /// Every rank's bytes and descriptors, by rank. Collective.
+    pub(super) fn all_gather(
+        &self,
+        what: &str,
+        payload: &[u8],
+        descriptors: Vec<OwnedFd>,
+        timeout: Duration,
+    ) -> Result<Vec<Gathered>, BootstrapError> {
+        self.0
+            .all_gather(what, payload, descriptors, Instant::now() + timeout)
+    }
+}
+
+impl Liveness for Members {
+    fn gone(&self, rank: u32) -> Option<String> {
+        let departures = self.0.departures();
+        departures
+            .into_iter()
+            .find(|departure| departure.rank == rank)
+            .map(|departure| departure.how.to_string())
+    }
+}

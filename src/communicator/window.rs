@@ -1,0 +1,122 @@
+//! Memory at which every rank's peers can look: a buffer, registered by all ranks together.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::engine::{Extent, WindowMap};
+use crate::memory::{Buffer, Element};
+
+/// What the pieces of one window share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) map: Arc<WindowMap>,
+    /// Which communicator it belongs to.
+    pub(super) owner: u64,
+    /// Peers may still read it although the operation on it has failed.
+    custody: AtomicBool,
+}
+
+/// `len` elements on every rank of a communicator, at the same place in the window on each.
+///
+/// It is used as a slice while no operation has it. After an operation on it has failed, peers may still read it
+/// until they have heard of the failure: it is then in custody, and using it panics, until
+/// [`Communicator::abort`](super::Communicator::abort) has made sure that they do not any more.
+#[derive(Debug)]
+pub struct Window<T: Element> {
+    buffer: Buffer<T>,
+    shared: Arc<Shared>,
+    /// Where in the window the buffer starts, in bytes.
+    offset: usize,
+}
+
+impl<T: Element> Window<T> {
+    pub(super) fn new(buffer: Buffer<T>, map: WindowMap, owner: u64) -> Self {
+        let shared = Arc::new(Shared {
+            map: Arc::new(map),
+            owner,
+            custody: AtomicBool::new(false),
+        });
+        Self {
+            buffer,
+            shared,
+            offset: 0,
+        }
+    }
+
+    /// Cuts the window in two: elements `..at` and `at..`. Every rank must cut alike before using the pieces.
+    ///
+    /// # Panics
+    /// If `at` is beyond the end.
+    pub fn split_at(self, at: usize) -> (Self, Self) {
+        let Self {
+            buffer,
+            shared,
+            offset,
+        } = self;
+        let (head, tail) = buffer.split_at(at);
+        let rest = Self {
+            buffer: tail,
+            shared: shared.clone(),
+            offset: offset + at * size_of::<T>(),
+        };
+        (
+            Self {
+                buffer: head,
+                shared,
+                offset,
+            },
+            rest,
+        )
+    }
+
+    /// Whether peers may still read it although the operation on it has failed.
+    pub fn in_custody(&self) -> bool {
+        self.shared.custody.load(Ordering::Acquire)
+    }
+
+    /// Takes the window into custody: an operation on it has failed.
+    pub(crate) fn hold(&self) {
+        self.shared.set_custody(true);
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Elements `first..first + len`, as an operation addresses them.
+    pub(super) fn extent(&self, first: usize, len: usize) -> Extent {
+        let size = size_of::<T>();
+        Extent::new(self.shared.map.clone(), self.offset + first * size, len * size)
+    }
+
+    fn check_custody(&self) {
+        assert!(
+            !self.in_custody(),
+            "this window is in custody: an operation on it failed and peers may still read it. \
+             Communicator::abort gives it back"
+        );
+    }
+}
+
+impl Shared {
+    pub(super) fn set_custody(&self, held: bool) {
+        self.custody.store(held, Ordering::Release);
+    }
+}
+
+impl<T: Element> Deref for Window<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.check_custody();
+        &self.buffer
+    }
+}
+
+impl<T: Element> DerefMut for Window<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.check_custody();
+        &mut self.buffer
+    }
+}

@@ -1,0 +1,395 @@
+//! Collectives between ranks that are threads of one process: results, errors, custody.
+
+use std::time::{Duration, Instant};
+
+use sapwood::bootstrap::Job;
+use sapwood::communicator::{Communicator, CommunicatorError};
+use sapwood::engine::reduce::Operation;
+
+/// Runs `rank` on every rank of a job of threads and returns what they return, by rank.
+fn ranks<T: Send>(size: u32, rank: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
+    with(
+        size,
+        Communicator::builder().timeout(Duration::from_secs(20)),
+        rank,
+    )
+}
+
+fn with<T: Send>(
+    size: u32,
+    builder: sapwood::communicator::Builder,
+    rank: impl Fn(Communicator) -> T + Sync,
+) -> Vec<T> {
+    let jobs = Job::local(size).expect("a job");
+    std::thread::scope(|scope| {
+        let threads = jobs.iter().map(|job| {
+            let (builder, rank) = (builder.clone(), &rank);
+            scope.spawn(move || rank(builder.join(job).expect("all ranks join")))
+        });
+        let threads = threads.collect::<Vec<_>>();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no rank panics"))
+            .collect()
+    })
+}
+
+/// Integers that floats hold exactly, so that sums can be compared exactly.
+fn value(rank: u32, index: usize) -> f32 {
+    ((index * 7 + rank as usize * 13) % 101) as f32
+}
+
+fn sum(size: u32, index: usize) -> f32 {
+    (0..size).map(|rank| value(rank, index)).sum()
+}
+
+const PLANS: [&str; 6] = [
+    "binomial-tree",
+    "k-ary-tree",
+    "k-ary-tree:2",
+    "double-binary-tree",
+    "ring",
+    "direct",
+];
+
+#[test]
+fn every_plan_sums_every_size_in_place_and_out_of_place() {
+    for plan in PLANS {
+        for size in [1, 2, 3, 5, 8] {
+            let builder = Communicator::builder()
+                .timeout(Duration::from_secs(20))
+                .plan(plan);
+            with(size, builder, |communicator| {
+                let rank = communicator.rank();
+                let mut input = communicator.window::<f32>(300_000).unwrap();
+                let mut output = communicator.window::<f32>(300_000).unwrap();
+                for count in [0, 1, 3, 1000, 70_001, 300_000] {
+                    input
+                        .iter_mut()
+                        .enumerate()
+                        .for_each(|(i, x)| *x = value(rank, i));
+                    output.fill(f32::NAN);
+                    communicator
+                        .all_reduce_range_into(&input, &mut output, 0..count, Operation::Sum)
+                        .unwrap();
+                    for (i, x) in output[..count].iter().enumerate() {
+                        assert_eq!(
+                            *x,
+                            sum(size, i),
+                            "{plan}, {size} ranks, rank {rank}, {count} elements"
+                        );
+                    }
+                    assert!(
+                        output[count..].iter().all(|x| x.is_nan()),
+                        "{plan}: wrote beyond {count}"
+                    );
+                    assert!(
+                        input.iter().enumerate().all(|(i, x)| *x == value(rank, i)),
+                        "{plan}: input kept"
+                    );
+                    communicator
+                        .all_reduce_range(&mut input, 0..count, Operation::Sum)
+                        .unwrap();
+                    assert!(
+                        input[..count].iter().enumerate().all(|(i, x)| *x == sum(size, i)),
+                        "{plan} in place"
+                    );
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn reduce_and_broadcast_with_every_root() {
+    for plan in PLANS {
+        let builder = Communicator::builder()
+            .timeout(Duration::from_secs(20))
+            .plan(plan);
+        with(5, builder, |communicator| {
+            let rank = communicator.rank();
+            let mut window = communicator.window::<f32>(40_000).unwrap();
+            for root in 0..5 {
+                window
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, x)| *x = value(rank, i));
+                communicator.reduce(&mut window, Operation::Sum, root).unwrap();
+                let expected = |i| if rank == root { sum(5, i) } else { value(rank, i) };
+                assert!(
+                    window.iter().enumerate().all(|(i, x)| *x == expected(i)),
+                    "{plan}, reduce to {root}"
+                );
+                communicator.broadcast(&mut window, root).unwrap();
+                assert!(
+                    window.iter().enumerate().all(|(i, x)| *x == sum(5, i)),
+                    "{plan}, broadcast from {root}"
+                );
+                communicator.barrier().unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn small_and_unregistered_memory() {
+    for size in [1, 2, 4, 7] {
+        ranks(size, |communicator| {
+            for count in [0usize, 1, 2, 11, 12, 13, 100, 1000, 2048, 5000, 40_000] {
+                for round in 0..5 {
+                    let mut slice = (0..count)
+                        .map(|i| value(communicator.rank(), i + round))
+                        .collect::<Vec<_>>();
+                    communicator.all_reduce_slice(&mut slice, Operation::Sum).unwrap();
+                    assert!(
+                        slice.iter().enumerate().all(|(i, x)| *x == sum(size, i + round)),
+                        "{count}"
+                    );
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn every_type_and_operation_agrees_on_all_ranks() {
+    ranks(3, |communicator| {
+        let mut bytes = [1u8, 2, 3, 250];
+        communicator.all_reduce_slice(&mut bytes, Operation::Max).unwrap();
+        assert_eq!(bytes, [1, 2, 3, 250]);
+        let mut average = vec![f64::from(communicator.rank()); 20_000];
+        communicator
+            .all_reduce_slice(&mut average, Operation::Average)
+            .unwrap();
+        assert!(average.iter().all(|x| *x == 1.0));
+        let mut half = vec![half::f16::from_f32(0.5); 10_000];
+        communicator.all_reduce_slice(&mut half, Operation::Sum).unwrap();
+        assert!(half.iter().all(|x| x.to_f32() == 1.5));
+        let mut least = vec![i64::from(communicator.rank()) - 1; 3];
+        communicator.all_reduce_slice(&mut least, Operation::Min).unwrap();
+        assert_eq!(least, [-1; 3]);
+    });
+}
+
+#[test]
+fn sums_are_bit_identical_on_every_rank_and_every_time() {
+    for plan in PLANS {
+        let outcomes = with(6, Communicator::builder().plan(plan), |communicator| {
+            let mut window = communicator.window::<f32>(30_000).unwrap();
+            let mut outcomes = Vec::new();
+            for _ in 0..4 {
+                let seed = communicator.rank() as f32 + 0.1;
+                window
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, x)| *x = (seed * (i as f32 + 0.37)).sin());
+                communicator.all_reduce(&mut window, Operation::Sum).unwrap();
+                outcomes.push(window.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+            }
+            outcomes
+        });
+        assert!(
+            outcomes.iter().flatten().all(|bits| *bits == outcomes[0][0]),
+            "{plan}"
+        );
+    }
+}
+
+#[test]
+fn many_operations_in_flight_end_in_any_order() {
+    ranks(3, |communicator| {
+        let windows = (0..100)
+            .map(|_| communicator.window::<i32>(5_000).unwrap())
+            .collect::<Vec<_>>();
+        let pending = windows.into_iter().enumerate().map(|(number, mut window)| {
+            window.fill(number as i32 + communicator.rank() as i32);
+            communicator.start_all_reduce(window, Operation::Sum).unwrap()
+        });
+        let pending = pending.collect::<Vec<_>>();
+        for (number, pending) in pending.into_iter().enumerate().rev() {
+            let window = pending.wait().unwrap();
+            assert!(window.iter().all(|x| *x == 3 * number as i32 + 3));
+        }
+    });
+}
+
+#[test]
+fn a_dropped_handle_detaches_the_operation() {
+    ranks(2, |communicator| {
+        for _ in 0..20 {
+            let window = communicator.window::<f64>(50_000).unwrap();
+            drop(communicator.start_all_reduce(window, Operation::Sum).unwrap());
+        }
+        communicator.barrier().unwrap();
+        let mut last = vec![1.0f64; 10_000];
+        communicator.all_reduce_slice(&mut last, Operation::Sum).unwrap();
+        assert!(last.iter().all(|x| *x == 2.0));
+    });
+}
+
+fn text<T: std::fmt::Debug>(outcome: Result<T, CommunicatorError>) -> String {
+    outcome.expect_err("an error").to_string()
+}
+
+#[test]
+fn a_mismatch_names_the_odd_rank_on_every_rank() {
+    for (count, other) in [(4, 5), (100_000, 100_001), (2, 100_000)] {
+        let errors = ranks(4, |communicator| {
+            let count = if communicator.rank() == 2 { other } else { count };
+            let mut window = communicator.window::<f32>(200_000).unwrap();
+            text(communicator.all_reduce_range(&mut window, 0..count, Operation::Sum))
+        });
+        for error in errors {
+            assert!(
+                error.contains(&format!("rank 2 called all-reduce of {other} float")),
+                "{error}"
+            );
+            assert!(error.contains("ranks 0, 1 and 3 called"), "{error}");
+        }
+    }
+    let errors = ranks(3, |communicator| {
+        let operation = if communicator.rank() == 0 {
+            Operation::Max
+        } else {
+            Operation::Sum
+        };
+        text(communicator.all_reduce_slice(&mut [1.0f32; 3], operation))
+    });
+    assert!(
+        errors
+            .iter()
+            .all(|error| error.contains("rank 0 called all-reduce of 3 float with max")),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn a_rank_that_never_comes_is_named_at_the_deadline() {
+    for count in [2, 100_000] {
+        let builder = Communicator::builder().timeout(Duration::from_millis(300));
+        let errors = with(3, builder, |communicator| {
+            let mut window = communicator.window::<f32>(100_000).unwrap();
+            if communicator.rank() == 1 {
+                std::thread::sleep(Duration::from_millis(1500));
+                return None;
+            }
+            let began = Instant::now();
+            let error = communicator
+                .all_reduce_range(&mut window, 0..count, Operation::Sum)
+                .unwrap_err();
+            assert!(began.elapsed() >= Duration::from_millis(290));
+            assert_eq!(error.culprit(), Some(1), "{error}");
+            Some(error.to_string())
+        });
+        for error in errors.into_iter().flatten() {
+            assert!(error.contains("rank 1"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_rank_that_leaves_is_named_at_once() {
+    let errors = ranks(4, |communicator| {
+        if communicator.rank() == 3 {
+            return None;
+        }
+        let mut window = communicator.window::<f32>(100_000);
+        // Rank 3 is gone already, or goes in the middle.
+        let error = match &mut window {
+            Ok(window) => communicator.all_reduce(window, Operation::Sum).unwrap_err(),
+            Err(_) => window.unwrap_err(),
+        };
+        Some(error.to_string())
+    });
+    assert!(
+        errors.iter().flatten().all(|error| error.contains("rank 3")),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn after_a_failure_windows_are_in_custody_until_abort() {
+    let builder = Communicator::builder().timeout(Duration::from_millis(500));
+    with(2, builder, |communicator| {
+        let mut window = communicator.window::<f32>(100_000).unwrap();
+        if communicator.rank() == 1 {
+            std::thread::sleep(Duration::from_millis(800));
+            let error = communicator.all_reduce(&mut window, Operation::Sum).unwrap_err();
+            assert!(error.to_string().contains("rank 0"), "{error}");
+            return;
+        }
+        communicator.all_reduce(&mut window, Operation::Sum).unwrap_err();
+        assert!(window.in_custody());
+        let touched = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| window[0]));
+        assert!(touched.is_err(), "peers may still read it");
+        communicator.abort(&[&window]).unwrap();
+        window[0] = 1.0;
+        let again = text(communicator.all_reduce(&mut window, Operation::Sum));
+        assert!(again.contains("cannot be used any more"), "{again}");
+    });
+}
+
+#[test]
+fn abort_from_another_thread_ends_every_wait() {
+    let errors = ranks(3, |communicator| {
+        if communicator.rank() == 0 {
+            let handle = communicator.abort_handle();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(100));
+                handle.abort();
+            });
+            std::thread::sleep(Duration::from_millis(400));
+            return text(communicator.barrier());
+        }
+        let began = Instant::now();
+        let error = text(communicator.barrier());
+        assert!(began.elapsed() < Duration::from_secs(10));
+        error
+    });
+    assert!(
+        errors.iter().all(|error| error.contains("aborted by rank 0")),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn wrong_arguments_change_nothing() {
+    ranks(2, |communicator| {
+        let mut window = communicator.window::<f32>(10).unwrap();
+        assert!(text(communicator.broadcast(&mut window, 2)).contains("root 2 does not exist"));
+        assert!(text(communicator.all_reduce_range(&mut window, 3..11, Operation::Sum)).contains("3..11"));
+        window.fill(1.0);
+        communicator.all_reduce(&mut window, Operation::Sum).unwrap();
+        assert!(window.iter().all(|x| *x == 2.0), "the communicator still works");
+    });
+}
+
+#[test]
+fn windows_must_agree() {
+    let errors = ranks(2, |communicator| {
+        text(communicator.window::<f32>(10 + communicator.rank() as usize))
+    });
+    assert!(
+        errors.iter().all(|error| error.contains("disagree")),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn two_communicators_in_one_process_are_independent() {
+    let first = Job::local(2).unwrap();
+    let second = Job::local(2).unwrap();
+    std::thread::scope(|scope| {
+        for rank in 0..2 {
+            let (first, second) = (&first[rank], &second[rank]);
+            scope.spawn(move || {
+                let one = Communicator::builder().join(first).unwrap();
+                let two = Communicator::builder().join(second).unwrap();
+                let mut window = one.window::<f32>(10).unwrap();
+                assert!(text(two.all_reduce(&mut window, Operation::Sum)).contains("another communicator"));
+                one.barrier().unwrap();
+                two.barrier().unwrap();
+            });
+        }
+    });
+}
