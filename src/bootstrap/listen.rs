@@ -9,49 +9,24 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, PidfdFlags};
 
 use super::channel::Channel;
 use super::control::{self, Control};
 use super::liveness::{DepartureKind, Liveness, Processes};
-use super::message::{self, Greeting, Hello, HostIdentity, Kind, Peer, Table};
-use super::noise::{HANDSHAKE_BYTES, Handshake};
+use super::message::{self, Hello, HostIdentity, Kind, Peer, Table};
+use super::noise::HANDSHAKE_BYTES;
 use super::roll::{Presence, Roll};
 use super::socket::{self, Credentials, Listener};
+use super::visitor::{Progress, Stage, Visitor, refuse};
 use super::{BootstrapError, Job, Rank};
 
 /// How long a connection may take to introduce itself.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
-/// The largest hello.
-const HELLO_LIMIT: usize = 4096;
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same while others wait for its place: a rank says its part at once.
+const PATIENCE_WHEN_CROWDED: Duration = Duration::from_millis(250);
 /// Connections that may be in the handshake at once, beyond the number of ranks; others wait in the kernel's line.
 const SPARE_CONNECTIONS: usize = 64;
-
-/// A connection that has not introduced itself yet.
-struct Visitor {
-    credentials: Credentials,
-    until: Instant,
-    stage: Stage,
-}
-
-enum Stage {
-    /// The first handshake message is arriving.
-    Unproved {
-        socket: OwnedFd,
-        frame: [u8; 4 + HANDSHAKE_BYTES],
-        length: usize,
-    },
-    /// It knows the secret; its hello is arriving.
-    Proved(Box<Channel>),
-}
-
-/// What came of looking at a visitor.
-enum Progress {
-    Waiting,
-    Refused(String),
-    Introduced(Hello),
-}
 
 /// A rank that has come.
 struct Member {
@@ -195,12 +170,24 @@ impl<'job> Reception<'job> {
         }
     }
 
+    fn has_room(&self) -> bool {
+        !self.exhausted && self.visitors.len() < self.job.size as usize + SPARE_CONNECTIONS
+    }
+
+    fn patience(&self) -> Duration {
+        if self.has_room() {
+            PATIENCE
+        } else {
+            PATIENCE_WHEN_CROWDED
+        }
+    }
+
     /// Takes in the connections that wait, as many as there is room for.
     fn accept(&mut self) -> Result<(), BootstrapError> {
-        let Some(listener) = &self.listener else {
-            return Ok(());
-        };
-        while self.visitors.len() < self.job.size as usize + SPARE_CONNECTIONS {
+        while self.has_room() {
+            let Some(listener) = &self.listener else {
+                return Ok(());
+            };
             let socket = match listener.accept() {
                 Ok(Some(socket)) => socket,
                 Ok(None) => break,
@@ -229,7 +216,7 @@ impl<'job> Reception<'job> {
             };
             self.visitors.push(Visitor {
                 credentials,
-                until: Instant::now() + HANDSHAKE_PATIENCE,
+                since: Instant::now(),
                 stage,
             });
         }
@@ -237,12 +224,12 @@ impl<'job> Reception<'job> {
     }
 
     fn look_at_visitors(&mut self) -> Result<(), BootstrapError> {
-        let now = Instant::now();
+        let patience = self.patience();
         let mut index = 0;
         while index < self.visitors.len() {
             let visitor = &mut self.visitors[index];
             match visitor.advance(self.job) {
-                Progress::Waiting if now < visitor.until => index += 1,
+                Progress::Waiting if visitor.since.elapsed() < patience => index += 1,
                 Progress::Waiting => {
                     refuse(&visitor.credentials, "it did not finish the handshake in time");
                     self.dismiss(index);
@@ -388,14 +375,14 @@ impl<'job> Reception<'job> {
 
     /// Sleeps until somebody comes, says something or has taken too long.
     fn wait(&mut self) -> Result<(), BootstrapError> {
+        let patience = self.patience();
         let mut until = self
             .visitors
             .iter()
-            .map(|visitor| visitor.until)
+            .map(|visitor| visitor.since + patience)
             .fold(self.deadline, Instant::min);
         let mut entries = Vec::with_capacity(1 + self.visitors.len() + self.members.len());
-        let room = self.visitors.len() < self.job.size as usize + SPARE_CONNECTIONS && !self.exhausted;
-        if let (Some(listener), true) = (&self.listener, room) {
+        if let (Some(listener), true) = (&self.listener, self.has_room()) {
             entries.push(PollFd::new(&listener.socket, PollFlags::IN));
         }
         for visitor in &self.visitors {
@@ -475,122 +462,4 @@ impl<'job> Reception<'job> {
             control::turn(&mut channels, |index| index as Rank + 1, self.deadline)?;
         }
     }
-}
-
-impl Visitor {
-    fn descriptor(&self) -> std::os::fd::BorrowedFd<'_> {
-        match &self.stage {
-            Stage::Unproved { socket, .. } => socket.as_fd(),
-            Stage::Proved(channel) => channel.socket().as_fd(),
-        }
-    }
-
-    /// Takes what has arrived and answers it.
-    fn advance(&mut self, job: &Job) -> Progress {
-        if let Stage::Unproved {
-            socket,
-            frame,
-            length,
-        } = &mut self.stage
-        {
-            match read_frame(socket, frame, length) {
-                Ok(true) => {}
-                Ok(false) => return Progress::Waiting,
-                Err(reason) => return Progress::Refused(reason.into()),
-            }
-            match prove(job, socket, &frame[4..]) {
-                Ok(channel) => self.stage = Stage::Proved(Box::new(channel)),
-                Err(reason) => return Progress::Refused(reason),
-            }
-        }
-        match &mut self.stage {
-            Stage::Unproved { .. } => Progress::Waiting,
-            Stage::Proved(channel) => {
-                if let Err(problem) = channel.receive() {
-                    return Progress::Refused(format!("it {problem}"));
-                }
-                match channel.next_message() {
-                    Some(message) if message.kind == Kind::Hello => introduce(channel, &message.body),
-                    Some(message) => {
-                        Progress::Refused(format!("it sent a {:?} instead of a hello", message.kind))
-                    }
-                    None if channel.is_closed() => Progress::Refused("it hung up before its hello".into()),
-                    None => Progress::Waiting,
-                }
-            }
-        }
-    }
-}
-
-/// Reads the first handshake message, no byte more; true when it is whole. No descriptor can come with it: the
-/// kernel drops those that a plain `recv` does not ask for.
-fn read_frame(
-    socket: &OwnedFd,
-    frame: &mut [u8; 4 + HANDSHAKE_BYTES],
-    length: &mut usize,
-) -> Result<bool, &'static str> {
-    while *length < frame.len() {
-        match rustix::net::recv(socket, &mut frame[*length..], RecvFlags::DONTWAIT) {
-            Ok((_, 0)) | Err(Errno::CONNRESET | Errno::PIPE) => return Err("it hung up in the handshake"),
-            Ok((_, received)) => *length += received,
-            Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => return Ok(false),
-            Err(_) => return Err("it cannot be read from"),
-        }
-        if *length >= 4 && frame[..4] != (HANDSHAKE_BYTES as u32).to_le_bytes() {
-            return Err("it does not speak Sapwood's protocol");
-        }
-    }
-    Ok(true)
-}
-
-/// Checks the proof in the first handshake message and answers with rank 0's.
-fn prove(job: &Job, socket: &OwnedFd, message: &[u8]) -> Result<Channel, String> {
-    let mut handshake = Handshake::responder(&job.secret).map_err(|error| error.to_string())?;
-    handshake
-        .read(message)
-        .map_err(|_| "its job secret is not this job's")?;
-    let answer = handshake
-        .write()
-        .map_err(|error| format!("the handshake failed ({error})"))?;
-    let frame = [&(HANDSHAKE_BYTES as u32).to_le_bytes()[..], &answer].concat();
-    if rustix::net::send(socket, &frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) != Ok(frame.len()) {
-        return Err("it hung up in the handshake".into());
-    }
-    let noise = handshake
-        .finish()
-        .map_err(|error| format!("the handshake failed ({error})"))?;
-    let socket = socket
-        .try_clone()
-        .map_err(|error| format!("there is no descriptor left for it ({error})"))?;
-    Ok(Channel::new(socket, noise, HELLO_LIMIT))
-}
-
-/// Reads a hello. The version comes first, since nothing else of a hello may be relied on before it fits.
-fn introduce(channel: &mut Channel, body: &[u8]) -> Progress {
-    let reason = match message::decode::<Greeting>(body) {
-        Ok(greeting) if greeting.magic != message::MAGIC => "its hello is not Sapwood's".into(),
-        Ok(greeting) if greeting.version != message::PROTOCOL_VERSION => format!(
-            "it speaks version {} of the protocol and rank 0 speaks version {}: all ranks must use the same Sapwood",
-            greeting.version,
-            message::PROTOCOL_VERSION
-        ),
-        Ok(_) => match message::decode::<Hello>(body) {
-            Ok(hello) => return Progress::Introduced(hello),
-            Err(problem) => format!("it {problem}"),
-        },
-        Err(problem) => format!("it {problem}"),
-    };
-    channel.queue_body(Kind::Refused, message::encode(&reason));
-    let _ = channel.flush();
-    Progress::Refused(reason)
-}
-
-fn refuse(credentials: &Credentials, reason: &str) {
-    tracing::warn!(
-        pid = credentials.pid,
-        uid = credentials.uid,
-        reason,
-        "refused a connection to the rendezvous"
-    );
 }

@@ -28,6 +28,7 @@ mod noise;
 mod roll;
 mod secret;
 mod socket;
+mod visitor;
 
 pub use environment::variable;
 pub use error::BootstrapError;
