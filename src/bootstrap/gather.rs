@@ -201,7 +201,10 @@ impl Step<'_> {
         relayed.resize_with(self.liveness.peers.len(), || None);
         let mut waiting_for = relayed.len() - 1;
         while waiting_for > 0 {
-            while let Some(message) = channel.next_message() {
+            // No further than this step: what comes after its last part belongs to the next one.
+            while waiting_for > 0
+                && let Some(message) = channel.next_message()
+            {
                 match message.kind {
                     Kind::Verdict => {
                         return Err(message::decode::<Verdict>(&message.body)

@@ -32,10 +32,10 @@ pub enum DepartureKind {
     Died,
     /// It left while its thread was panicking.
     Panicked,
-    /// A step of the bootstrap had failed on it, by a deadline for example.
-    GaveUp,
     /// It left in order.
     Left,
+    /// A step of the bootstrap had failed on it, by a deadline for example.
+    GaveUp,
 }
 
 impl fmt::Display for DepartureKind {

@@ -358,7 +358,11 @@ impl Execution {
         if waited >= call.timeout && still() {
             let on = describe();
             group.give_up(Trouble::Deadline(on.last));
-            return Err(EngineError::Deadline { rank: group.rank, waited, on });
+            return Err(EngineError::Deadline {
+                rank: group.rank,
+                waited,
+                on,
+            });
         }
         Ok(())
     }

@@ -57,7 +57,7 @@ mod tests {
         for block_bytes in [0, 1, 1 << 20, (1 << 21) + 7, 1 << 30, usize::MAX] {
             let chunk = default_chunk_bytes(block_bytes);
             assert!(
-                (64 * KIB..=256 * KIB).contains(&chunk) && chunk % 64 == 0,
+                (64 * KIB..=256 * KIB).contains(&chunk) && chunk.is_multiple_of(64),
                 "{block_bytes}: {chunk}"
             );
         }
