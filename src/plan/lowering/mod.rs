@@ -143,9 +143,14 @@ impl Consumers {
             input: Vec::new(),
         };
         for entry in plan.rule().uses(rank) {
-            match entry.value {
-                Own::Input => consumers.input.extend(entry.by),
-                Own::Step(step) => consumers.steps[step as usize].extend(entry.by),
+            let list = match entry.value {
+                Own::Input => &mut consumers.input,
+                Own::Step(step) => &mut consumers.steps[step as usize],
+            };
+            if list.is_empty() {
+                *list = entry.by;
+            } else {
+                list.extend(entry.by);
             }
         }
         consumers

@@ -147,27 +147,32 @@ impl Graph {
     ///
     /// Exact: for up to 512 earlier moments at a time, who follows from them is handed on along the topological order.
     pub fn first_unordered(&self, pairs: &[(Moment, Moment)]) -> Option<usize> {
-        const WORDS: usize = 8;
         let mut failed: Option<usize> = None;
         let mut open: Vec<usize> = Vec::new();
         for (index, &(earlier, later)) in pairs.iter().enumerate() {
             if earlier >= later {
                 failed = Some(failed.map_or(index, |other| other.min(index)));
-            } else if !self.before(later).contains(&earlier) {
+            } else if !self
+                .before(later)
+                .iter()
+                .rev()
+                .take(8)
+                .any(|&before| before == earlier)
+            {
                 open.push(index);
             }
         }
         open.sort_unstable_by_key(|&index| pairs[index]);
-        let mut rows: Vec<[u64; WORDS]> = Vec::new();
+        let mut rows: Vec<Row> = Vec::new();
         let mut rest = &open[..];
         while let Some(&first) = rest.first() {
             let low = pairs[first].0;
-            let mut sources: Vec<Moment> = Vec::with_capacity(WORDS * 64);
+            let mut sources: Vec<Moment> = Vec::with_capacity(BATCH);
             let mut taken = 0;
             for &index in rest {
                 let earlier = pairs[index].0;
                 if sources.last() != Some(&earlier) {
-                    if sources.len() == WORDS * 64 {
+                    if sources.len() == BATCH {
                         break;
                     }
                     sources.push(earlier);
@@ -177,23 +182,7 @@ impl Graph {
             let (batch, after) = rest.split_at(taken);
             rest = after;
             let high = batch.iter().map(|&index| pairs[index].1).max().unwrap_or(low);
-            rows.clear();
-            rows.resize((high - low + 1) as usize, [0; WORDS]);
-            let mut next_source = 0;
-            for moment in low..=high {
-                let mut row = [0; WORDS];
-                for &before in self.before(moment).iter().filter(|&&before| before >= low) {
-                    let other = &rows[(before - low) as usize];
-                    for (word, &bits) in row.iter_mut().zip(other) {
-                        *word |= bits;
-                    }
-                }
-                if sources.get(next_source) == Some(&moment) {
-                    row[next_source / 64] |= 1 << (next_source % 64);
-                    next_source += 1;
-                }
-                rows[(moment - low) as usize] = row;
-            }
+            self.follow(&sources, high, &mut rows);
             let mut source = 0;
             for &index in batch {
                 let (earlier, later) = pairs[index];
@@ -206,6 +195,57 @@ impl Graph {
             }
         }
         failed
+    }
+}
+
+/// For each of up to [`BATCH`] moments, one bit: whether something follows from it.
+type Row = [u64; BATCH / 64];
+
+/// How many moments are followed at a time.
+const BATCH: usize = 512;
+
+impl Graph {
+    /// Who follows from whom: one row for each moment from the first source to `high`. Sources ascend.
+    fn follow(&self, sources: &[Moment], high: Moment, rows: &mut Vec<Row>) {
+        let Some(&low) = sources.first() else { return };
+        rows.clear();
+        rows.reserve((high - low + 1) as usize);
+        let mut sources = sources.iter().enumerate().peekable();
+        for moment in low..=high {
+            let mut row = [0; BATCH / 64];
+            for &before in self.before(moment).iter().filter(|&&before| before >= low) {
+                for (word, &bits) in row.iter_mut().zip(&rows[(before - low) as usize]) {
+                    *word |= bits;
+                }
+            }
+            if let Some((bit, _)) = sources.next_if(|&(_, &source)| source == moment) {
+                row[bit / 64] |= 1 << (bit % 64);
+            }
+            rows.push(row);
+        }
+    }
+
+    /// A pair of ranks of which the second may end before the first has begun, among those that are asked for.
+    pub fn first_early_end(&self, ends: &[Rank]) -> Option<(Rank, Rank)> {
+        let mut begins: Vec<Rank> = (0..self.begin.len() as Rank).collect();
+        begins.sort_unstable_by_key(|&rank| self.begin(rank));
+        let mut rows = Vec::new();
+        for batch in begins.chunks(BATCH) {
+            let sources: Vec<Moment> = batch.iter().map(|&rank| self.begin(rank)).collect();
+            self.follow(&sources, self.starts.len() as Moment - 2, &mut rows);
+            for &early in ends {
+                let row = self
+                    .end(early)
+                    .checked_sub(sources[0])
+                    .map(|index| rows[index as usize]);
+                let row = row.unwrap_or_default();
+                let misses = |&bit: &usize| row[bit / 64] >> (bit % 64) & 1 == 0;
+                if let Some(bit) = (0..batch.len()).find(misses) {
+                    return Some((batch[bit], early));
+                }
+            }
+        }
+        None
     }
 }
 

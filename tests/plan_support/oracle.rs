@@ -1,0 +1,359 @@
+//! Runs programs in a random order on real memory, the way a fabric might: arrivals late, ranks late, slow or early
+//! gone, and callers who overwrite their buffers as soon as they have them back.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use sapwood::plan::Collective;
+use sapwood::plan::lowered::{Action, Buffer, Place, Program, Progress, Rank};
+use sapwood::plan::verify::Claim;
+
+/// A small generator (SplitMix64): no library's may change what a seed means.
+pub struct Random(u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
+}
+
+/// A value and how often it was said to be complete.
+type Word = (u64, u32);
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Cell {
+    rank: Rank,
+    /// 0: input, 1: result, 2: staging.
+    kind: u8,
+    block: u32,
+    /// The chunk, or the slot.
+    index: u32,
+}
+
+struct Flight {
+    from: (usize, usize),
+    chunk: u32,
+    cell: Cell,
+    word: Word,
+}
+
+struct Machine<'a> {
+    claim: &'a Claim,
+    programs: &'a [Program],
+    random: Random,
+    chunks: Vec<u32>,
+    in_place: Vec<bool>,
+    begun: Vec<bool>,
+    ended: Vec<bool>,
+    done: Vec<Vec<u32>>,
+    memory: HashMap<Cell, Word>,
+    flights: Vec<Flight>,
+    weights: Vec<Vec<u64>>,
+}
+
+fn input_of(rank: Rank, block: u32, chunk: u32) -> u64 {
+    Random(u64::from(rank) << 40 | u64::from(block) << 20 | u64::from(chunk)).next()
+}
+
+/// One run.
+///
+/// # Errors
+/// What went wrong, in words.
+pub fn run(claim: &Claim, programs: &[Program], seed: u64) -> Result<(), String> {
+    let mut random = Random(seed);
+    let ranks = programs.len();
+    // Blocks differ by at most one chunk.
+    let least = [1, 0, 3, 6][random.below(4)];
+    let chunks = (0..claim.blocks)
+        .map(|_| least + random.below(2) as u32)
+        .collect();
+    let all_in_place = random.below(3);
+    let in_place = (0..ranks)
+        .map(|_| all_in_place == 0 || all_in_place == 1 && random.below(2) == 0)
+        .collect();
+    // Some ranks and tasks are much slower than others; a different few each time.
+    let spread = random.below(4);
+    let mut weight = || 1u64 << [0, 3, 10, 20][spread].min(random.below(21));
+    let weights = programs
+        .iter()
+        .map(|p| (0..=p.tasks.len()).map(|_| weight()).collect())
+        .collect();
+    let mut machine = Machine {
+        claim,
+        programs,
+        random,
+        chunks,
+        in_place,
+        begun: vec![false; ranks],
+        ended: vec![false; ranks],
+        done: programs.iter().map(|p| vec![0; p.tasks.len()]).collect(),
+        memory: HashMap::new(),
+        flights: Vec::new(),
+        weights,
+    };
+    machine.run()
+}
+
+impl Machine<'_> {
+    fn run(&mut self) -> Result<(), String> {
+        loop {
+            for rank in 0..self.programs.len() {
+                if self.begun[rank] && !self.ended[rank] && self.all_done(rank) && self.random.below(2) == 0 {
+                    self.end(rank)?;
+                }
+            }
+            // (rank, task): task 0 stands for the beginning, the others are moved by one.
+            let mut able: Vec<(usize, usize)> = Vec::new();
+            for rank in 0..self.programs.len() {
+                if !self.begun[rank] {
+                    able.push((rank, 0));
+                    continue;
+                }
+                let able_tasks = (0..self.programs[rank].tasks.len()).filter(|&task| self.able(rank, task));
+                able.extend(able_tasks.map(|task| (rank, task + 1)));
+            }
+            let landing = !self.flights.is_empty() && (able.is_empty() || self.random.below(3) == 0);
+            if landing {
+                let index = self.random.below(self.flights.len());
+                let flight = self.flights.swap_remove(index);
+                self.memory.insert(flight.cell, flight.word);
+                continue;
+            }
+            if able.is_empty() {
+                let waiting = (0..self.programs.len()).find(|&rank| !self.all_done(rank));
+                match waiting {
+                    Some(rank) => return Err(format!("rank {rank} waits for ever")),
+                    None if self.ended.iter().all(|&ended| ended) => return Ok(()),
+                    None => continue,
+                }
+            }
+            let total: u64 = able.iter().map(|&(rank, task)| self.weights[rank][task]).sum();
+            let mut pick = self.random.next() % total;
+            let chosen = able.iter().find(|&&(rank, task)| {
+                let weight = self.weights[rank][task];
+                let found = pick < weight;
+                pick = pick.saturating_sub(weight);
+                found
+            });
+            match *chosen.unwrap_or(&able[0]) {
+                (rank, 0) => self.begin(rank),
+                (rank, task) => self.act(rank, task - 1)?,
+            }
+        }
+    }
+
+    fn runs(&self, rank: usize, task: usize) -> u32 {
+        let task = &self.programs[rank].tasks[task];
+        match task.action {
+            Action::Signal => 1,
+            _ => self.chunks.get(task.block as usize).copied().unwrap_or(0),
+        }
+    }
+
+    fn all_done(&self, rank: usize) -> bool {
+        (0..self.done[rank].len()).all(|task| self.done[rank][task] >= self.runs(rank, task))
+    }
+
+    /// Whether `peer` sees `count` chunks of a task done: what was sent to it must have arrived.
+    fn sees(&self, peer: usize, rank: usize, task: usize, count: u32) -> bool {
+        let late = |flight: &Flight| {
+            flight.from == (rank, task) && flight.cell.rank as usize == peer && flight.chunk < count
+        };
+        self.done[rank][task] >= count && !self.flights.iter().any(late)
+    }
+
+    fn able(&self, rank: usize, task: usize) -> bool {
+        let chunk = self.done[rank][task];
+        if chunk >= self.runs(rank, task) {
+            return false;
+        }
+        self.programs[rank].tasks[task].waits.iter().all(|wait| {
+            let (peer, awaited) = (wait.rank as usize, wait.task as usize);
+            let Some(target) = self
+                .programs
+                .get(peer)
+                .and_then(|program| program.tasks.get(awaited))
+            else {
+                return false;
+            };
+            if peer != rank && !target.notify.contains(&(rank as Rank)) {
+                return false;
+            }
+            let count = match wait.progress {
+                Progress::Whole => self.runs(peer, awaited),
+                Progress::Chunk { lag } => (chunk + 1).saturating_sub(lag),
+            };
+            self.sees(rank, peer, awaited, count)
+        })
+    }
+
+    fn cell(&self, place: &Place, block: u32, chunk: u32) -> Cell {
+        let rank = place.rank;
+        match place.buffer {
+            Buffer::Input if self.in_place.get(rank as usize) == Some(&true) => Cell {
+                rank,
+                kind: 1,
+                block,
+                index: chunk,
+            },
+            Buffer::Input => Cell {
+                rank,
+                kind: 0,
+                block,
+                index: chunk,
+            },
+            Buffer::Result => Cell {
+                rank,
+                kind: 1,
+                block,
+                index: chunk,
+            },
+            Buffer::Staging { first, slots } => Cell {
+                rank,
+                kind: 2,
+                block: 0,
+                index: first + chunk % slots.max(1),
+            },
+        }
+    }
+
+    fn each_result(&self, rank: usize) -> Vec<(u32, u32)> {
+        (0..self.claim.blocks)
+            .flat_map(|block| (0..self.chunks[block as usize]).map(move |chunk| (block, chunk)))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .filter(|_| rank < self.programs.len())
+            .collect()
+    }
+
+    fn begin(&mut self, rank: usize) {
+        self.begun[rank] = true;
+        for (block, chunk) in self.each_result(rank) {
+            let place = Place {
+                rank: rank as Rank,
+                buffer: Buffer::Input,
+            };
+            let cell = self.cell(&place, block, chunk);
+            self.memory
+                .insert(cell, (input_of(rank as Rank, block, chunk), 0));
+        }
+    }
+
+    fn act(&mut self, rank: usize, task: usize) -> Result<(), String> {
+        let chunk = self.done[rank][task];
+        self.done[rank][task] += 1;
+        let programs = self.programs;
+        let task_here = &programs[rank].tasks[task];
+        let block = task_here.block;
+        // Memory that nobody has written holds something else each time.
+        let mut read = |place: &Place| {
+            let cell = self.cell(place, block, chunk);
+            let noise = (self.random.next(), 0);
+            *self.memory.entry(cell).or_insert(noise)
+        };
+        let (word, into) = match &task_here.action {
+            Action::Signal => return Ok(()),
+            Action::Copy { source, into } => (read(source), into),
+            Action::Reduce {
+                sources,
+                into,
+                complete,
+            } => {
+                let words: Vec<Word> = sources.iter().map(read).collect();
+                let sum = words.iter().fold(0u64, |sum, word| sum.wrapping_add(word.0));
+                let marks: u32 = words.iter().map(|word| word.1).sum();
+                ((sum, marks + u32::from(*complete)), into)
+            }
+        };
+        for place in into {
+            if place.buffer == Buffer::Input {
+                return Err(format!("rank {rank} writes into an input"));
+            }
+            let cell = self.cell(place, block, chunk);
+            if place.rank as usize == rank {
+                self.memory.insert(cell, word);
+            } else {
+                self.flights.push(Flight {
+                    from: (rank, task),
+                    chunk,
+                    cell,
+                    word,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, rank: usize) -> Result<(), String> {
+        self.ended[rank] = true;
+        let late = self.begun.iter().position(|&begun| !begun);
+        if let (Collective::Barrier, Some(late)) = (self.claim.collective, late) {
+            return Err(format!(
+                "rank {rank} leaves the barrier before rank {late} enters it"
+            ));
+        }
+        let ranks = self.programs.len() as Rank;
+        let me = rank as Rank;
+        for (block, chunk) in self.each_result(rank) {
+            let sum = (0..ranks).fold(0u64, |sum, rank| sum.wrapping_add(input_of(rank, block, chunk)));
+            let reduced = (sum, u32::from(ranks > 1));
+            let own = (input_of(me, block, chunk), 0);
+            let result = self.cell(
+                &Place {
+                    rank: me,
+                    buffer: Buffer::Result,
+                },
+                block,
+                chunk,
+            );
+            let wanted = match self.claim.collective {
+                Collective::AllReduce => Some(reduced),
+                Collective::Reduce { root } if root == me => Some(reduced),
+                Collective::Broadcast { root } => Some((input_of(root, block, chunk), 0)),
+                Collective::Reduce { .. } | Collective::Barrier => self.in_place[rank].then_some(own),
+            };
+            let found = self.memory.get(&result).copied();
+            if wanted.is_some() && found != wanted || wanted.is_none() && found.is_some() {
+                return Err(format!(
+                    "rank {rank} finds a wrong result in block {block}, chunk {chunk}"
+                ));
+            }
+            let input = self.cell(
+                &Place {
+                    rank: me,
+                    buffer: Buffer::Input,
+                },
+                block,
+                chunk,
+            );
+            if !self.in_place[rank] && self.memory.get(&input) != Some(&own) {
+                return Err(format!("rank {rank}'s input has changed"));
+            }
+        }
+        // The memory is the caller's again, who writes something else; staging serves the next operation.
+        for (cell, word) in self.memory.iter_mut().filter(|(cell, _)| cell.rank == me) {
+            *word = (self.random.next() | u64::from(cell.kind), 7);
+        }
+        Ok(())
+    }
+}
+
+/// The programs as text, for a failure.
+pub fn show(programs: &[Program]) -> String {
+    let mut text = String::new();
+    for program in programs {
+        let _ = writeln!(text, "rank {} ({} slots)", program.rank, program.staging_slots);
+        for (index, task) in program.tasks.iter().enumerate() {
+            let _ = writeln!(text, "  {index}: {task:?}");
+        }
+    }
+    text
+}
