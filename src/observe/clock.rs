@@ -123,11 +123,14 @@ impl Anchor {
                 },
             )
         };
-        let readings: [_; 5] = std::array::from_fn(|_| reading());
-        readings
-            .into_iter()
-            .min_by_key(|(took, _)| *took)
-            .map_or(reading().1, |(_, anchor)| anchor)
+        let mut best = reading();
+        for _ in 1..5 {
+            let next = reading();
+            if next.0 < best.0 {
+                best = next;
+            }
+        }
+        best.1
     }
 }
 

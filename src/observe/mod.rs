@@ -1,5 +1,5 @@
 //! What happened, cheaply enough to stay on: events in a fixed ring ([`Recorder`]), how much was moved
-//! ([`Counters`]), and what is being waited for ([`Recorder::open_waits`]). Errors at a deadline, traces and
+//! ([`Counters`]), and what is being waited for ([`Recorder::last_waits`]). Errors at a deadline, traces and
 //! pictures are made from these. Nothing here allocates, locks or makes a system call while recording, and nothing
 //! here knows what the rest of the library does.
 

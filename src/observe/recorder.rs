@@ -93,7 +93,7 @@ impl Recorder {
     }
 
     /// What was being waited for when this was called: waits that began and did not end, oldest first.
-    pub fn open_waits(&self) -> Vec<OpenWait> {
+    pub fn last_waits(&self) -> Vec<OpenWait> {
         wait::open_waits(&self.snapshot())
     }
 
@@ -120,5 +120,109 @@ impl std::fmt::Debug for Recorder {
             .field("capacity", &self.capacity())
             .field("recorded", &self.recorded())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::observe::NONE;
+
+    #[test]
+    fn a_snapshot_is_what_was_recorded_oldest_first() {
+        let recorder = Recorder::with_capacity(8);
+        assert_eq!(recorder.snapshot(), []);
+        for chunk in 0..5 {
+            recorder.mark(Kind::Reduce, 1, 2, chunk, 3, 64);
+        }
+        let events = recorder.snapshot();
+        assert_eq!(
+            events.iter().map(|event| event.chunk).collect::<Vec<_>>(),
+            [0, 1, 2, 3, 4]
+        );
+        assert!(events.is_sorted_by_key(|event| event.ticks));
+        let expected = Event {
+            ticks: events[4].ticks,
+            kind: Kind::Reduce,
+            operation: 1,
+            task: 2,
+            chunk: 4,
+            peer: 3,
+            bytes: 64,
+        };
+        assert_eq!(events[4], expected);
+    }
+
+    #[test]
+    fn a_full_ring_keeps_the_newest() {
+        let recorder = Recorder::with_capacity(5);
+        assert_eq!(recorder.capacity(), 8);
+        for chunk in 0..100 {
+            recorder.mark(Kind::Pull, 1, 0, chunk, NONE, 0);
+        }
+        let chunks: Vec<u32> = recorder.snapshot().iter().map(|event| event.chunk).collect();
+        assert_eq!(chunks, (92..100).collect::<Vec<_>>());
+        assert_eq!(recorder.recorded(), 100);
+    }
+
+    #[test]
+    fn a_wait_without_an_end_is_named() {
+        let recorder = Recorder::with_capacity(16);
+        recorder.mark(Kind::WaitBegin, 4, 1, 9, 2, 0);
+        recorder.mark(Kind::WaitEnd, 4, 1, 9, 2, 0);
+        recorder.mark(Kind::WaitBegin, 4, 1, 10, 6, 0);
+        let [wait] = recorder.last_waits()[..] else {
+            panic!("one wait is open")
+        };
+        assert_eq!((wait.peer, wait.operation, wait.task, wait.chunk), (6, 4, 1, 10));
+        assert!(recorder.clock().elapsed(wait.since) < std::time::Duration::from_secs(60));
+    }
+
+    /// Every field of an event says its number, so that one put together from two is noticed.
+    #[test]
+    fn readers_never_see_a_torn_event_or_a_gap() {
+        let event = |number: u64| Event {
+            ticks: number,
+            kind: Kind::ALL[number as usize % Kind::ALL.len()],
+            operation: number as u32,
+            task: number as u16,
+            chunk: number as u32,
+            peer: number as u32,
+            bytes: number,
+        };
+        let recorder = Recorder::with_capacity(16);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let events = recorder.snapshot();
+                        for pair in events.windows(2) {
+                            assert_eq!(pair[0].ticks + 1, pair[1].ticks, "a gap");
+                        }
+                        for seen in events {
+                            assert_eq!(seen, event(seen.ticks));
+                        }
+                    }
+                });
+            }
+            // Stops the readers also if one of them, or this thread, fails.
+            let finish = Finish(&stop);
+            for number in 0..3_000_000 {
+                recorder.record(event(number));
+            }
+            drop(finish);
+        });
+        assert_eq!(recorder.snapshot().len(), 16);
+    }
+
+    struct Finish<'a>(&'a AtomicBool);
+
+    impl Drop for Finish<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 }
