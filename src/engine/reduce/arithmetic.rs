@@ -1,13 +1,12 @@
-//! What each element type does with each operation, one element or one tile at a time. No memory is walked here.
+//! What each element type does with each operation. No memory is walked here.
 //!
-//! Everything is written so that LLVM can vectorise it over a tile: no branches, no calls. Rust never contracts a
-//! multiplication and an addition into one rounding, so wider instruction sets cannot change a bit.
+//! Rust never contracts a multiplication and an addition into one rounding, so an instruction set that could cannot
+//! change a bit.
 
 use half::{bf16, f16};
 
-/// What a value is accumulated as between load and store.
+/// What values are accumulated as between load and store: one, or a vector of them.
 pub(super) trait Accumulator: Copy {
-    fn zero() -> Self;
     fn add(self, other: Self) -> Self;
     fn multiply(self, other: Self) -> Self;
     /// NaN if either is; −0 before +0. The order of the two does not matter.
@@ -22,10 +21,6 @@ macro_rules! float_accumulator {
     ($float:ty) => {
         impl Accumulator for $float {
             #[inline(always)]
-            fn zero() -> Self {
-                0.0
-            }
-            #[inline(always)]
             fn add(self, other: Self) -> Self {
                 self + other
             }
@@ -33,9 +28,9 @@ macro_rules! float_accumulator {
             fn multiply(self, other: Self) -> Self {
                 self * other
             }
-            // Each selection is the vector minimum, which yields its second operand when both are zeros or one is
-            // NaN. Done in both orders the two agree otherwise; the disjunction then keeps a set sign (−0) and
-            // an all-ones exponent with a non-zero mantissa (NaN).
+            // Each selection yields its second operand when both are zeros or one is NaN, as the processors' vector
+            // minimum does. Done in both orders the two agree otherwise; the disjunction then keeps a set sign (−0)
+            // and an all-ones exponent with a non-zero mantissa (NaN).
             #[inline(always)]
             fn smaller(self, other: Self) -> Self {
                 let one = if self < other { self } else { other };
@@ -44,7 +39,7 @@ macro_rules! float_accumulator {
             }
             #[inline(always)]
             fn larger(self, other: Self) -> Self {
-                -(-self).smaller(-other)
+                -((-self).smaller(-other))
             }
             #[inline(always)]
             fn divide(self, divisor: u32) -> Self {
@@ -59,10 +54,6 @@ float_accumulator!(f64);
 macro_rules! integer_accumulator {
     ($integer:ty, $wide:ty) => {
         impl Accumulator for $integer {
-            #[inline(always)]
-            fn zero() -> Self {
-                0
-            }
             #[inline(always)]
             fn add(self, other: Self) -> Self {
                 self.wrapping_add(other)
@@ -91,32 +82,12 @@ integer_accumulator!(i32, i64);
 integer_accumulator!(i64, i64);
 integer_accumulator!(u8, u32);
 
-/// What the processor offers for whole tiles. The methods exist where LLVM finds no vector form by itself.
-pub(super) trait Processor {
-    fn widen_f16<const TILE: usize>(tile: [f16; TILE]) -> [f32; TILE];
-    fn narrow_f16<const TILE: usize>(tile: [f32; TILE]) -> [f16; TILE];
-}
-
-/// Nothing is assumed.
-pub(super) struct Portable;
-
-impl Processor for Portable {
-    #[inline(always)]
-    fn widen_f16<const TILE: usize>(tile: [f16; TILE]) -> [f32; TILE] {
-        each(tile, f16::to_f32)
-    }
-    #[inline(always)]
-    fn narrow_f16<const TILE: usize>(tile: [f32; TILE]) -> [f16; TILE] {
-        each(tile, f16::from_f32)
-    }
-}
-
 /// An element type as it lies in memory.
 pub(super) trait Stored: Copy {
-    type Wide: Accumulator;
-    fn widen<P: Processor, const TILE: usize>(tile: [Self; TILE]) -> [Self::Wide; TILE];
+    type Wide: Accumulator + Default;
+    fn widen(self) -> Self::Wide;
     /// Rounds to the nearest, ties to even.
-    fn narrow<P: Processor, const TILE: usize>(tile: [Self::Wide; TILE]) -> [Self; TILE];
+    fn narrow(wide: Self::Wide) -> Self;
 }
 
 macro_rules! stored_as_accumulated {
@@ -124,12 +95,12 @@ macro_rules! stored_as_accumulated {
         impl Stored for $number {
             type Wide = $number;
             #[inline(always)]
-            fn widen<P: Processor, const TILE: usize>(tile: [Self; TILE]) -> [Self; TILE] {
-                tile
+            fn widen(self) -> Self {
+                self
             }
             #[inline(always)]
-            fn narrow<P: Processor, const TILE: usize>(tile: [Self; TILE]) -> [Self; TILE] {
-                tile
+            fn narrow(wide: Self) -> Self {
+                wide
             }
         }
     )*};
@@ -139,32 +110,28 @@ stored_as_accumulated!(f32, f64, i32, i64, u8);
 impl Stored for f16 {
     type Wide = f32;
     #[inline(always)]
-    fn widen<P: Processor, const TILE: usize>(tile: [Self; TILE]) -> [f32; TILE] {
-        P::widen_f16(tile)
+    fn widen(self) -> f32 {
+        self.to_f32()
     }
     #[inline(always)]
-    fn narrow<P: Processor, const TILE: usize>(tile: [f32; TILE]) -> [Self; TILE] {
-        P::narrow_f16(tile)
+    fn narrow(wide: f32) -> Self {
+        f16::from_f32(wide)
     }
 }
 
 impl Stored for bf16 {
     type Wide = f32;
     #[inline(always)]
-    fn widen<P: Processor, const TILE: usize>(tile: [Self; TILE]) -> [f32; TILE] {
-        each(tile, |value| f32::from_bits(u32::from(value.to_bits()) << 16))
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
     }
+    // Adds a carry into the kept half exactly when the dropped half is above one half, or is one half and the kept
+    // half is odd. Infinity has nothing to carry. Nor has a NaN, so that it stays one: it is the processor's own or
+    // comes from a bfloat16, and in both the dropped half is zero.
     #[inline(always)]
-    fn narrow<P: Processor, const TILE: usize>(tile: [f32; TILE]) -> [Self; TILE] {
-        each(tile, |value| {
-            let bits = value.to_bits();
-            // Carries into the kept half exactly when the dropped half is above one half, or is one half and the
-            // kept half is odd. Infinity has nothing to carry; a NaN could become one and is quietened instead.
-            let rounded = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16;
-            let quiet = (bits >> 16) | 0x0040;
-            let is_nan = bits & 0x7FFF_FFFF > 0x7F80_0000;
-            bf16::from_bits(if is_nan { quiet } else { rounded } as u16)
-        })
+    fn narrow(wide: f32) -> Self {
+        let bits = wide.to_bits();
+        bf16::from_bits((bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16) as u16)
     }
 }
 
@@ -185,16 +152,3 @@ macro_rules! combines {
     )*};
 }
 combines!(Sum => add, Product => multiply, Min => smaller, Max => larger);
-
-/// `array::map` without its panic handling, which keeps LLVM from vectorising.
-#[inline(always)]
-pub(super) fn each<A: Copy, B: Default + Copy, const TILE: usize>(
-    tile: [A; TILE],
-    mut change: impl FnMut(A) -> B,
-) -> [B; TILE] {
-    let mut changed = [B::default(); TILE];
-    for i in 0..TILE {
-        changed[i] = change(tile[i]);
-    }
-    changed
-}

@@ -14,8 +14,8 @@
 //! * No multiplication and addition are ever fused.
 
 mod arithmetic;
-mod fold;
 mod operation;
+mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -25,13 +25,12 @@ mod tests;
 use half::{bf16, f16};
 
 use crate::memory::DataType;
-use arithmetic::{Combine, Max, Min, Portable, Product, Stored, Sum};
+use arithmetic::{Max, Min, Product, Sum};
 pub use operation::{Operation, UnknownOperation};
 
 /// Combines `count` elements of each of `sources` into `into`, and for an average divides by `divisor` at the end.
 ///
-/// All sources are read in one pass, however many there are; with more than four the accumulators go through the
-/// first-level cache instead of registers. A `divisor` of 1 (or 0) leaves a partial sum undivided; other
+/// All sources are read in one pass, however many there are. A `divisor` of 1 (or 0) leaves a partial sum undivided; other
 /// operations than the average ignore it. With no source `into` stays as it is.
 ///
 /// # Safety
@@ -80,45 +79,28 @@ impl Level {
     }
 }
 
+macro_rules! instance {
+    ($processor:ident, $data_type:expr, $operation:expr; $($name:ident => $element:ty),*) => {
+        match $data_type {
+            $(DataType::$name => match $operation {
+                Operation::Sum => $processor::undivided::<$element, Sum>,
+                Operation::Product => $processor::undivided::<$element, Product>,
+                Operation::Min => $processor::undivided::<$element, Min>,
+                Operation::Max => $processor::undivided::<$element, Max>,
+                Operation::Average => $processor::divided::<$element, Sum>,
+            }),*
+        }
+    };
+    ($processor:ident, $data_type:expr, $operation:expr) => {
+        instance!($processor, $data_type, $operation;
+            F32 => f32, F64 => f64, F16 => f16, Bf16 => bf16, I32 => i32, I64 => i64, U8 => u8)
+    };
+}
+
 fn select(data_type: DataType, operation: Operation, level: Level) -> Kernel {
-    match data_type {
-        DataType::F32 => select_operation::<f32>(operation, level),
-        DataType::F64 => select_operation::<f64>(operation, level),
-        DataType::F16 => select_operation::<f16>(operation, level),
-        DataType::Bf16 => select_operation::<bf16>(operation, level),
-        DataType::I32 => select_operation::<i32>(operation, level),
-        DataType::I64 => select_operation::<i64>(operation, level),
-        DataType::U8 => select_operation::<u8>(operation, level),
-    }
-}
-
-fn select_operation<S: Stored>(operation: Operation, level: Level) -> Kernel {
-    match operation {
-        Operation::Average => select_level::<S, Sum, true>(level),
-        Operation::Sum => select_level::<S, Sum, false>(level),
-        Operation::Product => select_level::<S, Product, false>(level),
-        Operation::Min => select_level::<S, Min, false>(level),
-        Operation::Max => select_level::<S, Max, false>(level),
-    }
-}
-
-fn select_level<S: Stored, C: Combine, const AVERAGE: bool>(level: Level) -> Kernel {
     match level {
-        Level::Portable => portable::<S, C, AVERAGE>,
+        Level::Portable => instance!(portable, data_type, operation),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => x86::kernel::<S, C, AVERAGE>,
+        Level::Avx2 => instance!(x86, data_type, operation),
     }
-}
-
-/// # Safety
-/// As [`Kernel`], for elements `S`.
-unsafe fn portable<S: Stored, C: Combine, const AVERAGE: bool>(
-    into: *mut u8,
-    sources: &[*const u8],
-    count: usize,
-    divisor: u32,
-) {
-    let divisor = if AVERAGE { divisor } else { 1 };
-    // SAFETY: the caller's contract.
-    unsafe { fold::fold::<S, C, Portable>(into.cast(), sources, count, divisor) }
 }

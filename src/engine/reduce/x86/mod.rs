@@ -1,0 +1,143 @@
+//! The kernels for processors with AVX2 and F16C, chosen at run time.
+//!
+//! Explicit vectors instead of the compiler's: it loses its way in half of the combinations of type and operation.
+//! The instructions do to each lane what the portable code does to each element, in the same order.
+
+mod vectors;
+
+use super::arithmetic::{Accumulator, Combine, Stored};
+
+/// An element type with its form in registers.
+pub(super) trait Packed: Stored {
+    type Vector: Accumulator;
+    /// Elements in a vector.
+    const LANES: usize;
+
+    /// # Safety
+    /// `LANES` elements can be read at `from`, which need not be aligned to the vector; AVX2 and F16C are there.
+    unsafe fn load(from: *const Self) -> Self::Vector;
+
+    /// Rounds to the nearest, ties to even.
+    ///
+    /// # Safety
+    /// `LANES` elements can be written at `into`, which need not be aligned to the vector; AVX2 and F16C are there.
+    unsafe fn store(vector: Self::Vector, into: *mut Self);
+}
+
+/// Vectors that are combined side by side: enough to hide the latency of an addition, few enough for the registers.
+const ABREAST: usize = 4;
+
+/// Whether the kernels may run here.
+pub(super) fn available() -> bool {
+    std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("f16c")
+}
+
+/// Folds `sources` left to right into `into`, then divides by `divisor` if it is asked to.
+///
+/// # Safety
+/// As [`Kernel`](super::Kernel), with `into` and `sources` holding `S`; besides, [`available`] must have said yes.
+#[target_feature(enable = "avx2,f16c")]
+#[inline(never)]
+unsafe fn fold<S: Packed, C: Combine, const DIVIDE: bool>(
+    into: *mut u8,
+    sources: &[*const u8],
+    count: usize,
+    divisor: u32,
+) {
+    if sources.is_empty() {
+        return;
+    }
+    let into = into.cast::<S>();
+    let mut at = 0;
+    while count - at >= ABREAST * S::LANES {
+        // SAFETY: so many elements are left in every source and in `into`; the features are enabled here.
+        unsafe { vectors::<S, C, ABREAST, DIVIDE>(into, sources, at, divisor) };
+        at += ABREAST * S::LANES;
+    }
+    while count - at >= S::LANES {
+        // SAFETY: as above.
+        unsafe { vectors::<S, C, 1, DIVIDE>(into, sources, at, divisor) };
+        at += S::LANES;
+    }
+    while at < count {
+        // SAFETY: `at < count`, so every source and `into` hold the element; all sources are read before `into`,
+        // which may be one of them, is written.
+        unsafe {
+            let mut sum = sources[0].cast::<S>().add(at).read().widen();
+            for source in &sources[1..] {
+                sum = C::combine(sum, source.cast::<S>().add(at).read().widen());
+            }
+            into.add(at)
+                .write(S::narrow(if DIVIDE { sum.divide(divisor) } else { sum }));
+        }
+        at += 1;
+    }
+}
+
+/// A kernel for operations that take no average.
+///
+/// # Safety
+/// As [`fold`].
+#[target_feature(enable = "avx2,f16c")]
+pub(super) unsafe fn undivided<S: Packed, C: Combine>(
+    into: *mut u8,
+    sources: &[*const u8],
+    count: usize,
+    _: u32,
+) {
+    // SAFETY: the caller's contract.
+    unsafe { fold::<S, C, false>(into, sources, count, 1) }
+}
+
+/// A kernel that divides at the end, unless the divisor is 1 (or 0).
+///
+/// # Safety
+/// As [`fold`].
+#[target_feature(enable = "avx2,f16c")]
+pub(super) unsafe fn divided<S: Packed, C: Combine>(
+    into: *mut u8,
+    sources: &[*const u8],
+    count: usize,
+    divisor: u32,
+) {
+    if divisor > 1 {
+        // SAFETY: the caller's contract.
+        unsafe { fold::<S, C, true>(into, sources, count, divisor) }
+    } else {
+        // SAFETY: the caller's contract.
+        unsafe { fold::<S, C, false>(into, sources, count, 1) }
+    }
+}
+
+/// Folds `WIDTH` vectors of every source, from element `at` on.
+///
+/// # Safety
+/// As [`fold`], with at least one source and `WIDTH` vectors left in each at `at`.
+#[inline(always)]
+unsafe fn vectors<S: Packed, C: Combine, const WIDTH: usize, const DIVIDE: bool>(
+    into: *mut S,
+    sources: &[*const u8],
+    at: usize,
+    divisor: u32,
+) {
+    // SAFETY: in bounds and the features are there by the caller's contract. Everything is loaded before anything is
+    // stored, so that `into` may be one of the sources.
+    unsafe {
+        let first = sources.get_unchecked(0).cast::<S>().add(at);
+        let mut sums: [S::Vector; WIDTH] = std::array::from_fn(|i| S::load(first.add(i * S::LANES)));
+        for source in sources.get_unchecked(1..) {
+            let next = source.cast::<S>().add(at);
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = C::combine(*sum, S::load(next.add(i * S::LANES)));
+            }
+        }
+        if DIVIDE {
+            for sum in &mut sums {
+                *sum = sum.divide(divisor);
+            }
+        }
+        for (i, sum) in sums.into_iter().enumerate() {
+            S::store(sum, into.add(at + i * S::LANES));
+        }
+    }
+}
