@@ -1,0 +1,222 @@
+//! Real processes, one of which is killed at a random moment: the others' errors name it, nothing hangs, no sum is
+//! wrong, nothing is left behind. 20 rounds; `SAPWOOD_KILL_ROUNDS=300` for the long campaign.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use sapwood::communicator::Communicator;
+use sapwood::engine::reduce::Operation;
+use sapwood::exchange::Exchange;
+
+const MODE: &str = "SAPWOOD_TEST_KILL_MODE";
+const RANKS: u32 = 4;
+/// What a child says with its exit code.
+const NAMED: i32 = 10;
+const WRONG_SUM: i32 = 11;
+
+fn main() -> ExitCode {
+    if let Ok(mode) = std::env::var(MODE) {
+        return child(&mode);
+    }
+    let rounds = std::env::var("SAPWOOD_KILL_ROUNDS")
+        .ok()
+        .and_then(|r| r.parse().ok())
+        .unwrap_or(20);
+    let trials = vec![Trial::test(
+        "a_process_killed_at_any_moment_is_named_by_all_others",
+        move || campaign(rounds),
+    )];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// One rank: works until something fails, then says whether the failure was explained.
+fn child(mode: &str) -> ExitCode {
+    let error = work(mode);
+    println!("{error}");
+    ExitCode::from(if error.starts_with("wrong sum") {
+        WRONG_SUM
+    } else {
+        NAMED
+    } as u8)
+}
+
+fn work(mode: &str) -> String {
+    let run = || -> Result<String, Box<dyn std::error::Error>> {
+        let communicator = match mode {
+            "small" | "exchange" => Communicator::from_environment()?,
+            plan => {
+                let job = sapwood::bootstrap::Job::from_environment()?.ok_or("no job")?;
+                Communicator::builder().plan(plan).join(&job)?
+            }
+        };
+        let (rank, size) = (communicator.rank(), communicator.size());
+        let sum = |step: usize, i: usize| (0..size).map(|r| value(r, step, i)).sum::<f32>();
+        if mode == "exchange" {
+            let mut exchange = Exchange::builder(communicator)
+                .bucket("a", 20_000)
+                .bucket("b", 50)
+                .build()?;
+            let mut number = 0;
+            loop {
+                let mut step = exchange.begin()?;
+                for name in ["b", "a"] {
+                    let mut bucket = step.take(name)?;
+                    bucket
+                        .iter_mut()
+                        .enumerate()
+                        .for_each(|(i, x)| *x = value(rank, number, i));
+                    bucket.ready()?;
+                }
+                let outcome = step.finish()?;
+                let right = |(i, x): (usize, &f32)| *x == sum(number, i) / size as f32;
+                if !outcome.mean("a").iter().enumerate().all(right) {
+                    return Ok(format!("wrong sum in step {number}"));
+                }
+                number += 1;
+            }
+        }
+        let count = if mode == "small" { 500 } else { 60_000 };
+        let mut window = communicator.window::<f32>(count)?;
+        let mut number = 0;
+        loop {
+            window
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, x)| *x = value(rank, number, i));
+            communicator.all_reduce(&mut window, Operation::Sum)?;
+            if !window.iter().enumerate().all(|(i, x)| *x == sum(number, i)) {
+                return Ok(format!("wrong sum in operation {number}"));
+            }
+            number += 1;
+        }
+    };
+    run().unwrap_or_else(|error| error.to_string())
+}
+
+fn value(rank: u32, step: usize, index: usize) -> f32 {
+    ((index * 3 + rank as usize * 17 + step * 5) % 64) as f32 * 4.0
+}
+
+/// The job's secret, in a memory file that the children inherit: nothing in /tmp.
+fn secret() -> OwnedFd {
+    let file = rustix::fs::memfd_create("secret", rustix::fs::MemfdFlags::empty()).expect("a memory file");
+    let mut file = File::from(file);
+    file.write_all(&random::<[u8; 32]>()).expect("room for 32 bytes");
+    file.into()
+}
+
+fn random<T: Default + AsMut<[u8]>>() -> T {
+    let mut bytes = T::default();
+    rustix::rand::getrandom(bytes.as_mut(), rustix::rand::GetRandomFlags::empty()).expect("random bytes");
+    bytes
+}
+
+fn below(limit: u64) -> u64 {
+    u64::from_ne_bytes(random::<[u8; 8]>()) % limit
+}
+
+fn campaign(rounds: u32) -> Result<(), Failed> {
+    let before = leftovers();
+    let modes = [
+        "small",
+        "exchange",
+        "double-binary-tree",
+        "ring",
+        "direct",
+        "binomial-tree",
+    ];
+    for round in 0..rounds {
+        let mode = modes[round as usize % modes.len()];
+        self::round(mode).map_err(|problem| format!("round {round} ({mode}): {problem}"))?;
+    }
+    let after = leftovers();
+    if before != after {
+        return Err(format!("left behind: {after:?}, before: {before:?}").into());
+    }
+    println!("{rounds} rounds: every survivor named the killed rank");
+    Ok(())
+}
+
+fn round(mode: &str) -> Result<(), String> {
+    let secret = secret();
+    let name = format!("@sapwood-kill-{:016x}", below(u64::MAX));
+    let program = std::env::current_exe().expect("this program");
+    let mut children = (0..RANKS)
+        .map(|rank| {
+            Command::new(&program)
+                .env(MODE, mode)
+                .env("SAPWOOD_RANK", rank.to_string())
+                .env("SAPWOOD_SIZE", RANKS.to_string())
+                .env("SAPWOOD_LOCAL_RANK", rank.to_string())
+                .env("SAPWOOD_RENDEZVOUS", &name)
+                .env("SAPWOOD_SECRET_FILE", format!("/dev/fd/{}", secret.as_raw_fd()))
+                .env("SAPWOOD_TIMEOUT", "20")
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("a child")
+        })
+        .collect::<Vec<_>>();
+    // Any moment: while they start, meet, register or work.
+    std::thread::sleep(Duration::from_micros(below(400_000)));
+    let victim = below(u64::from(RANKS)) as usize;
+    children[victim].kill().expect("it has not ended by itself");
+    let until = Instant::now() + Duration::from_secs(15);
+    let outcome = (0..RANKS as usize)
+        .filter(|rank| *rank != victim)
+        .try_for_each(|rank| {
+            survivor(&mut children[rank], victim, until).map_err(|p| format!("rank {rank}: {p}"))
+        });
+    for child in &mut children {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    outcome
+}
+
+fn survivor(child: &mut Child, victim: usize, until: Instant) -> Result<(), String> {
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("it is our child") {
+            break status;
+        }
+        if Instant::now() > until {
+            return Err("it still runs 15 s after the kill: it hangs".into());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let mut said = String::new();
+    std::io::Read::read_to_string(child.stdout.as_mut().expect("piped"), &mut said)
+        .map_err(|e| e.to_string())?;
+    match status.code() {
+        Some(NAMED) if said.contains(&format!("rank {victim} ")) => Ok(()),
+        code => Err(format!(
+            "it should have named rank {victim}, but ended with {code:?} and said: {}",
+            said.trim()
+        )),
+    }
+}
+
+/// What could be left behind in the places where programs leave things.
+fn leftovers() -> Vec<String> {
+    let mut found = Vec::new();
+    for folder in ["/dev/shm", "/tmp"] {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        found.extend(
+            entries
+                .map(|e| e.path().display().to_string())
+                .filter(|p| p.contains("sapwood")),
+        );
+    }
+    let sockets = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    found.extend(
+        sockets
+            .lines()
+            .filter(|line| line.contains("@sapwood-kill"))
+            .map(str::to_owned),
+    );
+    found
+}
