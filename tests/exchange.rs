@@ -1,0 +1,239 @@
+//! The training loop's exchange between ranks that are threads: overlap, copies, misuse, trace.
+
+use std::time::{Duration, Instant};
+
+use sapwood::bootstrap::Job;
+use sapwood::communicator::Communicator;
+use sapwood::engine::reduce::Operation;
+use sapwood::exchange::{Builder, Exchange, ExchangeError};
+use sapwood::observe::{Event, Kind};
+
+fn ranks<T: Send>(size: u32, plan: Option<&str>, rank: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
+    let jobs = Job::local(size).expect("a job");
+    std::thread::scope(|scope| {
+        let threads = jobs.iter().map(|job| {
+            let rank = &rank;
+            scope.spawn(move || {
+                let builder = Communicator::builder().timeout(Duration::from_secs(20));
+                let builder = plan.iter().fold(builder, |builder, plan| builder.plan(*plan));
+                rank(builder.join(job).expect("all ranks join"))
+            })
+        });
+        let threads = threads.collect::<Vec<_>>();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no rank panics"))
+            .collect()
+    })
+}
+
+fn exchange(communicator: Communicator, shape: impl FnOnce(Builder) -> Builder) -> Exchange {
+    shape(Exchange::builder(communicator))
+        .build()
+        .expect("an exchange")
+}
+
+#[test]
+fn every_rank_gets_the_mean_and_nothing_is_copied() {
+    for plan in ["double-binary-tree", "ring", "direct", "binomial-tree"] {
+        ranks(4, Some(plan), |communicator| {
+            let rank = communicator.rank();
+            let mut exchange = exchange(communicator, |b| {
+                b.bucket("bias", 3).bucket("weights", 70_000).bucket("tail", 17)
+            });
+            for number in 0..10 {
+                let mut step = exchange.begin().unwrap();
+                for (name, factor) in [("tail", 1.0), ("weights", 2.0), ("bias", 3.0)] {
+                    let mut bucket = step.take(name).unwrap();
+                    bucket.fill(factor * (rank as f32 + number as f32));
+                    bucket.ready().unwrap();
+                }
+                let outcome = step.finish().unwrap();
+                assert_eq!(
+                    (outcome.contributors(), outcome.divisor()),
+                    (&[0, 1, 2, 3][..], 4)
+                );
+                for (name, factor) in [("tail", 1.0), ("weights", 2.0), ("bias", 3.0)] {
+                    let mean = factor * (1.5 + number as f32);
+                    assert!(outcome.mean(name).iter().all(|x| *x == mean), "{plan}: {name}");
+                }
+            }
+            let counters = exchange.communicator().counters();
+            assert_eq!(counters.bytes_copied, 0, "{plan}: {counters:?}");
+            assert!(counters.bytes_exchanged > 0);
+        });
+    }
+}
+
+#[test]
+fn a_copy_is_counted() {
+    ranks(2, None, |communicator| {
+        let count = 50_000;
+        let mut window = communicator.window::<f32>(count).unwrap();
+        communicator.all_reduce(&mut window, Operation::Sum).unwrap();
+        assert_eq!(
+            communicator.counters().bytes_copied,
+            0,
+            "a registered window is not copied"
+        );
+        // The same, but from memory that is not registered: in and out.
+        let mut slice = vec![1.0f32; count];
+        communicator.all_reduce_slice(&mut slice, Operation::Sum).unwrap();
+        assert_eq!(communicator.counters().bytes_copied, 2 * 4 * count as u64);
+    });
+}
+
+#[test]
+fn what_was_started_before_a_computation_is_done_when_it_ends() {
+    let finished = ranks(2, None, |communicator| {
+        let count = (8 << 20) / 4;
+        let mut exchange = exchange(communicator, |b| b.bucket("layer", count));
+        exchange.communicator().barrier().unwrap();
+        let mut step = exchange.begin().unwrap();
+        let mut bucket = step.take("layer").unwrap();
+        bucket.fill(1.0);
+        bucket.ready().unwrap();
+        // A computation that makes no library call.
+        let until = Instant::now() + Duration::from_millis(200);
+        let mut x = 0u64;
+        while Instant::now() < until {
+            x = std::hint::black_box(x.wrapping_mul(31).wrapping_add(1));
+        }
+        let outcome = step.finish().unwrap();
+        let waited = outcome.mean("layer")[count - 1] == 1.0;
+        drop(outcome);
+        let ended = exchange
+            .communicator()
+            .events()
+            .iter()
+            .rev()
+            .find(|e| e.kind == Kind::End)
+            .map(|e| e.ticks);
+        let clock = exchange.communicator().recorder().clock();
+        // The exchange's last event is older than the end of the computation.
+        (waited, clock.elapsed(ended.expect("an end")), until.elapsed())
+    });
+    for (right, since_exchange, since_computation) in finished {
+        assert!(right);
+        assert!(
+            since_exchange > since_computation,
+            "{since_exchange:?} ago, {since_computation:?} ago"
+        );
+    }
+}
+
+#[test]
+fn buckets_may_be_ready_in_any_order_and_on_any_thread() {
+    ranks(3, None, |communicator| {
+        let rank = communicator.rank() as usize;
+        let names = ["a", "b", "c", "d"];
+        let mut exchange = exchange(communicator, |builder| {
+            names.iter().fold(builder, |b, name| b.bucket(*name, 30_000))
+        });
+        for _ in 0..20 {
+            let mut step = exchange.begin().unwrap();
+            // Each rank in an order of its own.
+            let mut buckets = (0..4)
+                .map(|i| step.take(names[(i + rank) % 4]).unwrap())
+                .collect::<Vec<_>>();
+            std::thread::scope(|scope| {
+                for mut bucket in buckets.drain(..) {
+                    scope.spawn(move || {
+                        bucket.fill(rank as f32);
+                        bucket.ready().unwrap();
+                    });
+                }
+            });
+            let outcome = step.finish().unwrap();
+            assert!(
+                names
+                    .iter()
+                    .all(|name| outcome.mean(name).iter().all(|x| *x == 1.0))
+            );
+        }
+    });
+}
+
+#[test]
+fn a_step_that_is_finished_too_early_fails_on_every_rank() {
+    let errors = ranks(2, None, |communicator| {
+        let rank = communicator.rank();
+        let mut exchange = exchange(communicator, |b| {
+            b.bucket("first", 20_000).bucket("second", 20_000)
+        });
+        let mut step = exchange.begin().unwrap();
+        step.take("first").unwrap().ready().unwrap();
+        if rank == 0 {
+            step.take("second").unwrap().ready().unwrap();
+        } else {
+            drop(step.take("second").unwrap());
+        }
+        let error = step.finish().unwrap_err();
+        assert!(
+            matches!(exchange.begin(), Err(ExchangeError::Communicator(_))),
+            "it is over"
+        );
+        error.to_string()
+    });
+    assert!(errors[0].contains("rank 1"), "{}", errors[0]);
+    assert!(
+        errors[1].contains("before these buckets were ready: second"),
+        "{}",
+        errors[1]
+    );
+}
+
+#[test]
+fn bad_buckets_are_refused() {
+    let builder = || Exchange::builder(Communicator::builder().join(&Job::local(1).unwrap()[0]).unwrap());
+    let text = |builder: Builder| builder.build().unwrap_err().to_string();
+    assert!(text(builder()).contains("at least one bucket"));
+    assert!(text(builder().bucket("x", 0)).contains("no elements"));
+    assert!(text(builder().bucket("x", 1).bucket("x", 2)).contains("used twice"));
+    assert!(text(builder().bucket("x", usize::MAX / 2)).contains("do not fit"));
+    let mut exchange = builder().bucket("x", 1).build().unwrap();
+    let mut step = exchange.begin().unwrap();
+    assert!(step.take("y").unwrap_err().to_string().contains("there is none"));
+    let _bucket = step.take("x").unwrap();
+    assert!(
+        step.take("x")
+            .unwrap_err()
+            .to_string()
+            .contains("taken in this step already")
+    );
+}
+
+/// When a rank ended chunk `chunk` of its last task of the kind.
+fn at(events: &[Event], kind: Kind, chunk: u32) -> Option<u64> {
+    events
+        .iter()
+        .filter(|e| e.kind == kind && e.chunk == chunk)
+        .map(|e| e.ticks)
+        .max()
+}
+
+#[test]
+fn a_chunk_comes_down_before_the_eighth_after_it_has_gone_up() {
+    // A leaf pulls chunk k down while its parent, the root, still reduces later ones up. The ranks must run at the
+    // same time to show it: the best of some attempts is looked at.
+    let until = Instant::now() + Duration::from_secs(30);
+    let overlapping = std::iter::repeat_with(Instant::now)
+        .take_while(|now| *now < until)
+        .any(|_| {
+            let events = ranks(2, Some("binomial-tree"), |communicator| {
+                let mut window = communicator.window::<f32>(8 << 20).unwrap();
+                communicator.barrier().unwrap();
+                communicator.all_reduce(&mut window, Operation::Sum).unwrap();
+                communicator.events()
+            });
+            let (up, down) = if at(&events[0], Kind::Reduce, 0).is_some() {
+                (0, 1)
+            } else {
+                (1, 0)
+            };
+            let chunks = events[up].iter().filter(|e| e.kind == Kind::Reduce).count() as u32;
+            assert!(chunks > 16, "{chunks} chunks");
+            (0..chunks - 8).all(|k| at(&events[down], Kind::Pull, k) < at(&events[up], Kind::Reduce, k + 8))
+        });
+    assert!(overlapping);
+}
