@@ -101,7 +101,6 @@ fn what_was_started_before_a_computation_is_done_when_it_ends() {
         }
         let outcome = step.finish().unwrap();
         let waited = outcome.mean("layer")[count - 1] == 1.0;
-        drop(outcome);
         let ended = exchange
             .communicator()
             .events()
