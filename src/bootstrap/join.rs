@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::channel::Channel;
 use super::control::{self, Control};
-use super::liveness::{DepartureKind, Liveness, Processes};
+use super::liveness::{self, DepartureKind, Liveness, Processes};
 use super::message::{self, Hello, HostIdentity, Kind, Message, Table, Verdict};
 use super::noise::{HANDSHAKE_BYTES, Handshake};
 use super::roll::{Presence, Roll};
@@ -223,12 +223,7 @@ impl Attempt<'_> {
         roll: &Roll,
     ) -> Result<(Table, Vec<OwnedFd>), BootstrapError> {
         let hung_up = || {
-            let how = match roll.presence(0) {
-                Presence::GaveUp => DepartureKind::GaveUp,
-                Presence::Left => DepartureKind::Left,
-                Presence::Panicked => DepartureKind::Panicked,
-                Presence::Absent | Presence::Joined => DepartureKind::Died,
-            };
+            let how = liveness::how_it_went(roll.presence(0));
             BootstrapError::Departed {
                 rank: 0,
                 how,

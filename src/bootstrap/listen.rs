@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags};
 
 use super::channel::Channel;
 use super::control::{self, Control};
-use super::liveness::{DepartureKind, Liveness, Processes};
+use super::liveness::{self, Liveness, Processes};
 use super::message::{self, Hello, HostIdentity, Kind, Peer, Table};
 use super::noise::HANDSHAKE_BYTES;
 use super::roll::{Presence, Roll};
@@ -360,12 +360,7 @@ impl<'job> Reception<'job> {
         if self.roll.presence(rank) == Presence::GaveUp && !ranks.is_empty() {
             return Err(self.missing(ranks));
         }
-        let how = match self.roll.presence(rank) {
-            Presence::GaveUp => DepartureKind::GaveUp,
-            Presence::Left => DepartureKind::Left,
-            Presence::Panicked => DepartureKind::Panicked,
-            Presence::Absent | Presence::Joined => DepartureKind::Died,
-        };
+        let how = liveness::how_it_went(self.roll.presence(rank));
         Err(BootstrapError::Departed {
             rank,
             how,

@@ -141,12 +141,18 @@ impl Liveness {
     }
 }
 
-fn departed(presence: Presence, ended: bool) -> Option<DepartureKind> {
-    match (presence, ended) {
-        (Presence::Left, _) => Some(DepartureKind::Left),
-        (Presence::Panicked, _) => Some(DepartureKind::Panicked),
-        (Presence::GaveUp, _) => Some(DepartureKind::GaveUp),
-        (Presence::Joined | Presence::Absent, true) => Some(DepartureKind::Died),
-        (Presence::Joined | Presence::Absent, false) => None,
+/// How a rank went, of which it is known that it went.
+pub(super) fn how_it_went(presence: Presence) -> DepartureKind {
+    match presence {
+        Presence::Left => DepartureKind::Left,
+        Presence::Panicked => DepartureKind::Panicked,
+        Presence::GaveUp => DepartureKind::GaveUp,
+        Presence::Absent | Presence::Joined => DepartureKind::Died,
     }
+}
+
+/// Whether a rank is gone, and how: whether its end was seen, or it says so itself.
+fn departed(presence: Presence, ended: bool) -> Option<DepartureKind> {
+    let says_so = !matches!(presence, Presence::Absent | Presence::Joined);
+    (ended || says_so).then(|| how_it_went(presence))
 }
