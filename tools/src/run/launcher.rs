@@ -1,0 +1,144 @@
+//! Describes a job to its ranks and starts them.
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use sapwood::bootstrap::{Job, Rank, variable};
+
+use super::guardian::Guardian;
+use super::running::Running;
+use super::signals::Forwarding;
+use super::{Fabric, RunError};
+
+/// Where the ranks' output goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Output {
+    /// As each command says; to the launcher's own output where it says nothing.
+    #[default]
+    AsGiven,
+    /// To the launcher's own output, line by line, with `[rank] ` before each line.
+    Tagged,
+}
+
+/// Starts the ranks of a job as processes on this host.
+#[derive(Debug)]
+pub struct Launcher {
+    jobs: Vec<Job>,
+    fabric: Fabric,
+    timeout: Option<Duration>,
+    output: Output,
+}
+
+impl Launcher {
+    /// A launcher of `size` ranks, with a secret and a rendezvous of their own.
+    ///
+    /// # Errors
+    /// [`RunError::Arguments`] for a size that no job can have.
+    pub fn new(size: u32) -> Result<Self, RunError> {
+        let jobs = Job::local(size).map_err(|error| RunError::Arguments(error.to_string()))?;
+        Ok(Self {
+            jobs,
+            fabric: Fabric::Auto,
+            timeout: None,
+            output: Output::AsGiven,
+        })
+    }
+
+    /// Which fabric the ranks use.
+    ///
+    /// # Errors
+    /// [`RunError::Arguments`] for one that does not exist yet.
+    pub fn fabric(mut self, fabric: Fabric) -> Result<Self, RunError> {
+        if matches!(fabric, Fabric::Verbs | Fabric::Tcp) {
+            let name = fabric.name();
+            return Err(RunError::Arguments(format!(
+                "--fabric {name}: the {name} fabric is not built yet; use auto or shm"
+            )));
+        }
+        self.fabric = fabric;
+        Ok(self)
+    }
+
+    /// How long a rank waits for the others.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Where the ranks' output goes.
+    pub fn output(mut self, output: Output) -> Self {
+        self.output = output;
+        self
+    }
+
+    /// Starts each rank with the command that `command` makes for it. Must be called on a thread that lives as long
+    /// as the job: the ranks die with it.
+    ///
+    /// # Errors
+    /// [`RunError::Program`] if a program cannot be started; the ranks that had been are killed.
+    pub fn start(&self, mut command: impl FnMut(Rank) -> Command) -> Result<Running, RunError> {
+        let secret = File::from(self.jobs[0].secret.to_descriptor()?);
+        let forwarding = Forwarding::install()?;
+        let guardian = Guardian::start()?;
+        let mut running = Running::new(guardian, forwarding);
+        for job in &self.jobs {
+            let mut command = command(job.rank);
+            self.describe(job, &secret, running.group(), &mut command);
+            match self.output {
+                Output::AsGiven => {}
+                Output::Tagged => {
+                    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+                }
+            }
+            // Only one rank can read the launcher's input; a terminal would stop it, as it is in the background.
+            if job.rank > 0 || std::io::stdin().is_terminal() {
+                command.stdin(Stdio::null());
+            }
+            let child = command.spawn().map_err(|problem| RunError::Program {
+                program: command.get_program().to_string_lossy().into_owned(),
+                problem,
+            })?;
+            running.add(child, self.output == Output::Tagged)?;
+        }
+        Ok(running)
+    }
+
+    fn describe(&self, job: &Job, secret: &File, group: i32, command: &mut Command) {
+        let descriptor = secret.as_raw_fd();
+        command
+            .env(variable::RANK, job.rank.to_string())
+            .env(variable::SIZE, job.size.to_string())
+            .env(variable::LOCAL_RANK, job.local_rank.to_string())
+            .env(variable::RENDEZVOUS, job.rendezvous.to_string())
+            .env(variable::SECRET_FILE, format!("/dev/fd/{descriptor}"))
+            .env(variable::FABRIC, self.fabric.name());
+        if let Some(timeout) = self.timeout {
+            command.env(variable::TIMEOUT, timeout.as_secs_f64().to_string());
+        }
+        let launcher = std::process::id();
+        command.process_group(group);
+        // SAFETY: `prepare` makes only system calls that are safe between fork and exec.
+        unsafe { command.pre_exec(move || prepare(descriptor, launcher)) };
+    }
+}
+
+/// Runs in the child before the program does: lets it inherit the secret, and ties its life to the launcher's.
+fn prepare(secret: RawFd, launcher: u32) -> std::io::Result<()> {
+    // SAFETY: both calls take plain numbers; `secret` is open in the child, which is a copy of the launcher.
+    let failed = unsafe {
+        libc::fcntl(secret, libc::F_SETFD, 0) == -1
+            || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1
+    };
+    if failed {
+        return Err(std::io::Error::last_os_error());
+    }
+    // The launcher may have died before the line above took effect.
+    if std::os::unix::process::parent_id() != launcher {
+        return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    Ok(())
+}

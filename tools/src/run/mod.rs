@@ -1,0 +1,270 @@
+//! `sapwood run`: starts the ranks of a program on this host, and ends them together.
+//!
+//! [`Launcher`] is what the other sub-commands start their ranks with. No rank, and nothing that a rank has
+//! started, outlives the launcher, however that ends.
+
+mod guardian;
+mod launcher;
+mod running;
+mod signals;
+mod tagging;
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use sapwood::bootstrap::BootstrapError;
+
+pub use launcher::{Launcher, Output};
+pub use running::{JobEnd, RankEnd, Running};
+
+/// Which fabric the ranks are to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Fabric {
+    /// The best that every pair of ranks has.
+    #[default]
+    Auto,
+    /// Shared memory on this host.
+    Shm,
+    /// RDMA devices.
+    Verbs,
+    /// Ordinary sockets.
+    Tcp,
+}
+
+impl Fabric {
+    /// The name, as in `SAPWOOD_FABRIC`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Shm => "shm",
+            Self::Verbs => "verbs",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// The arguments of `sapwood run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sapwood run -n 4 -- ./train --epochs 3\n\n\
+                        Exits with the status of the first rank that failed, 128 + N if signal N ended it.")]
+pub struct RunArguments {
+    /// How many ranks to start
+    #[arg(short = 'n', long = "ranks", value_name = "N")]
+    pub ranks: u32,
+    /// Which fabric the ranks use
+    #[arg(long, value_enum, default_value_t)]
+    pub fabric: Fabric,
+    /// How long a rank waits for the others before it gives up, in seconds [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<f64>,
+    /// Put "[rank] " before each line that a rank prints
+    #[arg(long)]
+    pub tag_output: bool,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// Why a job could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The arguments cannot be used; the sentence says what would be right.
+    #[error("{0}")]
+    Arguments(String),
+    /// The program cannot be started.
+    #[error("{program}: {problem}")]
+    Program {
+        /// The program as it was named.
+        program: String,
+        /// What the system said.
+        problem: std::io::Error,
+    },
+    /// The job could not be described to its ranks.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// The system refused something.
+    #[error("{doing}: {problem}")]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        problem: std::io::Error,
+    },
+}
+
+impl RunError {
+    /// What the command exits with: 2 for bad arguments, 127 and 126 as a shell for a program that is not there or
+    /// cannot be executed, 1 for everything else.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Arguments(_) => 2,
+            Self::Program { problem, .. } if problem.kind() == std::io::ErrorKind::NotFound => 127,
+            Self::Program { problem, .. } if problem.kind() == std::io::ErrorKind::PermissionDenied => 126,
+            Self::Program { .. } | Self::Bootstrap(_) | Self::System { .. } => 1,
+        })
+    }
+}
+
+/// Runs the program and hands on its exit status. What went wrong on a rank is said on stderr.
+///
+/// # Errors
+/// If the job cannot be started; nothing of it is left running then.
+pub fn run(arguments: RunArguments) -> Result<ExitCode, RunError> {
+    let mut launcher = Launcher::new(arguments.ranks)?.fabric(arguments.fabric)?;
+    if let Some(seconds) = arguments.timeout {
+        launcher = launcher.timeout(parse_timeout(seconds)?);
+    }
+    let Some((program, rest)) = arguments.command.split_first() else {
+        return Err(RunError::Arguments(
+            "no program was given: sapwood run -n 4 -- ./program".into(),
+        ));
+    };
+    if arguments.tag_output {
+        launcher = launcher.output(Output::Tagged);
+    }
+    let running = launcher.start(|_| {
+        let mut command = Command::new(program);
+        command.args(rest);
+        command
+    })?;
+    let end = running.wait()?;
+    if let Some(failure) = end.failure() {
+        eprintln!("sapwood run: {failure}");
+    }
+    Ok(end.exit_code())
+}
+
+fn parse_timeout(seconds: f64) -> Result<Duration, RunError> {
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|timeout| !timeout.is_zero() && seconds <= 365.0 * 24.0 * 3600.0)
+        .ok_or_else(|| {
+            RunError::Arguments(format!(
+                "--timeout {seconds}: it must be a number of seconds above 0, at most a year"
+            ))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Scratch {
+        #[command(flatten)]
+        run: RunArguments,
+    }
+
+    fn run_with(arguments: &[&str]) -> Result<ExitCode, RunError> {
+        run(Scratch::try_parse_from([&["run"], arguments].concat())
+            .unwrap_or_else(|error| panic!("{error}"))
+            .run)
+    }
+
+    #[test]
+    fn bad_arguments_are_refused_in_one_line() {
+        for (arguments, wanted) in [
+            (&["-n", "0", "--", "true"][..], "1 to 4096"),
+            (&["-n", "4097", "--", "true"], "1 to 4096"),
+            (&["-n", "2", "--fabric", "verbs", "--", "true"], "verbs"),
+            (&["-n", "2", "--fabric", "tcp", "--", "true"], "tcp"),
+            (&["-n", "2", "--timeout", "0", "--", "true"], "--timeout 0"),
+            (&["-n", "2", "--timeout", "nan", "--", "true"], "--timeout"),
+        ] {
+            let error = run_with(arguments).unwrap_err();
+            assert!(matches!(error, RunError::Arguments(_)), "{error}");
+            let text = error.to_string();
+            assert!(text.contains(wanted) && !text.contains('\n'), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let error = run_with(&["-n", "2", "--", "/nonexistent/program"]).unwrap_err();
+        assert!(error.to_string().starts_with("/nonexistent/program: "), "{error}");
+        assert_eq!(
+            format!("{:?}", error.exit_code()),
+            format!("{:?}", ExitCode::from(127))
+        );
+        let error = run_with(&["-n", "2", "--", "/dev/null"]).unwrap_err();
+        assert_eq!(
+            format!("{:?}", error.exit_code()),
+            format!("{:?}", ExitCode::from(126))
+        );
+    }
+
+    #[test]
+    fn what_a_rank_leaves_behind_is_ended_with_the_job() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        let script = format!("sleep 1000 & echo $! > {}", file.display());
+        let running = Launcher::new(1).unwrap().start(|_| {
+            let mut command = Command::new("sh");
+            command.args(["-c", &script]);
+            command
+        });
+        assert!(running.unwrap().wait().unwrap().success());
+        let pid = std::fs::read_to_string(file).unwrap();
+        // Killed, though its new parent may not have waited for it yet.
+        let state = || {
+            let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).ok()?;
+            status.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0])
+        };
+        let patience = std::time::Instant::now() + Duration::from_secs(20);
+        while !matches!(state(), None | Some(b'Z')) {
+            assert!(
+                std::time::Instant::now() < patience,
+                "process {pid} is still there"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_job_that_is_dropped_leaves_no_rank() {
+        let running = Launcher::new(3).unwrap().start(|_| {
+            let mut command = Command::new("sleep");
+            command.arg("1000");
+            command
+        });
+        let running = running.unwrap();
+        let pids = running.pids();
+        drop(running);
+        assert_eq!(pids.len(), 3);
+        assert!(
+            pids.iter()
+                .all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
+        );
+    }
+
+    #[test]
+    fn the_rank_that_failed_first_is_named() {
+        let running = Launcher::new(3).unwrap().start(|rank| {
+            let mut command = Command::new("sh");
+            command.args(["-c", if rank == 1 { "kill -SEGV $$" } else { "sleep 1000" }]);
+            command
+        });
+        let end = running.unwrap().wait().unwrap();
+        let failure = end.failure().unwrap();
+        assert!(
+            failure.starts_with("rank 1 ") && failure.contains("SIGSEGV"),
+            "{failure}"
+        );
+        assert!(end.ended_by_launcher);
+    }
+
+    #[test]
+    fn the_status_is_handed_on() {
+        for (script, wanted) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137)] {
+            let code = run_with(&["-n", "2", "--", "sh", "-c", script]).unwrap();
+            assert_eq!(
+                format!("{code:?}"),
+                format!("{:?}", ExitCode::from(wanted)),
+                "{script}"
+            );
+        }
+    }
+}
