@@ -227,7 +227,7 @@ impl<'a> GradientStep for DirectStep<'a> {
     type Bucket = DirectBucket<'a>;
     type Outcome = DirectOutcome<'a>;
 
-    fn take(&mut self, layer: usize) -> DirectBucket<'a> {
+    fn take(&mut self, layer: usize) -> Result<DirectBucket<'a>, ExchangeError> {
         assert!(
             !std::mem::replace(&mut self.taken[layer], true),
             "layer {layer} was taken before"
@@ -235,13 +235,14 @@ impl<'a> GradientStep for DirectStep<'a> {
         let exchange = &*self.exchange;
         let ready: *const AtomicU64 = &exchange.counters(exchange.rank).ready[layer];
         let gradient = exchange.gradient(exchange.rank, layer);
-        DirectBucket {
+        let size = layer_size(layer);
+        Ok(DirectBucket {
             gradient,
-            size: layer_size(layer),
+            size,
             ready,
             step: exchange.step,
             mapped: PhantomData,
-        }
+        })
     }
 
     fn finish(self) -> Result<DirectOutcome<'a>, ExchangeError> {
@@ -273,9 +274,10 @@ impl GradientBucket for DirectBucket<'_> {
         unsafe { std::slice::from_raw_parts_mut(self.gradient.as_ptr(), self.size) }
     }
 
-    fn ready(self) {
+    fn ready(self) -> Result<(), ExchangeError> {
         // SAFETY: points into the mapping, which lives as long as the exchange that is borrowed for it.
         unsafe { &*self.ready }.store(self.step, Ordering::Release);
+        Ok(())
     }
 }
 

@@ -49,7 +49,7 @@ pub trait GradientStep {
     /// The step's result.
     type Outcome: StepOutcome;
     /// The bucket of a layer.
-    fn take(&mut self, layer: usize) -> Self::Bucket;
+    fn take(&mut self, layer: usize) -> Result<Self::Bucket, ExchangeError>;
     /// Waits until every bucket's mean is there.
     fn finish(self) -> Result<Self::Outcome, ExchangeError>;
 }
@@ -59,7 +59,7 @@ pub trait GradientBucket {
     /// The gradient: weights, then biases.
     fn as_mut_slice(&mut self) -> &mut [f32];
     /// Gives the bucket away: its exchange starts now.
-    fn ready(self);
+    fn ready(self) -> Result<(), ExchangeError>;
 }
 
 /// The averaged gradients.
@@ -111,12 +111,12 @@ impl<'a> GradientStep for AloneStep<'a> {
     type Bucket = AloneBucket;
     type Outcome = AloneOutcome<'a>;
 
-    fn take(&mut self, layer: usize) -> AloneBucket {
+    fn take(&mut self, layer: usize) -> Result<AloneBucket, ExchangeError> {
         let home = Rc::clone(&self.0.gradients[layer]);
-        AloneBucket {
+        Ok(AloneBucket {
             gradient: home.take(),
             home,
-        }
+        })
     }
 
     fn finish(self) -> Result<AloneOutcome<'a>, ExchangeError> {
@@ -136,8 +136,9 @@ impl GradientBucket for AloneBucket {
         &mut self.gradient
     }
 
-    fn ready(self) {
+    fn ready(self) -> Result<(), ExchangeError> {
         self.home.set(self.gradient);
+        Ok(())
     }
 }
 

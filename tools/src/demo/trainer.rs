@@ -218,10 +218,10 @@ impl Worker {
         }
         self.workspace.begin_backward(&self.labels, scale);
         for layer in (0..LAYERS).rev() {
-            let mut bucket = exchanged.take(layer);
+            let mut bucket = exchanged.take(layer)?;
             self.workspace
                 .layer_gradient(images, layer, bucket.as_mut_slice());
-            bucket.ready();
+            bucket.ready()?;
             self.workspace.propagate(&self.model, layer, samples);
             clock.ends(Activity::Compute, Some(layer as u32));
         }

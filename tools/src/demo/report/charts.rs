@@ -114,12 +114,12 @@ pub fn step_times(times: &[f64], quantiles: Milliseconds) -> String {
                 )
             },
         ))?;
-        // Close quantiles would print over each other: p50 to the left of its line, p99 to the right where it fits.
+        // At different heights, the lower line first, so that close ones do not print over each other.
         for (name, value, color, left) in [
             ("p50", quantiles.p50, GREEN, quantiles.p50 > end * 0.35),
             ("p99", quantiles.p99, ROSE, quantiles.p99 > end * 0.65),
         ] {
-            let top = most * if name == "p50" { 1.19 } else { 1.09 };
+            let top = most * if name == "p50" { 1.09 } else { 1.19 };
             chart.draw_series([PathElement::new(
                 [(value, 0.0), (value, top)],
                 color.stroke_width(2),
@@ -150,7 +150,7 @@ pub fn epoch_bytes(counts: &[EpochBytes]) -> String {
                 .filter(|_| named)
                 .map_or(String::new(), |count| count.batch.to_string())
         },
-        y_label: &|value| bytes(value as u64),
+        y_label: &|value| bytes(value as u64).replace(".0 ", " "),
     };
     draw(&axes, |chart| {
         for (index, count) in counts.iter().enumerate() {
@@ -230,7 +230,7 @@ fn draw_into(
         .margin_top(8)
         .margin_right(14)
         .x_label_area_size(46)
-        .y_label_area_size(66)
+        .y_label_area_size(74)
         .build_cartesian_2d(axes.x.clone(), axes.y.clone())?;
     chart
         .configure_mesh()

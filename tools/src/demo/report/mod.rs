@@ -54,19 +54,11 @@ fn html(findings: &Findings, reports: &[WorkerReport]) -> String {
             "Upper half of a row: the training thread. Lower half: its exchange. Hover for rank, step, layer and time.",
             &format!(
                 "{}<div class=\"scroll\">{}</div>",
-                legend(),
+                legend(reports),
                 timeline::draw(reports)
             ),
         ),
-        waiting(findings),
-        workers::picture(&findings.plan, findings.workers as u32).map_or(String::new(), |picture| {
-            let title = format!("The plan: {}", escape(&findings.plan));
-            wide(
-                &title,
-                "How gradients are reduced and handed back.",
-                &format!("<div class=\"picture\">{}</div>", inline(&picture)),
-            )
-        }),
+        plan_and_waiting(findings),
         wide("Figures", "", &figures(findings)),
         wide("What these figures do not say", "", &notes(findings)),
     ];
@@ -165,17 +157,41 @@ fn step_time_hint(findings: &Findings, times: &[f64]) -> String {
     )
 }
 
-fn legend() -> String {
-    let items = timeline::LEGEND.map(|(class, name)| format!("<li><i class=\"{class}\"></i>{name}</li>"));
-    format!("<ul class=\"legend\">{}</ul>", items.concat())
+fn legend(reports: &[WorkerReport]) -> String {
+    let items =
+        timeline::legend(reports).map(|(class, name)| format!("<li><i class=\"{class}\"></i>{name}</li>"));
+    format!("<ul class=\"legend\">{}</ul>", items.collect::<String>())
+}
+
+/// The plan's drawing, if there is one, beside the table of waits, if that is small.
+fn plan_and_waiting(findings: &Findings) -> String {
+    let picture = workers::picture(&findings.plan, findings.workers as u32);
+    if findings.workers < 2 {
+        return String::new();
+    }
+    let beside = picture.is_some() && findings.workers <= 5;
+    let section = if beside { card } else { wide };
+    let waits = section(
+        "Waiting, whole run",
+        "Milliseconds a step, on average, that an exchange waited for another rank. The training thread may have been \
+         computing meanwhile, and a rank that waits lets others wait.",
+        &waiting(findings),
+    );
+    let picture = picture.map_or(String::new(), |picture| {
+        let title = format!("The plan: {}", escape(&findings.plan));
+        let picture = format!("<div class=\"picture\">{}</div>", inline(&picture));
+        section(
+            &title,
+            "How gradients are reduced on their way up, and handed back on the way down.",
+            &picture,
+        )
+    });
+    waits + &picture
 }
 
 /// Rows wait, columns are waited for; the darker, the longer.
 fn waiting(findings: &Findings) -> String {
     let ranks = findings.workers;
-    if ranks < 2 {
-        return String::new();
-    }
     let per_step = |waited: f64| waited / findings.steps.max(1) as f64;
     let most = findings
         .waited_ms
@@ -193,21 +209,14 @@ fn waiting(findings: &Findings) -> String {
                     wait => format!(
                         "<td style=\"background:rgba(196,69,54,{:.2})\">{}</td>",
                         0.55 * wait / most,
-                        rounded(wait)
+                        format_args!("{wait:.2}")
                     ),
                 })
                 .collect();
             format!("<tr><th>rank {rank} waited for</th>{cells}</tr>")
         })
         .collect();
-    wide(
-        "Waiting, whole run",
-        "Milliseconds a step, on average, that an exchange waited for another rank. The training thread may have been \
-         computing meanwhile, and a rank that waits lets others wait.",
-        &format!(
-            "<div class=\"scroll\"><table class=\"matrix\"><tr><th></th>{head}</tr>{rows}</table></div>"
-        ),
-    )
+    format!("<div class=\"scroll\"><table class=\"matrix\"><tr><th></th>{head}</tr>{rows}</table></div>")
 }
 
 fn figures(findings: &Findings) -> String {

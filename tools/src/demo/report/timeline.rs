@@ -16,7 +16,7 @@ const ROW: f64 = TRAINING + EXCHANGE + 16.0;
 const ROOM_FOR_A_NAME: f64 = 56.0;
 
 /// Every activity: the class its colour hangs on, and what it is called.
-pub const LEGEND: [(&str, &str); 6] = [
+const NAMES: [(&str, &str); 6] = [
     ("compute", "forward and backward"),
     ("slowed", "slowed on purpose"),
     ("blocked", "training thread waits for the means"),
@@ -36,6 +36,19 @@ fn class(activity: Activity) -> usize {
     }
 }
 
+/// Class and name of the activities that occur.
+pub fn legend(reports: &[WorkerReport]) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let mut occurs = [false; NAMES.len()];
+    reports
+        .iter()
+        .flat_map(|report| &report.spans)
+        .for_each(|span| occurs[class(span.activity)] = true);
+    NAMES
+        .into_iter()
+        .zip(occurs)
+        .filter_map(|(name, occurs)| occurs.then_some(name))
+}
+
 /// The kept steps of all workers; empty if there are no spans.
 pub fn draw(reports: &[WorkerReport]) -> String {
     let spans = || reports.iter().flat_map(|report| &report.spans);
@@ -50,7 +63,7 @@ pub fn draw(reports: &[WorkerReport]) -> String {
     let bottom = TOP + ROW * reports.len() as f64;
     let mut svg = format!(
         "<svg class=\"timeline\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"Timeline of {} ranks\">\n",
-        bottom + 40.0,
+        bottom + 26.0,
         reports.len()
     );
     steps(&mut svg, &reports[0].spans, &at, bottom);
@@ -79,7 +92,7 @@ fn put(svg: &mut String, text: std::fmt::Arguments<'_>) {
 }
 
 fn one(svg: &mut String, span: &Span, rank: u32, top: f64, at: &impl Fn(u64) -> f64) {
-    let (class, _) = LEGEND[class(span.activity)];
+    let (class, _) = NAMES[class(span.activity)];
     let (y, height) = if span.activity.of_training() {
         (top, TRAINING)
     } else {

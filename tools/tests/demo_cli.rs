@@ -1,0 +1,291 @@
+//! `sapwood demo` as a person meets it: real processes, its exit status, its files, its words.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+fn sapwood(arguments: &[&str]) -> Output {
+    command(arguments).output().expect("the binary starts")
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sapwood"));
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .env_remove("SAPWOOD_TIMEOUT")
+        .env_remove("SAPWOOD_LOG");
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Exit status 2, nothing on standard output, and one line that contains `part`.
+fn refused(arguments: &[&str], part: &str) {
+    let output = sapwood(arguments);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    assert_eq!(said.trim_end().lines().count(), 1, "{arguments:?}: {said}");
+    assert!(said.contains(part), "{arguments:?}: {said}");
+}
+
+/// Processes whose parent is this one.
+fn children_of(parent: u32) -> Vec<u32> {
+    let stat = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    let parent_of = |stat: String| stat.rsplit(") ").next()?.split(' ').nth(1)?.parse::<u32>().ok();
+    let processes = fs::read_dir("/proc").expect("procfs").filter_map(Result::ok);
+    processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|&pid| stat(pid).and_then(parent_of) == Some(parent))
+        .collect()
+}
+
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "waited 30 s for {what}"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Gone, or dead and not yet collected by whoever inherited it.
+fn dead(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .map_or(true, |stat| stat.contains(") Z ") || stat.contains(") X "))
+}
+
+#[test]
+fn workers_train_agree_and_match_one_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("deep/report");
+    let json = folder.path().join("out.json");
+    let (report_text, json_text) = (report.to_str().unwrap(), json.to_str().unwrap());
+    let arguments = [
+        "demo",
+        "--workers",
+        "3",
+        "--epochs",
+        "6",
+        "--batch",
+        "64",
+        "--slow",
+        "1:2",
+    ];
+    let output = sapwood(&[&arguments[..], &["--report", report_text, "--json", json_text]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(
+        output.stderr.is_empty(),
+        "no bar where there is no terminal: {}",
+        text(&output.stderr)
+    );
+    let table = text(&output.stdout);
+    assert!(
+        table.contains("replicas identical        yes") && table.contains("index.html"),
+        "{table}"
+    );
+
+    let figures: serde_json::Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+    assert_eq!(figures["dataset"], "digits");
+    assert_eq!(
+        (figures["workers"].as_u64(), figures["backups"].as_u64()),
+        (Some(3), Some(0))
+    );
+    assert!(figures["accuracy"].as_f64().unwrap() >= 0.95, "{figures:#}");
+    assert_eq!(figures["steps"], 6 * 23);
+    assert_eq!(figures["bytes_copied"], 0);
+    assert!(figures["bytes_exchanged"].as_u64().unwrap() > 0);
+    assert_eq!(figures["replicas_identical"], true);
+    assert_eq!(figures["matches_single_process"], true);
+    assert!(figures["max_weight_difference"].as_f64().unwrap() <= 1e-5);
+    assert_eq!(figures["dropped_gradients"], 0);
+    assert!(figures["step_ms"]["p50"].as_f64().unwrap() >= 2.0);
+    assert!(figures["step_ms"]["p99"].as_f64().unwrap() >= figures["step_ms"]["p50"].as_f64().unwrap());
+    assert!(figures["step_ms_waiting_for_all"].is_null());
+    let counts = figures["bytes_per_epoch"].as_array().unwrap();
+    let bytes: Vec<u64> = counts
+        .iter()
+        .map(|count| count["bytes"].as_u64().unwrap())
+        .collect();
+    assert_eq!(counts.len(), 3);
+    assert!(bytes[0] > bytes[1] && bytes[1] > bytes[2], "{bytes:?}");
+
+    let page = fs::read_to_string(report.join("index.html")).unwrap();
+    assert!(page.contains("waits for rank 1") && page.contains("slowed on purpose"));
+    assert!(!page.contains("http://") && !page.contains("https://"));
+    assert_eq!(
+        fs::read_dir(&report).unwrap().count(),
+        1,
+        "one file and nothing beside it"
+    );
+}
+
+#[test]
+fn the_same_seed_gives_the_same_result_on_any_number_of_workers() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |workers: &str| {
+        let report = folder.path().to_str().unwrap();
+        let output = sapwood(&[
+            "demo",
+            "--workers",
+            workers,
+            "--epochs",
+            "2",
+            "--seed",
+            "9",
+            "--report",
+            report,
+            "--json",
+            "-",
+        ]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains("test accuracy"),
+            "the table makes way for the JSON"
+        );
+        let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        figures["accuracy"].as_f64().unwrap()
+    };
+    let (alone, together) = (run("1"), run("4"));
+    // Rounding may move one image across a border.
+    assert!((alone - together).abs() < 1.5 / 360.0, "{alone} and {together}");
+}
+
+#[test]
+fn bad_arguments_get_one_line_and_leave_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report");
+    let report_text = report.to_str().unwrap();
+    for (arguments, part) in [
+        (
+            &["demo", "--workers", "0"][..],
+            "a whole number from 1 to 64 is needed",
+        ),
+        (&["demo", "--backups", "1"], "--backups 0 waits for every worker"),
+        (&["demo", "--slow", "9:50"], "there is no rank 9 among 4 workers"),
+        (&["demo", "--fabric", "verbs"], "auto or shm is needed"),
+        (&["demo", "--plan", "oak"], "--plan oak"),
+        (&["demo", "--epoch", "3"], "'--epochs'"),
+        (&["demo", "--data", "/nonexistent.csv"], "/nonexistent.csv"),
+    ] {
+        refused(&[arguments, &["--report", report_text]].concat(), part);
+    }
+    assert!(!report.exists(), "refused before anything is made");
+    refused(&["demo", "--report", "/proc/report"], "--report /proc/report");
+    refused(
+        &["demo", "--report", report_text, "--json", "/nonexistent/out.json"],
+        "--json /nonexistent/out.json",
+    );
+    refused(&[], "a command is needed");
+    refused(&["dem"], "'demo'");
+    refused(&["demo-worker"], "is started by 'sapwood demo'");
+}
+
+#[test]
+fn bad_data_names_file_line_and_expectation() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("digits.csv");
+    let refused_for = |content: &[u8], part: &str| {
+        fs::write(&file, content).unwrap();
+        refused(&["demo", "--data", file.to_str().unwrap()], part);
+    };
+    refused_for(
+        b"1,2,3\n",
+        "digits.csv, line 1: 3 fields; expected 64 pixels from 0 to 16 and a digit",
+    );
+    refused_for(b"", "0 images; at least 50 are needed");
+    let whole = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/digits.csv.gz")).unwrap();
+    refused_for(&whole[..20_000], "damaged or truncated gzip data after line");
+    refused(
+        &["demo", "--data", folder.path().to_str().unwrap()],
+        "Is a directory",
+    );
+}
+
+#[test]
+fn a_killed_worker_is_named_and_takes_the_others_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = [
+        "demo",
+        "--slow",
+        "0:20",
+        "--epochs",
+        "1000",
+        "--report",
+        folder.path().to_str().unwrap(),
+    ];
+    let mut demo = command(&arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let workers = until("four workers", || {
+        Some(children_of(demo.id())).filter(|workers| workers.len() == 4)
+    });
+    thread::sleep(Duration::from_millis(300));
+    let killed = rustix::process::Pid::from_raw(workers[2] as i32).unwrap();
+    rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
+    until("the demo's end", || demo.try_wait().unwrap());
+    let output = demo.wait_with_output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains(&format!("process {}", workers[2])) && said.contains("was killed by signal 9"),
+        "{said}"
+    );
+    assert!(workers.iter().all(|&worker| dead(worker)));
+}
+
+#[test]
+fn workers_do_not_outlive_a_killed_demo() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = [
+        "demo",
+        "--slow",
+        "0:20",
+        "--epochs",
+        "1000",
+        "--report",
+        folder.path().to_str().unwrap(),
+    ];
+    let mut demo = command(&arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let workers = until("four workers", || {
+        Some(children_of(demo.id())).filter(|workers| workers.len() == 4)
+    });
+    thread::sleep(Duration::from_millis(300));
+    demo.kill().unwrap();
+    assert_eq!(demo.wait().unwrap().signal(), Some(9));
+    until("the workers' end", || {
+        workers.iter().all(|&worker| dead(worker)).then_some(())
+    });
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    for (arguments, part) in [
+        (&["--version"][..], "sapwood "),
+        (&["--help"], "demo"),
+        (&["demo", "--help"], "sapwood demo --slow 3:50"),
+    ] {
+        let output = sapwood(arguments);
+        assert!(output.status.success() && output.stderr.is_empty());
+        let said = text(&output.stdout);
+        assert!(said.contains(part), "{said}");
+        assert!(!said.contains("demo-worker"));
+    }
+}
