@@ -1,7 +1,9 @@
 //! The `sapwood` command. Each sub-command is a module; this file only reads arguments and hands on exit codes.
 
+mod bench;
 mod demo;
 mod output;
+mod run;
 mod table;
 
 use std::io::IsTerminal;
@@ -29,6 +31,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::DemoArguments),
+    Run(run::RunArguments),
+    Bench(bench::BenchArguments),
     #[command(hide = true)]
     DemoWorker,
 }
@@ -36,6 +40,14 @@ enum Command {
 fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Run(arguments) => match run::run(arguments) {
+            Ok(code) => Ok(code),
+            Err(error) => {
+                eprintln!("sapwood: {error}");
+                Ok(error.exit_code())
+            }
+        },
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::DemoWorker => demo::worker::run(),
     }
 }
