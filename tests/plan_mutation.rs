@@ -361,3 +361,98 @@ fn ring() {
 fn direct() {
     hunt("direct", &[2, 3, 4]);
 }
+
+/// `program` is rank 0's; the same for rank `by`.
+fn turned(program: &Program, by: Rank) -> Program {
+    let mut program = program.clone();
+    let (ranks, blocks) = (program.ranks, program.blocks);
+    program.rank = by;
+    for task in &mut program.tasks {
+        task.block = (task.block + by) % blocks;
+        let places: Vec<&mut Place> = match &mut task.action {
+            Action::Signal => Vec::new(),
+            Action::Reduce { sources, into, .. } => sources.iter_mut().chain(into).collect(),
+            Action::Copy { source, into } => std::iter::once(source).chain(into).collect(),
+        };
+        places
+            .into_iter()
+            .for_each(|place| place.rank = (place.rank + by) % ranks);
+        task.waits
+            .iter_mut()
+            .for_each(|wait| wait.rank = (wait.rank + by) % ranks);
+        task.notify.clear();
+    }
+    program
+}
+
+/// A change made at all ranks alike keeps the symmetry: the proof of one block refuses what the proof in full refuses.
+#[test]
+fn symmetric_mutants_get_the_same_verdict_either_way() {
+    let (mut mutants, mut refused) = (0, 0);
+    let mut judge = |what: String, claim: Claim, first: &Program| {
+        let mut programs: Vec<Program> = (0..claim.ranks).map(|rank| turned(first, rank)).collect();
+        notify_waiters(&mut programs);
+        let verdict = |symmetry| {
+            verify_programs(&Claim { symmetry, ..claim }, |rank| {
+                Ok(programs[rank as usize].clone())
+            })
+        };
+        let (one, full) = (verdict(Symmetry::Rotation), verdict(Symmetry::None));
+        mutants += 1;
+        refused += u32::from(full.is_err());
+        assert_eq!(
+            one.is_ok(),
+            full.is_ok(),
+            "{what}: {one:?} by symmetry, {full:?} in full"
+        );
+    };
+    for (name, collective) in [
+        ("ring", Collective::AllReduce),
+        ("direct", Collective::AllReduce),
+        ("direct", Collective::Barrier),
+    ] {
+        for reach in [Reach::LoadStore, Reach::Message { slots: 2 }] {
+            for ranks in 2..=6 {
+                let plan = builders::build(name, collective, ranks).unwrap();
+                let claim = Claim {
+                    collective,
+                    ranks,
+                    blocks: plan.blocks(),
+                    reach,
+                    symmetry: Symmetry::None,
+                };
+                let first = plan.lower(0, reach).unwrap();
+                judge(format!("{name} as it is"), claim, &first);
+                for task in 0..first.tasks.len() {
+                    for wait in 0..first.tasks[task].waits.len() {
+                        let what = format!("{name}, {ranks} ranks, {reach:?}, task {task}, wait {wait}");
+                        let mut mutant = first.clone();
+                        mutant.tasks[task].waits.remove(wait);
+                        judge(format!("{what} dropped"), claim, &mutant);
+                        let mut mutant = first.clone();
+                        mutant.tasks[task].waits[wait].rank =
+                            (first.tasks[task].waits[wait].rank + 1) % ranks;
+                        judge(format!("{what} redirected"), claim, &mutant);
+                        let mut mutant = first.clone();
+                        mutant.tasks[task].waits[wait].progress = Progress::Whole;
+                        judge(format!("{what} for the whole"), claim, &mutant);
+                    }
+                    let (sources, _) = ends(&first.tasks[task].action);
+                    for source in 0..sources.len() {
+                        let what = format!("{name}, {ranks} ranks, {reach:?}, task {task}, source {source}");
+                        let mut mutant = first.clone();
+                        with_sources(&mut mutant.tasks[task].action, |list| {
+                            list[source].rank = (list[source].rank + 1) % ranks;
+                        });
+                        judge(format!("{what} redirected"), claim, &mutant);
+                        let mut mutant = first.clone();
+                        with_sources(&mut mutant.tasks[task].action, |list| list.push(list[source]));
+                        judge(format!("{what} doubled"), claim, &mutant);
+                    }
+                }
+            }
+        }
+    }
+    println!("{mutants} symmetric mutants, {refused} refused, the same ones either way");
+    assert!(refused * 3 > mutants);
+}

@@ -17,6 +17,7 @@
 
 pub mod builders;
 pub mod dataflow;
+pub mod draw;
 mod error;
 mod forest;
 pub mod lowered;

@@ -1,0 +1,72 @@
+//! Draws a plan as SVG, so that a person sees its shape: who is inner and who is leaf, what goes up and what comes
+//! down. It draws what the plan's rule says of its layout; it never decides anything about a plan.
+
+mod canvas;
+mod complete;
+mod ring;
+mod trees;
+
+use super::dataflow::{Collective, Layout, Plan};
+use canvas::{Canvas, INK, MUTED};
+
+/// The most ranks of which every one is drawn; of more, the picture shows some and says so.
+pub const LEGIBLE_RANKS: u32 = 64;
+
+/// The picture of a plan: one SVG document.
+///
+/// All ranks are drawn up to [`LEGIBLE_RANKS`]; beyond, a part of them, and a line that says which.
+pub fn svg(plan: &Plan) -> String {
+    let mut canvas = Canvas::new();
+    let root = plan
+        .collective()
+        .root()
+        .map(|root| format!(" with root {root}"))
+        .unwrap_or_default();
+    let ranks = match plan.ranks() {
+        1 => "1 rank".to_owned(),
+        ranks => format!("{ranks} ranks"),
+    };
+    canvas.heading(&format!("{}: {}{root}, {ranks}", plan.name(), plan.collective()));
+    let flow = Flow::of(plan.collective());
+    match plan.rule().layout() {
+        Layout::Trees(trees) => trees::draw(&mut canvas, plan, &trees, flow),
+        Layout::Ring => ring::draw(&mut canvas, plan.ranks()),
+        Layout::Complete => complete::draw(&mut canvas, plan.ranks(), flow),
+    }
+    canvas.finish()
+}
+
+/// What moves along an edge towards the root and away from it.
+#[derive(Clone, Copy)]
+struct Flow {
+    up: Option<&'static str>,
+    down: Option<&'static str>,
+    /// Nothing but signals.
+    signals: bool,
+}
+
+impl Flow {
+    fn of(collective: Collective) -> Self {
+        let (up, down) = match collective {
+            Collective::AllReduce => (Some("sums go up"), Some("results come down")),
+            Collective::Reduce { .. } => (Some("sums go up"), None),
+            Collective::Broadcast { .. } => (None, Some("the root's input comes down")),
+            Collective::Barrier => (Some("\"all below have begun\""), Some("\"all have begun\"")),
+        };
+        Self {
+            up,
+            down,
+            signals: collective == Collective::Barrier,
+        }
+    }
+}
+
+/// A line of explanation below the heading; returns where the next one starts.
+fn remark(canvas: &mut Canvas, y: f64, text: &str) -> f64 {
+    canvas.text(canvas::MARGIN, y, 13.0, MUTED, "start", text);
+    y + 20.0
+}
+
+fn caption(canvas: &mut Canvas, x: f64, y: f64, text: &str) {
+    canvas.text(x, y, 14.0, INK, "start", text);
+}
