@@ -2,9 +2,9 @@
 //!
 //! What is proved, for every number of chunks (none included), in place and out of place:
 //! - every result that the collective defines holds each contribution exactly once, and is marked complete once;
-//! - no task waits on a circle, and everybody who waits is notified ([`deadlock`], [`shape`]);
-//! - no place is written before it has been read, nor read before it has been written, whatever the timing
-//!   ([`memory`]), and nobody's memory is touched before the rank has begun or after it has ended.
+//! - no task waits on a circle, and everybody who waits is notified;
+//! - no place is written before it has been read, nor read before it has been written, whatever the timing,
+//!   and nobody's memory is touched before the rank has begun or after it has ended.
 //!
 //! # Why one block at a time suffices
 //! A place belongs to one block, so two accesses can only collide within a block. Their order is proved from the
@@ -13,7 +13,7 @@
 //! do not run. Only circles of waits can lead through several blocks: they are looked for across all of them.
 //!
 //! # Why a few chunks suffice
-//! See [`memory`] for the argument; waits with a lag are the same for every chunk.
+//! The module on memory holds the argument; waits with a lag are the same for every chunk.
 
 mod deadlock;
 mod error;
