@@ -4,7 +4,7 @@
 
 mod arguments;
 mod dataset;
-mod direct;
+mod exchanged;
 mod findings;
 mod gradients;
 mod launcher;

@@ -13,6 +13,8 @@ use super::schedule::{Schedule, share};
 use super::spans::{Activity, Span, now};
 
 const LEARNING_RATE: f32 = 0.1;
+/// Reading the exchange's events costs about a millisecond, so that is not done in each step.
+const STEPS_BETWEEN_READINGS: usize = 8;
 /// Smaller batches take proportionally smaller steps, since they take more of them.
 const LEARNING_RATE_BATCH: usize = 128;
 
@@ -104,6 +106,7 @@ pub fn train<E: GradientExchange>(
         spans: Vec::new(),
     };
     let mut record = Record {
+        starts: Vec::with_capacity(training.epochs * schedule.steps()),
         epochs: Vec::with_capacity(training.epochs),
         steps: Vec::with_capacity(training.epochs * schedule.steps()),
         waited: vec![0; ranks as usize],
@@ -124,12 +127,16 @@ pub fn train<E: GradientExchange>(
             let loss = worker
                 .step(exchange, step, scale)
                 .map_err(|source| TrainingError::Exchange { step, source })?;
+            record.starts.push(started);
             record.steps.push(now() - started);
             if !loss.is_finite() {
                 return Err(TrainingError::Diverged { step, loss });
             }
             figures.loss += loss;
-            record.keep(&mut worker.spans, exchange, step, training);
+            record.keep(&mut worker.spans, training);
+            if step.is_multiple_of(STEPS_BETWEEN_READINGS) {
+                record.read(exchange, training);
+            }
         }
         if training.test {
             let (images, labels) = data.test(my_test.clone());
@@ -142,6 +149,7 @@ pub fn train<E: GradientExchange>(
         steps,
         waited,
         spans,
+        ..
     } = record;
     Ok(Trained {
         model: worker.model,
@@ -153,6 +161,8 @@ pub fn train<E: GradientExchange>(
 }
 
 struct Record {
+    /// When each step began.
+    starts: Vec<u64>,
     epochs: Vec<EpochShare>,
     steps: Vec<u64>,
     waited: Vec<u64>,
@@ -160,25 +170,33 @@ struct Record {
 }
 
 impl Record {
-    fn keep(
-        &mut self,
-        spans: &mut Vec<Span>,
-        exchange: &mut impl GradientExchange,
-        step: usize,
-        training: &Training,
-    ) {
-        let of_training = spans.len();
-        exchange.drain_spans(spans);
-        for span in &mut spans[of_training..] {
+    /// Keeps what the training thread did, if it was in a step that is to be shown.
+    fn keep(&mut self, spans: &mut Vec<Span>, training: &Training) {
+        spans.retain(|span| training.kept_steps.contains(&(span.step as usize)));
+        self.spans.append(spans);
+    }
+
+    /// Reads what the exchange did since the last reading; the clock says in which step that was.
+    fn read(&mut self, exchange: &mut impl GradientExchange, training: &Training) {
+        let mut spans = Vec::new();
+        exchange.drain_spans(&mut spans);
+        for mut span in spans {
+            // What was before the first step (meeting, an earlier training) is none of its figures.
+            let Some(step) = self
+                .starts
+                .partition_point(|&start| start <= span.end)
+                .checked_sub(1)
+            else {
+                continue;
+            };
             span.step = step as u32;
             if let (Activity::Wait, Some(peer)) = (span.activity, span.peer) {
                 self.waited[peer as usize] += span.end - span.start;
             }
+            if training.kept_steps.contains(&step) {
+                self.spans.push(span);
+            }
         }
-        if training.kept_steps.contains(&step) {
-            self.spans.append(spans);
-        }
-        spans.clear();
     }
 }
 
@@ -260,8 +278,9 @@ impl Clock<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::direct::{Direct, Shared};
-    use crate::demo::gradients::Alone;
+    use crate::demo::gradients::{Alone, Traffic};
+    use crate::demo::workers;
+    use sapwood::bootstrap::Job;
 
     fn training(epochs: usize, batch: usize) -> Training {
         Training {
@@ -278,17 +297,18 @@ mod tests {
         trained.model.weights().map(f32::to_bits).collect()
     }
 
-    fn in_threads(ranks: u32, training: &Training) -> Vec<Trained> {
-        let shared = Shared::create(ranks).unwrap();
+    fn in_threads(ranks: u32, plan: &str, training: &Training) -> Vec<(Trained, Traffic)> {
         let data = Dataset::load(None, training.seed).unwrap();
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..ranks)
-                .map(|rank| {
-                    let file = shared.try_clone().unwrap();
+            let threads: Vec<_> = Job::local(ranks)
+                .unwrap()
+                .into_iter()
+                .map(|job| {
                     let data = &data;
                     scope.spawn(move || {
-                        let mut exchange = Direct::open(file, rank, ranks, Duration::from_secs(20)).unwrap();
-                        train(&mut exchange, data, training, &mut |_| ()).unwrap()
+                        let (mut exchange, _) = workers::exchange(&job, plan).unwrap();
+                        let trained = train(&mut exchange, data, training, &mut |_| ()).unwrap();
+                        (trained, exchange.traffic())
                     })
                 })
                 .collect();
@@ -322,20 +342,28 @@ mod tests {
     fn ranks_end_alike_and_like_one_process_even_with_unequal_and_empty_shares() {
         let data = Dataset::load(None, 1).unwrap();
         // 1437 = 14 * 100 + 37: the last batch of an epoch is smaller; with batches of 239 it holds 3 images for 4 ranks.
-        for (ranks, batch) in [(3, 100), (4, 239)] {
+        for (ranks, batch, plan) in [
+            (3, 100, "double-binary-tree"),
+            (4, 239, "ring"),
+            (4, 100, "binomial-tree"),
+        ] {
             let training = training(2, batch);
-            let workers = in_threads(ranks, &training);
+            let workers = in_threads(ranks, plan, &training);
             let alone = train(&mut Alone::new(), &data, &training, &mut |_| ()).unwrap();
-            for worker in &workers {
-                assert_eq!(bits(worker), bits(&workers[0]));
+            for (worker, traffic) in &workers {
+                assert_eq!(bits(worker), bits(&workers[0].0), "{plan}");
+                assert_eq!(traffic.copied, 0, "{plan}");
             }
+            let exchanged: u64 = workers.iter().map(|(_, traffic)| traffic.exchanged).sum();
+            assert!(exchanged > 0);
+            let workers: Vec<Trained> = workers.into_iter().map(|(worker, _)| worker).collect();
             let difference = workers[0]
                 .model
                 .weights()
                 .zip(alone.model.weights())
                 .map(|(a, b)| (a - b).abs());
             let largest = difference.fold(0.0, f32::max);
-            assert!(largest < 1e-5, "{largest}");
+            assert!(largest < 1e-5, "{plan}: {largest}");
             let right: usize = workers.iter().map(|worker| worker.epochs[1].right).sum();
             assert!(right.abs_diff(alone.epochs[1].right) <= 1);
         }
