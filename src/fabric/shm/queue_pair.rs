@@ -37,6 +37,8 @@ pub(super) struct QueuePair {
     pub outbound: Option<Outbound>,
     /// The peer's process or endpoint is gone.
     pub gone: bool,
+    /// It went when there was nothing to report it on: the next request will.
+    unreported: bool,
     /// Requests that wait for something of the peer; the first may be half done.
     queue: VecDeque<Request>,
     /// Since when the first waits for a receive.
@@ -77,6 +79,7 @@ impl QueuePair {
             incoming,
             outbound: None,
             gone: false,
+            unreported: false,
             queue: VecDeque::with_capacity(DEPTH),
             waiting_since: None,
             undelivered: 0,
@@ -93,6 +96,11 @@ impl QueuePair {
         for (posted, request) in requests.iter().enumerate() {
             match self.state {
                 State::Prepared => return Err(PostError::NotConnected { peer: self.peer }),
+                State::Error if self.unreported => {
+                    self.unreported = false;
+                    self.complete(request, Status::PeerUnreachable, 0, sink);
+                    continue;
+                }
                 State::Error => return Err(PostError::QueuePairError { posted }),
                 State::Connected => {}
             }
@@ -259,6 +267,7 @@ impl QueuePair {
         }
         self.take_in(sink);
         if self.state == State::Connected {
+            self.unreported = self.queue.is_empty() && self.receives.is_empty();
             if let Some(request) = self.queue.pop_front() {
                 self.complete(&request, Status::PeerUnreachable, 0, sink);
             }
