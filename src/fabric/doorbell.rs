@@ -1,23 +1,15 @@
 //! Going to sleep and being woken across processes: a futex in shared memory, and how long to spin before it.
 //!
-//! Protocol (else wake-ups are lost): a sleeper announces itself, passes a sequentially consistent fence and looks
-//! again before it sleeps; a ringer publishes, passes such a fence and then looks for sleepers.
+//! The protocol, without which wake-ups are lost, is in [`super::handshake`].
 
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use rustix::thread::futex;
 
-/// One cache line of shared memory on which a rank sleeps.
-#[repr(C, align(64))]
-pub(super) struct Bell {
-    /// Counts rings; the futex word.
-    rings: AtomicU32,
-    /// How many sleep, or are about to.
-    sleepers: AtomicU32,
-}
+use super::handshake::Bell;
 
 /// A handle to the bell of one rank. Whoever holds it may ring; its owner sleeps on it.
 #[derive(Clone, Debug)]
@@ -52,36 +44,27 @@ impl Doorbell {
     /// Wakes the owner if it sleeps. What was stored before (by anyone who then calls this) is seen by it.
     #[inline]
     pub fn ring(&self) {
-        fence(Ordering::SeqCst);
-        if self.bell().sleepers.load(Ordering::Relaxed) != 0 {
-            self.wake();
-        }
+        self.bell().ring(Self::wake);
     }
 
     #[cold]
-    fn wake(&self) {
-        self.bell().rings.fetch_add(1, Ordering::Release);
+    fn wake(rings: &AtomicU32) {
         // The word is shared between processes, so the futex is not a private one. Failure is impossible for a
         // mapped, aligned word.
-        let _ = futex::wake(&self.bell().rings, futex::Flags::empty(), i32::MAX as u32);
+        let _ = futex::wake(rings, futex::Flags::empty(), i32::MAX as u32);
     }
 
     /// Sleeps until somebody rings or `at_most` has passed, unless `ready` says already that there is no need.
     /// Returns early now and then: the caller looks again either way.
     pub fn sleep(&self, at_most: Duration, ready: impl FnOnce() -> bool) {
-        let bell = self.bell();
-        let before = bell.rings.load(Ordering::Acquire);
-        bell.sleepers.fetch_add(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if !ready() {
+        self.bell().sleep(ready, |rings, before| {
             let timeout = rustix::time::Timespec {
                 tv_sec: at_most.as_secs() as _,
                 tv_nsec: at_most.subsec_nanos() as _,
             };
             // Time-outs, interruptions and a changed word all mean: look again.
-            let _ = futex::wait(&bell.rings, futex::Flags::empty(), before, Some(&timeout));
-        }
-        bell.sleepers.fetch_sub(1, Ordering::Relaxed);
+            let _ = futex::wait(rings, futex::Flags::empty(), before, Some(&timeout));
+        });
     }
 }
 

@@ -9,6 +9,7 @@ mod contract;
 mod doorbell;
 mod error;
 mod fork;
+mod handshake;
 pub mod shm;
 mod work;
 
@@ -17,6 +18,11 @@ pub use contract::{Endpoint, Fabric, Fence, Parcel, Registration, RemoteRegion};
 pub use doorbell::{Doorbell, Patience};
 pub use error::{FabricError, PostError};
 pub use work::{Access, Completion, Opcode, Operation, Receive, RemoteSlice, Request, Slice, Status};
+
+/// What [`handshake`] is built on; its model has another.
+mod atomics {
+    pub(super) use std::sync::atomic::{AtomicU32, Ordering, fence};
+}
 
 /// A position in the communicator, from 0.
 pub type Rank = u32;

@@ -11,7 +11,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use crate::fabric::doorbell::{Bell, Doorbell};
+use crate::fabric::doorbell::Doorbell;
+use crate::fabric::handshake::{Activity, Bell, Revocation};
 use crate::memory::{HugePages, Mapping, MemoryError, Region};
 
 /// The most requests, and receives, of one queue pair.
@@ -126,20 +127,6 @@ pub(super) struct OwnerLine {
     pub taken: AtomicU64,
 }
 
-/// Written by the owner once, read by the peer at every operation.
-#[repr(C, align(64))]
-pub(super) struct RevokedLine {
-    /// Not 0: the peer must not begin anything any more.
-    pub revoked: AtomicU32,
-}
-
-/// Written by the peer around every operation.
-#[repr(C, align(64))]
-pub(super) struct BusyLine {
-    /// Odd while the peer is in the middle of an operation; it grows by one at each end.
-    pub busy: AtomicU32,
-}
-
 /// Written by the peer.
 #[repr(C, align(64))]
 pub(super) struct PeerLine {
@@ -160,8 +147,8 @@ pub(super) struct Slot {
 #[repr(C)]
 pub(super) struct Inbound {
     pub owner: OwnerLine,
-    pub revocation: RevokedLine,
-    pub activity: BusyLine,
+    pub revocation: Revocation,
+    pub activity: Activity,
     pub peer: PeerLine,
     /// How much each posted receive holds; receive `i` is at `i % DEPTH`.
     pub capacities: [AtomicU64; DEPTH],

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::fabric::{
     RemoteRegion, Request,
 };
 
-/// How often a poll that finds nothing looks at the peers' processes.
+/// How often polls look at the peers' processes.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How many polls pass between two looks at the clock.
 const POLLS_PER_LOOK: u32 = 16;
@@ -39,6 +39,7 @@ pub(super) struct ShmEndpoint {
     watched: Vec<(libc::pollfd, Rank)>,
     /// Only for poll(2), so that a look does not allocate.
     watched_scratch: Vec<libc::pollfd>,
+    patience: Patience,
     polls: u32,
     looked: Instant,
     /// A peer was lost since the last poll.
@@ -62,6 +63,7 @@ impl ShmEndpoint {
             copied: 0,
             watched: Vec::new(),
             watched_scratch: Vec::new(),
+            patience: Patience::for_ranks(1),
             polls: 0,
             looked: Instant::now(),
             news: false,
@@ -167,6 +169,8 @@ impl Endpoint for ShmEndpoint {
         });
         self.domain.watch(incoming.clone());
         self.pairs.insert(at, QueuePair::new(peer, incoming));
+        // Not at each wait: counting the cores reads files.
+        self.patience = Patience::for_ranks(self.pairs.len() + 1);
         // Each queue pair has at most this many completions that were not taken yet.
         self.completions.reserve(self.pairs.len() * 2 * DEPTH);
         let bytes = ConnectionParcel {
@@ -283,11 +287,9 @@ impl Endpoint for ShmEndpoint {
         for pair in &mut self.pairs {
             pair.progress(self.domain.receiver_patience, &mut sink);
         }
-        if self.completions.is_empty() {
-            self.polls = self.polls.wrapping_add(1);
-            if self.polls.is_multiple_of(POLLS_PER_LOOK) && self.looked.elapsed() >= LOOK_EVERY {
-                self.look_at_peers();
-            }
+        self.polls = self.polls.wrapping_add(1);
+        if self.polls.is_multiple_of(POLLS_PER_LOOK) && self.looked.elapsed() >= LOOK_EVERY {
+            self.look_at_peers();
         }
         self.news = false;
         Ok(self.deliver(into))
@@ -295,7 +297,7 @@ impl Endpoint for ShmEndpoint {
 
     fn wait(&mut self, deadline: Instant) -> Result<bool, FabricError> {
         self.domain.birthplace.check()?;
-        let patience = Patience::for_ranks(self.pairs.len() + 1);
+        let patience = self.patience;
         let bell = self.bell.clone();
         let endpoint = std::cell::RefCell::new(self);
         let found = patience.wait(
@@ -331,8 +333,6 @@ impl Endpoint for ShmEndpoint {
         let at = self.need(peer, "fence", "prepared")?;
         self.disconnect(peer);
         let pair = &self.pairs[at];
-        // Pairs with the one at an operation's start: the peer sees that it is revoked, or we see it busy.
-        fence(Ordering::SeqCst);
         let mut looks = 0u32;
         while pair.peer_is_busy() {
             if pair.incoming.life.get().is_some_and(|life| life.ended()) {

@@ -34,15 +34,9 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// Whether the peer is in the middle of an operation now, as the number of that operation.
-    fn activity(&self) -> Option<u32> {
-        let busy = self.control.activity.busy.load(Ordering::Acquire);
-        (busy % 2 == 1).then_some(busy)
-    }
-
     /// Whether an operation that was running at `activity` can go on.
     fn still_at(&self, activity: u32) -> bool {
-        self.activity() == Some(activity) && !self.life.get().is_some_and(Life::ended)
+        self.control.activity.in_progress() == Some(activity) && !self.life.get().is_some_and(Life::ended)
     }
 }
 
@@ -165,7 +159,7 @@ impl Domain {
         fence(Ordering::SeqCst);
         let watched: Vec<_> = lock(&self.incoming)
             .iter()
-            .filter_map(|incoming| Some((incoming.clone(), incoming.activity()?)))
+            .filter_map(|incoming| Some((incoming.clone(), incoming.control.activity.in_progress()?)))
             .collect();
         if !watched.is_empty() {
             lock(&self.custody).push(Custody { region, watched });
@@ -193,13 +187,15 @@ impl Domain {
 
     /// Forgets receiving halves whose peers were revoked and have stopped. Others stay under watch.
     pub fn forget_idle(&self) {
-        // Pairs with the fence of an operation's start, as in `bury`: whoever is idle now sees that it was revoked.
-        fence(Ordering::SeqCst);
         lock(&self.incoming).retain(|incoming| {
-            incoming.control.revocation.revoked.load(Ordering::Relaxed) == 0
-                || incoming
-                    .activity()
-                    .is_some_and(|activity| incoming.still_at(activity))
+            let control = &incoming.control;
+            if !control.revocation.is_revoked() {
+                return true;
+            }
+            // Whoever revoked it may not yet have passed its own fence.
+            fence(Ordering::SeqCst);
+            let activity = control.activity.in_progress();
+            activity.is_some_and(|activity| incoming.still_at(activity))
         });
     }
 }

@@ -4,7 +4,7 @@
 //! deregistration): busy, fence, look whether it is still allowed, operate, no longer busy. Stores that users make
 //! through `RemoteRegion::mapped` are not bracketed: who wants to be fenced uses requests, or pulls.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::control::{Arrival, BOUNCE, DEPTH, FRAGMENT, Front, Inbound, SLOTS, Shared};
 use super::copy::{self, Direction};
@@ -31,8 +31,8 @@ pub(super) struct Outbound {
     pub front: Shared<Front>,
     pub bell: Doorbell,
     domain: u64,
-    /// Counts the ends of operations; what the busy word shows.
-    activity: u32,
+    /// Of operations, as `Activity` counts them.
+    ends: u32,
     /// Slots filled.
     produced: u64,
     /// Bytes put into the bounce ring.
@@ -52,7 +52,7 @@ impl Outbound {
             front,
             bell,
             domain,
-            activity: 0,
+            ends: 0,
             produced: 0,
             bounced: 0,
             used: 0,
@@ -114,21 +114,12 @@ impl Outbound {
     }
 
     fn bracketed<T>(&mut self, operate: impl FnOnce(&Inbound) -> Result<T, Status>) -> Result<T, Status> {
-        let control = &*self.control;
-        control
-            .activity
-            .busy
-            .store(self.activity.wrapping_add(1), Ordering::Relaxed);
-        // Pairs with the fencer's: it sees us busy, or we see that we are revoked.
-        fence(Ordering::SeqCst);
-        let result = if revoked(control) {
-            Err(Status::PeerUnreachable)
-        } else {
-            operate(control)
-        };
-        self.activity = self.activity.wrapping_add(2);
-        control.activity.busy.store(self.activity, Ordering::Release);
-        result
+        let Inbound {
+            activity, revocation, ..
+        } = &*self.control;
+        activity
+            .operate(&mut self.ends, revocation, || operate(&self.control))
+            .unwrap_or(Err(Status::PeerUnreachable))
     }
 
     fn write(&mut self, local: &Slice, remote: &RemoteSlice) -> Result<usize, Status> {
@@ -180,7 +171,7 @@ impl Outbound {
 
     /// How much the peer's next receive holds, if it has posted one and there is a slot to announce its use.
     fn receive_and_room(&self) -> Result<u64, Outcome> {
-        if revoked(&self.control) {
+        if self.control.revocation.is_revoked() {
             return Err(Outcome::Failed(Status::PeerUnreachable));
         }
         let posted = self.control.owner.posted.load(Ordering::Acquire);
@@ -197,7 +188,7 @@ impl Outbound {
 
     /// Whether there is a slot, and how many bytes of the bounce ring are free in one piece.
     fn room(&self) -> Result<usize, Outcome> {
-        if revoked(&self.control) {
+        if self.control.revocation.is_revoked() {
             return Err(Outcome::Failed(Status::PeerUnreachable));
         }
         let consumed = self.control.owner.consumed.load(Ordering::Acquire);
@@ -272,11 +263,6 @@ impl Outbound {
     }
 }
 
-#[inline]
-fn revoked(control: &Inbound) -> bool {
-    control.revocation.revoked.load(Ordering::Acquire) != 0
-}
-
 /// Moves bytes between local memory and a peer's region, whose bounds and rights were checked.
 fn transfer(
     control: &Inbound,
@@ -299,7 +285,7 @@ fn transfer(
             };
             // SAFETY: both ranges were checked, and a push only gets here with the right to write, with which the
             // mapping is writable. The request holds both registrations.
-            unsafe { copy::mapped(from, to, len, || !revoked(control)) }
+            unsafe { copy::mapped(from, to, len, || !control.revocation.is_revoked()) }
         }
         Place::Attached { address, pid, life } => {
             if life.ended() {

@@ -293,16 +293,14 @@ impl QueuePair {
 
     /// Forbids the peer to begin anything.
     pub fn revoke(&self) {
-        let revocation = &self.incoming.control.revocation;
-        if revocation.revoked.swap(1, Ordering::SeqCst) == 0 {
+        if self.incoming.control.revocation.revoke() {
             self.wake_peer();
         }
     }
 
-    /// Whether the peer is in the middle of an operation on our memory. Meaningful after `revoke` and a sequentially
-    /// consistent fence: then `false` is for ever.
+    /// Whether the peer is in the middle of an operation on our memory. After `revoke`, `false` is for ever.
     pub fn peer_is_busy(&self) -> bool {
-        self.incoming.control.activity.busy.load(Ordering::Acquire) % 2 == 1
+        self.incoming.control.activity.in_progress().is_some()
     }
 
     /// Takes what has arrived. Counters and slots are the peer's to write, so each is read once and checked.

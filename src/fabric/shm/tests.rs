@@ -87,7 +87,7 @@ fn foreign_memory_is_reached_and_has_no_atomics() {
 
 #[test]
 fn memory_deregistered_in_the_middle_of_an_operation_is_kept_until_its_end() {
-    let (fabric, mut ends) = pair();
+    let (fabric, mut endpoints) = pair();
     #[derive(Debug)]
     struct Told(Arc<std::sync::atomic::AtomicBool>);
     impl Drop for Told {
@@ -104,30 +104,27 @@ fn memory_deregistered_in_the_middle_of_an_operation_is_kept_until_its_end() {
     let registration = fabric.register(&region, Access::ALL).unwrap();
     drop(region);
     let incoming = fabric.domain.incoming_of_a_test();
-    // As a peer that is stopped in the middle of a copy leaves it.
-    incoming[0]
-        .control
-        .activity
-        .busy
-        .store(1, std::sync::atomic::Ordering::SeqCst);
-    drop(registration);
-    fabric.domain.clean_up();
-    assert!(!freed.load(std::sync::atomic::Ordering::SeqCst));
-    assert_eq!(
-        ends[0].fence(1, Instant::now()).unwrap(),
-        crate::fabric::Fence::Quarantined
-    );
-    incoming[0]
-        .control
-        .activity
-        .busy
-        .store(2, std::sync::atomic::Ordering::SeqCst);
+    // The peer's part, as if it were stopped in the middle of a copy.
+    let (activity, revocation) = (&incoming[0].control.activity, &incoming[0].control.revocation);
+    let mut ends = 0;
+    activity
+        .operate(&mut ends, revocation, || {
+            drop(registration);
+            fabric.domain.clean_up();
+            assert!(!freed.load(std::sync::atomic::Ordering::SeqCst));
+            assert_eq!(
+                endpoints[0].fence(1, Instant::now()).unwrap(),
+                crate::fabric::Fence::Quarantined
+            );
+        })
+        .expect("not yet revoked");
     fabric.domain.clean_up();
     assert!(freed.load(std::sync::atomic::Ordering::SeqCst));
     assert_eq!(
-        ends[0].fence(1, Instant::now()).unwrap(),
+        endpoints[0].fence(1, Instant::now()).unwrap(),
         crate::fabric::Fence::Fenced
     );
+    assert!(activity.operate(&mut ends, revocation, || ()).is_none());
 }
 
 #[test]

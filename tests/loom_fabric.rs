@@ -1,0 +1,131 @@
+//! Every interleaving, and every reordering that the memory model allows, of the fabric's two handshakes.
+//! Run with `RUSTFLAGS="--cfg loom" cargo test --release --test loom_fabric`; otherwise this file is empty.
+#![cfg(loom)]
+
+mod atomics {
+    pub(crate) use loom::sync::atomic::{AtomicU32, Ordering, fence};
+}
+
+// The very code that the library runs.
+#[allow(dead_code)]
+#[path = "../src/fabric/handshake.rs"]
+mod handshake;
+
+use handshake::{Activity, Bell, Revocation};
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::{AtomicU32, Ordering, fence};
+use loom::sync::{Arc, Condvar, Mutex};
+
+/// A futex: sleeps while the word is unchanged. Whoever is never woken hangs, which loom reports.
+#[derive(Default)]
+struct Futex {
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Futex {
+    fn wait(&self, word: &AtomicU32, while_it_is: u32) {
+        let guard = self.lock.lock().unwrap();
+        if word.load(Ordering::Relaxed) == while_it_is {
+            drop(self.changed.wait(guard).unwrap());
+        }
+    }
+
+    fn wake(&self) {
+        let _guard = self.lock.lock().unwrap();
+        self.changed.notify_all();
+    }
+}
+
+#[test]
+fn no_wake_up_is_lost() {
+    loom::model(|| {
+        let shared = Arc::new((Bell::for_a_model(), Futex::default(), AtomicU32::new(0)));
+        let ringers: Vec<_> = (0..2)
+            .map(|_| {
+                let shared = shared.clone();
+                loom::thread::spawn(move || {
+                    let (bell, futex, news) = &*shared;
+                    news.fetch_add(1, Ordering::Release);
+                    bell.ring(|_| futex.wake());
+                })
+            })
+            .collect();
+        let (bell, futex, news) = &*shared;
+        let ready = || news.load(Ordering::Acquire) == 2;
+        while !ready() {
+            bell.sleep(ready, |word, before| futex.wait(word, before));
+        }
+        ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
+    });
+}
+
+#[test]
+fn nothing_lands_after_the_fence() {
+    loom::model(|| {
+        let shared = Arc::new((
+            Activity::for_a_model(),
+            Revocation::for_a_model(),
+            UnsafeCell::new(0u32),
+        ));
+        let writer = {
+            let shared = shared.clone();
+            loom::thread::spawn(move || {
+                let (activity, revocation, data) = &*shared;
+                let mut ends = 0;
+                for value in 1..=2 {
+                    // Loom reports an access of the cell that runs beside, or is not ordered with, another one.
+                    // SAFETY: that is what this test finds out.
+                    activity.operate(&mut ends, revocation, || {
+                        data.with_mut(|data| unsafe { *data = value })
+                    });
+                }
+            })
+        };
+        let (activity, revocation, data) = &*shared;
+        revocation.revoke();
+        while activity.in_progress().is_some() {
+            loom::thread::yield_now();
+        }
+        // SAFETY: as above.
+        data.with_mut(|data| unsafe { *data = 100 });
+        writer.join().unwrap();
+        // SAFETY: the writer has ended.
+        assert_eq!(data.with(|data| unsafe { *data }), 100);
+    });
+}
+
+/// The model can fail: the same handshake without its fences does.
+#[test]
+#[should_panic]
+fn without_fences_the_model_finds_the_loss() {
+    loom::model(|| {
+        let shared = Arc::new((AtomicU32::new(0), AtomicU32::new(0)));
+        let other = shared.clone();
+        let thread = loom::thread::spawn(move || {
+            other.0.store(1, Ordering::Release);
+            other.1.load(Ordering::Acquire)
+        });
+        shared.1.store(1, Ordering::Release);
+        let seen = shared.0.load(Ordering::Acquire);
+        assert!(seen + thread.join().unwrap() > 0, "both missed each other");
+    });
+}
+
+/// And with them it does not: loom knows these fences.
+#[test]
+fn with_fences_it_finds_none() {
+    loom::model(|| {
+        let shared = Arc::new((AtomicU32::new(0), AtomicU32::new(0)));
+        let other = shared.clone();
+        let thread = loom::thread::spawn(move || {
+            other.0.store(1, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            other.1.load(Ordering::Relaxed)
+        });
+        shared.1.store(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let seen = shared.0.load(Ordering::Relaxed);
+        assert!(seen + thread.join().unwrap() > 0, "both missed each other");
+    });
+}
