@@ -92,8 +92,8 @@ impl Patience {
             }
         } else {
             Self {
-                spins: 4_000,
-                yields: 20,
+                spins: 400,
+                yields: 50,
                 nap,
             }
         }

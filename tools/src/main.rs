@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod output;
+mod plan;
 mod run;
 mod table;
 
@@ -33,6 +34,7 @@ enum Command {
     Demo(demo::DemoArguments),
     Run(run::RunArguments),
     Bench(bench::BenchArguments),
+    Plan(plan::PlanArguments),
     #[command(hide = true)]
     DemoWorker,
 }
@@ -48,6 +50,13 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             }
         },
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Plan(arguments) => match plan::run(arguments) {
+            Ok(code) => Ok(code),
+            Err(error) => {
+                eprintln!("sapwood: {error}");
+                Ok(error.exit_code())
+            }
+        },
         Command::DemoWorker => demo::worker::run(),
     }
 }

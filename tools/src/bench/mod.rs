@@ -1,6 +1,7 @@
 //! `sapwood bench`: times collectives as nccl-tests does, and checks every element. Arguments and order of events
 //! here; times are taken in `measure`, results judged in `check`, figures printed in `report`.
 
+mod binding;
 mod check;
 mod measure;
 mod report;
@@ -204,6 +205,7 @@ fn start_ranks(arguments: &SweepArguments, ranks: u32) -> Result<ExitCode, Failu
 /// One rank's part; rank 0 prints.
 fn take_part(arguments: &SweepArguments, request: &Request, job: &Job) -> Result<ExitCode, Failure> {
     let mut output = (job.rank == 0).then(|| Output::open(arguments.json.as_deref())).transpose()?;
+    binding::bind(job.local_rank, request.ranks);
     let mut builder = Communicator::builder();
     if let Some(timeout) = request.timeout {
         builder = builder.timeout(timeout);

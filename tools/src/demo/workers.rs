@@ -26,8 +26,9 @@ pub fn check_plan(name: &str, ranks: u32) -> Result<(), String> {
 }
 
 /// A drawing of the plan, as SVG, if there is one.
-pub fn picture(_plan: &str, _ranks: u32) -> Option<String> {
-    None
+pub fn picture(plan: &str, ranks: u32) -> Option<String> {
+    let plan = builders::build(plan, Collective::AllReduce, ranks).ok()?;
+    Some(sapwood::plan::draw::svg(&plan))
 }
 
 /// What a worker is told about the meeting; the secret itself stays behind an inherited descriptor.
