@@ -96,6 +96,7 @@ impl Activity {
 
 // In the library these words are zeroed shared memory and are never constructed.
 #[cfg(loom)]
+#[allow(dead_code, reason = "for the model, which includes this file")]
 impl Bell {
     pub fn for_a_model() -> Self {
         Self {
@@ -106,6 +107,7 @@ impl Bell {
 }
 
 #[cfg(loom)]
+#[allow(dead_code, reason = "as above")]
 impl Revocation {
     pub fn for_a_model() -> Self {
         let revoked = AtomicU32::new(0);
@@ -114,6 +116,7 @@ impl Revocation {
 }
 
 #[cfg(loom)]
+#[allow(dead_code, reason = "as above")]
 impl Activity {
     pub fn for_a_model() -> Self {
         let busy = AtomicU32::new(0);

@@ -168,12 +168,16 @@ impl Domain {
 
     /// Frees what nobody can reach any more.
     pub fn clean_up(&self) {
-        lock(&self.custody).retain_mut(|custody| {
-            custody
-                .watched
-                .retain(|(incoming, activity)| incoming.still_at(*activity));
-            !custody.watched.is_empty()
-        });
+        let over: Vec<_> = lock(&self.custody)
+            .extract_if(.., |custody| {
+                custody
+                    .watched
+                    .retain(|(incoming, activity)| incoming.still_at(*activity));
+                custody.watched.is_empty()
+            })
+            .collect();
+        // Not under the lock: what owns foreign memory may do anything when it is dropped, deregister for one.
+        drop(over);
     }
 
     pub fn watch(&self, incoming: Arc<Incoming>) {
