@@ -37,27 +37,38 @@ impl Futex {
     }
 }
 
+/// So many ringers publish and ring once each; a sleeper waits for all of them.
+fn sleeper_and(ringers: u32) {
+    let shared = Arc::new((Bell::for_a_model(), Futex::default(), AtomicU32::new(0)));
+    let threads: Vec<_> = (0..ringers)
+        .map(|_| {
+            let shared = shared.clone();
+            loom::thread::spawn(move || {
+                let (bell, futex, news) = &*shared;
+                news.fetch_add(1, Ordering::Release);
+                bell.ring(|_| futex.wake());
+            })
+        })
+        .collect();
+    let (bell, futex, news) = &*shared;
+    let ready = || news.load(Ordering::Acquire) == ringers;
+    while !ready() {
+        bell.sleep(ready, |word, before| futex.wait(word, before));
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
 #[test]
 fn no_wake_up_is_lost() {
-    loom::model(|| {
-        let shared = Arc::new((Bell::for_a_model(), Futex::default(), AtomicU32::new(0)));
-        let ringers: Vec<_> = (0..2)
-            .map(|_| {
-                let shared = shared.clone();
-                loom::thread::spawn(move || {
-                    let (bell, futex, news) = &*shared;
-                    news.fetch_add(1, Ordering::Release);
-                    bell.ring(|_| futex.wake());
-                })
-            })
-            .collect();
-        let (bell, futex, news) = &*shared;
-        let ready = || news.load(Ordering::Acquire) == 2;
-        while !ready() {
-            bell.sleep(ready, |word, before| futex.wait(word, before));
-        }
-        ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
-    });
+    loom::model(|| sleeper_and(1));
+}
+
+/// All interleavings of three threads are too many: those with up to two preemptions.
+#[test]
+fn no_wake_up_is_lost_between_two_ringers() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(|| sleeper_and(2));
 }
 
 #[test]
