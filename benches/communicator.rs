@@ -22,9 +22,13 @@ struct Rank {
 
 impl Rank {
     fn join(job: &Job) -> Self {
-        let communicator =
-            Communicator::builder().timeout(Duration::from_secs(60)).join(job).expect("both ranks join");
-        let window = communicator.window(LARGEST / size_of::<f32>()).expect("a window of 1 MiB");
+        let communicator = Communicator::builder()
+            .timeout(Duration::from_secs(60))
+            .join(job)
+            .expect("both ranks join");
+        let window = communicator
+            .window(LARGEST / size_of::<f32>())
+            .expect("a window of 1 MiB");
         Self { communicator, window }
     }
 
@@ -33,7 +37,9 @@ impl Rank {
         self.communicator.barrier().expect("both ranks are there");
         let start = Instant::now();
         for _ in 0..calls {
-            self.communicator.all_reduce_range(&mut self.window, 0..count, Operation::Sum).expect("both ranks reduce");
+            self.communicator
+                .all_reduce_range(&mut self.window, 0..count, Operation::Sum)
+                .expect("both ranks reduce");
         }
         start.elapsed()
     }
@@ -63,7 +69,9 @@ fn all_reduce(criterion: &mut Criterion) {
     }
     group.finish();
     drop(send);
-    partner.join().expect("the partner ends when nothing more is asked of it");
+    partner
+        .join()
+        .expect("the partner ends when nothing more is asked of it");
 }
 
 criterion_group!(benches, all_reduce);

@@ -29,7 +29,12 @@ fn rank(job: &Job) -> Outcome {
     // 0 + 1 + … + (ranks − 1), and the index once for each rank.
     let expected = |index: usize| f64::from(ranks * (ranks - 1) / 2) + f64::from(ranks) * index as f64;
     if let Some(index) = (0..ELEMENTS).find(|index| window[*index] != expected(*index)) {
-        return Err(format!("rank {rank}: element {index} is {}, not {}", window[index], expected(index)).into());
+        return Err(format!(
+            "rank {rank}: element {index} is {}, not {}",
+            window[index],
+            expected(index)
+        )
+        .into());
     }
     let counters = communicator.counters();
     println!(
@@ -44,7 +49,10 @@ fn main() -> Outcome {
     if let Some(job) = Job::from_environment()? {
         return rank(&job);
     }
-    let ranks: Vec<_> = Job::local(4)?.into_iter().map(|job| thread::spawn(move || rank(&job))).collect();
+    let ranks: Vec<_> = Job::local(4)?
+        .into_iter()
+        .map(|job| thread::spawn(move || rank(&job)))
+        .collect();
     for thread in ranks {
         thread.join().expect("a rank does not panic")?;
     }

@@ -29,12 +29,19 @@ struct Sample {
 fn samples(rank: u32) -> Vec<Sample> {
     let mut state = u64::from(rank) + 1;
     let mut random = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
     };
     let sample = |_| {
         let inputs: [f32; INPUTS] = std::array::from_fn(|_| random());
-        let output = 3.0 + inputs.iter().enumerate().map(|(index, x)| (index % 5) as f32 * x).sum::<f32>();
+        let output = 3.0
+            + inputs
+                .iter()
+                .enumerate()
+                .map(|(index, x)| (index % 5) as f32 * x)
+                .sum::<f32>();
         Sample { inputs, output }
     };
     (0..SAMPLES).map(sample).collect()
@@ -44,14 +51,22 @@ fn rank(job: &Job) -> Outcome {
     let communicator = Communicator::builder().join(job)?;
     let (rank, ranks) = (communicator.rank(), communicator.size());
     let samples = samples(rank);
-    let mut exchange = Exchange::builder(communicator).bucket("weights", INPUTS).bucket("bias", 1).build()?;
+    let mut exchange = Exchange::builder(communicator)
+        .bucket("weights", INPUTS)
+        .bucket("bias", 1)
+        .build()?;
     let (mut weights, mut bias) = ([0.0f32; INPUTS], 0.0f32);
 
     let mut losses = Vec::with_capacity(STEPS);
     for _ in 0..STEPS {
         // Forward.
         let error = |sample: &Sample| {
-            bias + weights.iter().zip(&sample.inputs).map(|(w, x)| w * x).sum::<f32>() - sample.output
+            bias + weights
+                .iter()
+                .zip(&sample.inputs)
+                .map(|(w, x)| w * x)
+                .sum::<f32>()
+                - sample.output
         };
         let errors: Vec<f32> = samples.iter().map(error).collect();
         losses.push(errors.iter().map(|error| error * error).sum::<f32>() / SAMPLES as f32);
@@ -79,8 +94,14 @@ fn rank(job: &Job) -> Outcome {
     }
 
     let (first, last) = (losses[0], losses[STEPS - 1]);
-    let model: Vec<u8> = weights.iter().chain([&bias]).flat_map(|weight| weight.to_le_bytes()).collect();
-    let models = exchange.communicator().all_gather_bytes("comparing models", &model)?;
+    let model: Vec<u8> = weights
+        .iter()
+        .chain([&bias])
+        .flat_map(|weight| weight.to_le_bytes())
+        .collect();
+    let models = exchange
+        .communicator()
+        .all_gather_bytes("comparing models", &model)?;
     if let Some(other) = models.iter().position(|other| *other != model) {
         return Err(format!("rank {other} has other weights than rank {rank}").into());
     }
@@ -89,7 +110,9 @@ fn rank(job: &Job) -> Outcome {
     }
     if rank == 0 {
         let copied = exchange.communicator().counters().bytes_copied;
-        println!("{ranks} ranks hold the same weights; loss {first:.3} -> {last:.6}; {copied} bytes of gradients copied");
+        println!(
+            "{ranks} ranks hold the same weights; loss {first:.3} -> {last:.6}; {copied} bytes of gradients copied"
+        );
     }
     Ok(())
 }
@@ -98,7 +121,10 @@ fn main() -> Outcome {
     if let Some(job) = Job::from_environment()? {
         return rank(&job);
     }
-    let ranks: Vec<_> = Job::local(4)?.into_iter().map(|job| thread::spawn(move || rank(&job))).collect();
+    let ranks: Vec<_> = Job::local(4)?
+        .into_iter()
+        .map(|job| thread::spawn(move || rank(&job)))
+        .collect();
     for thread in ranks {
         thread.join().expect("a rank does not panic")?;
     }

@@ -12,3 +12,8 @@ pub mod fabric;
 pub mod memory;
 pub mod observe;
 pub mod plan;
+
+/// The example in the README, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

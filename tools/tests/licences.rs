@@ -7,7 +7,15 @@ use serde_json::Value;
 use spdx::{Expression, LicenseReq, ParseMode};
 
 /// Permissive licences that ask for no more than their notice. (No copyleft, not even per file.)
-const ALLOWED: [&str; 7] = ["MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unicode-3.0"];
+const ALLOWED: [&str; 7] = [
+    "MIT",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Zlib",
+    "Unicode-3.0",
+];
 
 /// Whether one can take all that the expression demands from the list.
 fn permitted(expression: &str) -> Result<bool, spdx::ParseError> {
@@ -27,24 +35,46 @@ fn cargo(arguments: &[&str]) -> String {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo has started this test, so it can be started");
-    assert!(done.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "cargo {arguments:?}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
     String::from_utf8(done.stdout).expect("cargo writes UTF-8")
 }
 
 #[test]
 fn every_crate_has_a_permissive_licence() {
     let version = cargo(&["-vV"]);
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo names its host");
+    let host = version
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .expect("cargo names its host");
     // Crates for other systems are not downloaded, nor are they part of anything that is built here.
-    let metadata = cargo(&["metadata", "--locked", "--format-version", "1", "--filter-platform", host]);
+    let metadata = cargo(&[
+        "metadata",
+        "--locked",
+        "--format-version",
+        "1",
+        "--filter-platform",
+        host,
+    ]);
     let metadata: Value = serde_json::from_str(&metadata).expect("cargo metadata is JSON");
     let used = |id: &Value| {
         let nodes = metadata["resolve"]["nodes"].as_array().expect("a resolved graph");
         nodes.iter().any(|node| node["id"] == *id)
     };
-    let packages: Vec<_> =
-        metadata["packages"].as_array().expect("packages").iter().filter(|package| used(&package["id"])).collect();
-    assert!(packages.len() > 50, "{} packages: the graph has not been read", packages.len());
+    let packages: Vec<_> = metadata["packages"]
+        .as_array()
+        .expect("packages")
+        .iter()
+        .filter(|package| used(&package["id"]))
+        .collect();
+    assert!(
+        packages.len() > 50,
+        "{} packages: the graph has not been read",
+        packages.len()
+    );
 
     let mut refused = Vec::new();
     for package in packages {
@@ -58,7 +88,12 @@ fn every_crate_has_a_permissive_licence() {
             },
         }
     }
-    assert!(refused.is_empty(), "not satisfied by {}:\n{}", ALLOWED.join(", "), refused.join("\n"));
+    assert!(
+        refused.is_empty(),
+        "not satisfied by {}:\n{}",
+        ALLOWED.join(", "),
+        refused.join("\n")
+    );
 }
 
 #[test]

@@ -25,12 +25,20 @@ pub(super) struct Check {
 impl Check {
     /// `row` is the same on every rank, and another for each check.
     pub(super) fn new(operation: Operation, ranks: u32, row: u64) -> Self {
-        Self { operation, ranks, seed: mix(row) }
+        Self {
+            operation,
+            ranks,
+            seed: mix(row),
+        }
     }
 
     /// What `rank` contributes to element `index`.
     pub(super) fn contribution<T: Checked>(&self, rank: u32, index: usize) -> T {
-        T::draw(self.operation, rank, mix(mix(self.seed ^ u64::from(rank)) ^ index as u64))
+        T::draw(
+            self.operation,
+            rank,
+            mix(mix(self.seed ^ u64::from(rank)) ^ index as u64),
+        )
     }
 
     /// Fills a rank's input.
@@ -68,7 +76,13 @@ pub(super) trait Checked: Element {
     /// `(1 + u)ⁿ⁺¹ − 1`; 0 where results are exact.
     fn growth(ranks: u32) -> f64;
     /// Whether this is an acceptable result.
-    fn is_right(self, operation: Operation, ranks: u32, growth: f64, contributions: impl Iterator<Item = Self>) -> bool;
+    fn is_right(
+        self,
+        operation: Operation,
+        ranks: u32,
+        growth: f64,
+        contributions: impl Iterator<Item = Self>,
+    ) -> bool;
 }
 
 /// The finaliser of splitmix64: every bit of the input moves every bit of the output.
@@ -113,7 +127,11 @@ fn float_is_right(
                 sum = next;
                 magnitude += x.abs();
             }
-            let divisor = if operation == Operation::Average { f64::from(ranks) } else { 1.0 };
+            let divisor = if operation == Operation::Average {
+                f64::from(ranks)
+            } else {
+                1.0
+            };
             (result - (sum + lost) / divisor).abs() <= growth * magnitude / divisor
         }
         Operation::Product => {
@@ -226,7 +244,11 @@ mod tests {
     fn every_missing_contribution_is_wrong() {
         let check = Check::new(Operation::Sum, RANKS, 2);
         for rank in 0..RANKS {
-            assert_eq!(check.count_wrong(&folded(&check, Some(rank))), COUNT as u64, "without rank {rank}");
+            assert_eq!(
+                check.count_wrong(&folded(&check, Some(rank))),
+                COUNT as u64,
+                "without rank {rank}"
+            );
         }
     }
 
@@ -235,12 +257,21 @@ mod tests {
             let check = Check::new(operation, RANKS, 3);
             let wrong = check.count_wrong(&[T::POISON; COUNT]);
             // A byte is the poison by chance now and then.
-            assert!(wrong >= COUNT as u64 * 9 / 10, "{} {operation}: {wrong} of {COUNT}", T::TYPE);
+            assert!(
+                wrong >= COUNT as u64 * 9 / 10,
+                "{} {operation}: {wrong} of {COUNT}",
+                T::TYPE
+            );
 
             let alone = Check::new(operation, 1, 4);
             let mut data = [T::POISON; COUNT];
             alone.fill(0, &mut data);
-            assert_eq!((alone.count_wrong(&data), alone.count_changed(0, &data)), (0, 0), "{} {operation}", T::TYPE);
+            assert_eq!(
+                (alone.count_wrong(&data), alone.count_changed(0, &data)),
+                (0, 0),
+                "{} {operation}",
+                T::TYPE
+            );
             data[7] = T::POISON;
             assert_eq!(alone.count_changed(0, &data), 1, "{} {operation}", T::TYPE);
         }
@@ -273,7 +304,9 @@ mod tests {
     fn integers_wrap() {
         let check = Check::new(Operation::Average, RANKS, 6);
         let mean = |index| {
-            let sum = (0..RANKS).fold(0i32, |sum, rank| sum.wrapping_add(check.contribution(rank, index)));
+            let sum = (0..RANKS).fold(0i32, |sum, rank| {
+                sum.wrapping_add(check.contribution(rank, index))
+            });
             sum / RANKS as i32
         };
         let mut means: Vec<i32> = (0..COUNT).map(mean).collect();

@@ -19,7 +19,7 @@ const CALLS: usize = 1000;
 /// Batches; fewer, at least [`FEWEST_BATCHES`], where they would take longer than [`BATCH_TIME`] together.
 const BATCHES: usize = 20;
 const FEWEST_BATCHES: usize = 3;
-const BATCH_TIME: Duration = Duration::from_secs(2);
+const BATCH_TIME: Duration = Duration::from_secs(1);
 
 /// What stays the same over all rows.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +64,13 @@ struct Windows<T: Checked> {
 impl<'a> Bench<'a> {
     pub(super) fn new(communicator: &'a Communicator, method: Method) -> Result<Self, CommunicatorError> {
         let figures = communicator.window::<f64>(method.iterations.max(BATCHES))?;
-        Ok(Self { communicator, method, figures, checked: 0, wrong_here: 0 })
+        Ok(Self {
+            communicator,
+            method,
+            figures,
+            checked: 0,
+            wrong_here: 0,
+        })
     }
 
     /// Elements that this rank itself found wrong.
@@ -82,8 +88,10 @@ impl<'a> Bench<'a> {
         let mut counts: Vec<usize> = sizes.iter().map(|size| size / size_of::<T>()).collect();
         counts.dedup();
         let largest = counts.last().copied().unwrap_or(1);
-        let mut windows =
-            Windows { input: self.communicator.window::<T>(largest)?, output: self.communicator.window::<T>(largest)? };
+        let mut windows = Windows {
+            input: self.communicator.window::<T>(largest)?,
+            output: self.communicator.window::<T>(largest)?,
+        };
         for operation in operations {
             for count in &counts {
                 finished(self.row(&mut windows, *operation, *count)?);
@@ -167,8 +175,8 @@ impl<'a> Bench<'a> {
                 Placement::InPlace => output[..count].copy_from_slice(&input[..count]),
             }
             call(self.communicator, windows)?;
-            let wrong =
-                check.count_wrong(&windows.output[..count]) + check.count_changed(rank, &windows.input[..count]);
+            let wrong = check.count_wrong(&windows.output[..count])
+                + check.count_changed(rank, &windows.input[..count]);
             if wrong > 0 {
                 eprintln!(
                     "rank {rank}: {wrong} wrong elements of {count} {} ({operation}, {placement})",
@@ -177,16 +185,25 @@ impl<'a> Bench<'a> {
             }
             self.wrong_here += wrong;
             // Not through a reduction, which is what is under suspicion.
-            let counts = self.communicator.all_gather_bytes("counting wrong elements", &wrong.to_le_bytes())?;
+            let counts = self
+                .communicator
+                .all_gather_bytes("counting wrong elements", &wrong.to_le_bytes())?;
             let counts = counts.iter().filter_map(|bytes| bytes.as_slice().try_into().ok());
             nwrong = Some(nwrong.unwrap_or(0) + counts.map(u64::from_le_bytes).sum::<u64>());
         }
-        Ok(Figures::of_all_reduce(size, self.communicator.size(), times, batches, nwrong))
+        Ok(Figures::of_all_reduce(
+            size,
+            self.communicator.size(),
+            times,
+            batches,
+            nwrong,
+        ))
     }
 
     /// The largest of all ranks' figures, each of the first `count`.
     fn slowest(&mut self, count: usize) -> Result<Vec<f64>, CommunicatorError> {
-        self.communicator.all_reduce_range(&mut self.figures, 0..count, Operation::Max)?;
+        self.communicator
+            .all_reduce_range(&mut self.figures, 0..count, Operation::Max)?;
         Ok(self.figures[..count].to_vec())
     }
 }

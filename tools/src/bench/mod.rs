@@ -58,7 +58,13 @@ struct SweepArguments {
     #[arg(short = 'e', long = "maxbytes", value_name = "SIZE", default_value = "32M", value_parser = parse_size)]
     largest: usize,
     /// Multiplies one size to get the next
-    #[arg(short = 'f', long = "stepfactor", value_name = "FACTOR", default_value_t = 4, conflicts_with = "step")]
+    #[arg(
+        short = 'f',
+        long = "stepfactor",
+        value_name = "FACTOR",
+        default_value_t = 4,
+        conflicts_with = "step"
+    )]
     factor: usize,
     /// Adds to one size to get the next, instead of -f
     #[arg(short = 'i', long = "stepbytes", value_name = "SIZE", value_parser = parse_size)]
@@ -68,7 +74,12 @@ struct SweepArguments {
         value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     iterations: u32,
     /// Calls of each size before those that are timed
-    #[arg(short = 'w', long = "warmup_iters", value_name = "CALLS", default_value_t = 20)]
+    #[arg(
+        short = 'w',
+        long = "warmup_iters",
+        value_name = "CALLS",
+        default_value_t = 20
+    )]
     warmup: u32,
     /// Element type: float, double, half, bfloat16, int32, int64, uint8, or all
     #[arg(short = 'd', long = "datatype", value_name = "TYPE", default_value = "float")]
@@ -135,9 +146,16 @@ impl SweepArguments {
         match self.fabric.as_str() {
             "auto" | "shm" => {}
             "verbs" | "tcp" => {
-                return refuse(format!("--fabric {}: not built yet; use auto or shm", self.fabric));
+                return refuse(format!(
+                    "--fabric {}: not built yet; use auto or shm",
+                    self.fabric
+                ));
             }
-            other => return refuse(format!("--fabric {other}: there is no such fabric; use auto or shm")),
+            other => {
+                return refuse(format!(
+                    "--fabric {other}: there is no such fabric; use auto or shm"
+                ));
+            }
         }
         let step = self.step.map_or(Step::Multiply(self.factor), Step::Add);
         let sizes = Sizes::new(self.smallest, self.largest, step).map_err(Failure::Arguments)?;
@@ -154,7 +172,11 @@ impl SweepArguments {
             ));
         }
         if self.root >= ranks {
-            return refuse(format!("-r {}: with {ranks} ranks the root is 0 to {}", self.root, ranks - 1));
+            return refuse(format!(
+                "-r {}: with {ranks} ranks the root is 0 to {}",
+                self.root,
+                ranks - 1
+            ));
         }
         if let Some(name) = &self.plan {
             builders::find(name)
@@ -165,23 +187,46 @@ impl SweepArguments {
             None => None,
             Some(seconds) => match Duration::try_from_secs_f64(seconds) {
                 Ok(timeout) if !timeout.is_zero() => Some(timeout),
-                _ => return refuse(format!("--timeout {seconds}: give a number of seconds above 0, 60 for example")),
+                _ => {
+                    return refuse(format!(
+                        "--timeout {seconds}: give a number of seconds above 0, 60 for example"
+                    ));
+                }
             },
         };
         // Each rank holds an input and a result of the largest size, and all of them share this host's memory.
-        let bytes = self.largest.checked_mul(2).and_then(|bytes| bytes.checked_mul(ranks as usize));
-        let bytes = bytes.filter(|bytes| isize::try_from(*bytes).is_ok()).ok_or_else(|| {
-            Failure::Arguments(format!("-e {}: 2 x {ranks} windows of this size do not fit an address space", self.largest))
-        })?;
+        let bytes = self
+            .largest
+            .checked_mul(2)
+            .and_then(|bytes| bytes.checked_mul(ranks as usize));
+        let bytes = bytes
+            .filter(|bytes| isize::try_from(*bytes).is_ok())
+            .ok_or_else(|| {
+                Failure::Arguments(format!(
+                    "-e {}: 2 x {ranks} windows of this size do not fit an address space",
+                    self.largest
+                ))
+            })?;
         check_allocation(bytes).map_err(|error| {
-            Failure::Arguments(format!("-e {}: for an input and a result on {ranks} ranks {error}", self.largest))
+            Failure::Arguments(format!(
+                "-e {}: for an input and a result on {ranks} ranks {error}",
+                self.largest
+            ))
         })?;
         let method = Method {
             iterations: self.iterations as usize,
             warmup: self.warmup as usize,
             checks: self.checks as usize,
         };
-        Ok(Request { job, ranks, sizes, types, operations, method, timeout })
+        Ok(Request {
+            job,
+            ranks,
+            sizes,
+            types,
+            operations,
+            method,
+            timeout,
+        })
     }
 }
 
@@ -189,7 +234,8 @@ impl SweepArguments {
 fn start_ranks(arguments: &SweepArguments, ranks: u32) -> Result<ExitCode, Failure> {
     // A file that cannot be written is refused before a process is started; rank 0 opens it again.
     Output::open(arguments.json.as_deref())?;
-    let program = std::env::current_exe().map_err(|error| broken(format!("this program's own file: {error}")))?;
+    let program =
+        std::env::current_exe().map_err(|error| broken(format!("this program's own file: {error}")))?;
     let running = Launcher::new(ranks).map_err(broken)?.start(|_| {
         let mut command = Command::new(&program);
         command.args(std::env::args_os().skip(1));
@@ -204,7 +250,9 @@ fn start_ranks(arguments: &SweepArguments, ranks: u32) -> Result<ExitCode, Failu
 
 /// One rank's part; rank 0 prints.
 fn take_part(arguments: &SweepArguments, request: &Request, job: &Job) -> Result<ExitCode, Failure> {
-    let mut output = (job.rank == 0).then(|| Output::open(arguments.json.as_deref())).transpose()?;
+    let mut output = (job.rank == 0)
+        .then(|| Output::open(arguments.json.as_deref()))
+        .transpose()?;
     binding::bind(job.local_rank, request.ranks);
     let mut builder = Communicator::builder();
     if let Some(timeout) = request.timeout {
@@ -260,8 +308,13 @@ fn take_part(arguments: &SweepArguments, request: &Request, job: &Job) -> Result
     }
     match (wrong_here, wrong) {
         (0, 0) => Ok(ExitCode::SUCCESS),
-        (0, wrong) => Err(Failure::Check(format!("{wrong} elements are wrong on other ranks"))),
-        (here, _) => Err(Failure::Check(format!("{here} elements are wrong on rank {}", job.rank))),
+        (0, wrong) => Err(Failure::Check(format!(
+            "{wrong} elements are wrong on other ranks"
+        ))),
+        (here, _) => Err(Failure::Check(format!(
+            "{here} elements are wrong on rank {}",
+            job.rank
+        ))),
     }
 }
 
@@ -271,7 +324,11 @@ fn broken(error: impl Display) -> Failure {
 
 /// On standard error, and only where that is a terminal.
 fn progress_bar(rows: u64, shown: bool) -> ProgressBar {
-    let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if shown {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
     let style = ProgressStyle::with_template("  {bar:30} {pos}/{len} sizes  {elapsed}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::with_draw_target(Some(rows), target).with_style(style);

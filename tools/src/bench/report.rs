@@ -111,10 +111,14 @@ impl Document {
     pub(super) fn new(config: Config, results: Vec<Row>) -> Self {
         let figures = || results.iter().flat_map(|row| [&row.out_of_place, &row.in_place]);
         let count = figures().map(Figures::wrong).sum();
-        let bandwidth = figures().map(Figures::bus_bandwidth).sum::<f64>() / (2 * results.len()).max(1) as f64;
+        let bandwidth =
+            figures().map(Figures::bus_bandwidth).sum::<f64>() / (2 * results.len()).max(1) as f64;
         Self {
             config,
-            out_of_bounds: OutOfBounds { count, okay: count == 0 },
+            out_of_bounds: OutOfBounds {
+                count,
+                okay: count == 0,
+            },
             average_bus_bandwidth: AverageBandwidth { bandwidth },
             results,
         }
@@ -141,7 +145,13 @@ impl Document {
 
 /// The lines above the table.
 pub(super) fn header(config: &Config) -> String {
-    let Config { ranks, fabric, iterations, warmup, clock } = config;
+    let Config {
+        ranks,
+        fabric,
+        iterations,
+        warmup,
+        clock,
+    } = config;
     let mut text = format!(
         "# all-reduce: {ranks} ranks, fabric {fabric}, {iterations} timed calls and {warmup} to warm up; \
          times in us, bandwidths in GB/s\n\
@@ -154,7 +164,9 @@ pub(super) fn header(config: &Config) -> String {
     text.push_str(format!("#{:58}{}{}", "", group("out-of-place"), group("in-place")).trim_end());
     text.push('\n');
     let group = format!("  {:>10} {:>8} {:>8} {:>7}", "time", "algbw", "busbw", "#wrong");
-    let spread = ["min", "p50", "p99", "max", "batch"].map(|name| format!(" {name:>9}")).concat();
+    let spread = ["min", "p50", "p99", "max", "batch"]
+        .map(|name| format!(" {name:>9}"))
+        .concat();
     text.push_str(&format!(
         "#{:>11} {:>11} {:>8} {:>5} {:>19}{group}{group} {spread}\n",
         "size(B)", "count", "type", "redop", "plan"
@@ -167,11 +179,24 @@ impl Row {
     pub(super) fn line(&self) -> String {
         let group = |figures: &Figures| {
             let wrong = figures.nwrong.map_or("N/A".into(), |count| count.to_string());
-            let (time, alg, bus) = (decimals(figures.time), decimals(figures.alg_bw), decimals(figures.bus_bw));
+            let (time, alg, bus) = (
+                decimals(figures.time),
+                decimals(figures.alg_bw),
+                decimals(figures.bus_bw),
+            );
             format!("  {time:>10} {alg:>8} {bus:>8} {wrong:>7}")
         };
-        let Figures { min, p50, p99, max, batch, .. } = &self.out_of_place;
-        let spread = [*min, *p50, *p99, *max].map(|time| format!(" {:>9}", decimals(time))).concat();
+        let Figures {
+            min,
+            p50,
+            p99,
+            max,
+            batch,
+            ..
+        } = &self.out_of_place;
+        let spread = [*min, *p50, *p99, *max]
+            .map(|time| format!(" {:>9}", decimals(time)))
+            .concat();
         let batch = batch.map_or("-".into(), decimals);
         format!(
             " {:>11} {:>11} {:>8} {:>5} {:>19}{}{} {spread} {batch:>9}\n",
@@ -215,24 +240,59 @@ mod tests {
 
     #[test]
     fn figures_are_quantiles_and_bandwidths() {
-        let Figures { time, alg_bw, bus_bw, min, p50, p99, max, batch, .. } = row(Some(0)).out_of_place;
-        assert_eq!((time, min, p50, p99, max, batch), (50.0, 1.0, 50.0, 99.0, 100.0, Some(2.0)));
-        assert!((alg_bw - 0.02).abs() < 1e-12 && (bus_bw - 0.03).abs() < 1e-12, "{alg_bw} {bus_bw}");
+        let Figures {
+            time,
+            alg_bw,
+            bus_bw,
+            min,
+            p50,
+            p99,
+            max,
+            batch,
+            ..
+        } = row(Some(0)).out_of_place;
+        assert_eq!(
+            (time, min, p50, p99, max, batch),
+            (50.0, 1.0, 50.0, 99.0, 100.0, Some(2.0))
+        );
+        assert!(
+            (alg_bw - 0.02).abs() < 1e-12 && (bus_bw - 0.03).abs() < 1e-12,
+            "{alg_bw} {bus_bw}"
+        );
     }
 
     #[test]
     fn the_document_has_the_contract_s_names() {
-        let config = Config { ranks: 4, fabric: "shm", iterations: 100, warmup: 20, clock: 0.02 };
+        let config = Config {
+            ranks: 4,
+            fabric: "shm",
+            iterations: 100,
+            warmup: 20,
+            clock: 0.02,
+        };
         let document = Document::new(config.clone(), vec![row(Some(2)), row(None)]);
         let value = serde_json::to_value(&document).unwrap();
         assert_eq!(value["config"]["warmup"], 20);
-        assert_eq!(value["out_of_bounds"], serde_json::json!({"count": 4, "okay": false}));
+        assert_eq!(
+            value["out_of_bounds"],
+            serde_json::json!({"count": 4, "okay": false})
+        );
         assert_eq!(value["results"][0]["in_place"]["nwrong"], 2);
         assert_eq!(value["results"][1]["in_place"]["nwrong"], serde_json::Value::Null);
-        for name in ["size", "count", "type", "redop", "plan", "out_of_place", "in_place"] {
+        for name in [
+            "size",
+            "count",
+            "type",
+            "redop",
+            "plan",
+            "out_of_place",
+            "in_place",
+        ] {
             assert!(!value["results"][0][name].is_null(), "{name}");
         }
-        for name in ["time", "alg_bw", "bus_bw", "nwrong", "min", "p50", "p99", "max", "batch"] {
+        for name in [
+            "time", "alg_bw", "bus_bw", "nwrong", "min", "p50", "p99", "max", "batch",
+        ] {
             assert!(!value["results"][0]["out_of_place"][name].is_null(), "{name}");
         }
         assert!((value["average_bus_bandwidth"]["bandwidth"].as_f64().unwrap() - 0.03).abs() < 1e-12);
@@ -241,11 +301,24 @@ mod tests {
 
     #[test]
     fn lines_stand_under_their_heads() {
-        let config = Config { ranks: 4, fabric: "shm", iterations: 100, warmup: 20, clock: 0.02 };
+        let config = Config {
+            ranks: 4,
+            fabric: "shm",
+            iterations: 100,
+            warmup: 20,
+            clock: 0.02,
+        };
         let head = header(&config);
         let columns = head.lines().last().unwrap();
         let line = row(Some(0)).line();
-        assert_eq!(columns.chars().count(), line.trim_end_matches('\n').chars().count(), "{head}{line}");
-        assert_eq!(columns.find("redop").map(|at| at + 5), line.find("sum").map(|at| at + 3));
+        assert_eq!(
+            columns.chars().count(),
+            line.trim_end_matches('\n').chars().count(),
+            "{head}{line}"
+        );
+        assert_eq!(
+            columns.find("redop").map(|at| at + 5),
+            line.find("sum").map(|at| at + 3)
+        );
     }
 }

@@ -30,15 +30,22 @@ impl Sizes {
             return Err("-b 0: the smallest size must be at least one element, 8 for example".into());
         }
         if largest < smallest {
-            return Err(format!("-e {largest} is below -b {smallest}; give an -e that is not below -b"));
+            return Err(format!(
+                "-e {largest} is below -b {smallest}; give an -e that is not below -b"
+            ));
         }
         if largest > isize::MAX as usize {
-            return Err(format!("-e {largest}: an address space holds at most {} bytes", isize::MAX));
+            return Err(format!(
+                "-e {largest}: an address space holds at most {} bytes",
+                isize::MAX
+            ));
         }
         match step {
             Step::Add(0) => return Err("-i 0 never reaches -e; give a step of at least 1 byte".into()),
             Step::Multiply(factor @ 0..=1) => {
-                return Err(format!("-f {factor} never reaches -e; give a factor of at least 2, or a step with -i"));
+                return Err(format!(
+                    "-f {factor} never reaches -e; give a factor of at least 2, or a step with -i"
+                ));
             }
             Step::Add(bytes) if (largest - smallest) / bytes >= MOST_ROWS => {
                 return Err(format!(
@@ -47,7 +54,11 @@ impl Sizes {
             }
             Step::Add(_) | Step::Multiply(_) => {}
         }
-        Ok(Self { smallest, largest, step })
+        Ok(Self {
+            smallest,
+            largest,
+            step,
+        })
     }
 
     /// Ascending, `smallest` first.
@@ -69,11 +80,16 @@ pub(super) fn parse_size(word: &str) -> Result<usize, String> {
         "M" | "m" => 20,
         "G" | "g" => 30,
         "T" | "t" => 40,
-        _ => return Err("a size is a number of bytes, or one with K, M, G or T (powers of two): 8, 4K, 64M, 1G".into()),
+        _ => {
+            return Err(
+                "a size is a number of bytes, or one with K, M, G or T (powers of two): 8, 4K, 64M, 1G"
+                    .into(),
+            );
+        }
     };
-    let number: usize = digits
-        .parse()
-        .map_err(|_| "a size is a number of bytes, or one with K, M, G or T (powers of two): 8, 4K, 64M, 1G")?;
+    let number: usize = digits.parse().map_err(
+        |_| "a size is a number of bytes, or one with K, M, G or T (powers of two): 8, 4K, 64M, 1G",
+    )?;
     number
         .checked_mul(1 << shift)
         .filter(|bytes| isize::try_from(*bytes).is_ok())
@@ -96,7 +112,9 @@ fn choose<T: Copy>(word: &str, known: &[T], name: fn(T) -> &'static str) -> Resu
     }
     let names = || known.iter().map(|one| name(*one)).collect::<Vec<_>>().join(", ");
     let found = known.iter().find(|one| name(**one) == word);
-    found.map(|one| vec![*one]).ok_or_else(|| format!("expected one of {}, all", names()))
+    found
+        .map(|one| vec![*one])
+        .ok_or_else(|| format!("expected one of {}, all", names()))
 }
 
 #[cfg(test)]
@@ -109,7 +127,19 @@ mod tests {
         assert_eq!(parse_size("4K"), Ok(4096));
         assert_eq!(parse_size("64m"), Ok(64 << 20));
         assert_eq!(parse_size("1G"), Ok(1 << 30));
-        for bad in ["", "K", "8KB", "-1", "1.5M", "8 K", "+8x", "99999999999999999999", "99999999T", "16777216T", "µ"] {
+        for bad in [
+            "",
+            "K",
+            "8KB",
+            "-1",
+            "1.5M",
+            "8 K",
+            "+8x",
+            "99999999999999999999",
+            "99999999T",
+            "16777216T",
+            "µ",
+        ] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
     }
@@ -139,7 +169,10 @@ mod tests {
             (8, 1 << 30, Step::Add(1)),
             (8, usize::MAX, Step::Multiply(2)),
         ] {
-            assert!(Sizes::new(smallest, largest, step).is_err(), "{smallest}..{largest} {step:?}");
+            assert!(
+                Sizes::new(smallest, largest, step).is_err(),
+                "{smallest}..{largest} {step:?}"
+            );
         }
     }
 

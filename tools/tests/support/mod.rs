@@ -1,0 +1,117 @@
+//! What tests of the real command share: starting it, listening to it, finding what it left behind.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// No wait in these tests is longer: only a hang gets here.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The command, outside of any job.
+pub fn sapwood(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sapwood"));
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SAPWOOD_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// The same, as rank `rank` of `size` that meet at `folder` and know the secret in the file there.
+pub fn rank(folder: &Path, rank: u32, size: u32, arguments: &[&str]) -> Command {
+    let mut command = sapwood(arguments);
+    command
+        .env("SAPWOOD_RANK", rank.to_string())
+        .env("SAPWOOD_SIZE", size.to_string())
+        .env("SAPWOOD_RENDEZVOUS", folder.join("meet"))
+        .env("SAPWOOD_SECRET_FILE", folder.join("secret"));
+    command
+}
+
+/// A folder to meet in, with a secret that only this user can read.
+pub fn meeting() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write_secret(
+        &folder.path().join("secret"),
+        b"a secret of this test, long enough",
+    );
+    folder
+}
+
+/// Writes a secret's file as the library wants it.
+pub fn write_secret(path: &Path, secret: &[u8]) {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::File::options()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .expect("a file");
+    file.write_all(secret).expect("a file that can be written");
+}
+
+/// Waits for a child's end and its output; panics after [`PATIENCE`].
+pub fn finish(child: Child) -> Output {
+    let pid = child.id();
+    let (done, ended) = std::sync::mpsc::channel();
+    let watchdog = std::thread::spawn(move || {
+        let in_time = ended.recv_timeout(PATIENCE).is_ok();
+        if !in_time {
+            // SAFETY: takes plain numbers; the child has not been waited for, so the number is still its own.
+            unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+        }
+        in_time
+    });
+    let output = child.wait_with_output().expect("a child can be waited for");
+    let _ = done.send(());
+    assert!(
+        watchdog.join().expect("it does not panic"),
+        "hung: {}",
+        text(&output.stderr)
+    );
+    output
+}
+
+/// Starts and finishes.
+pub fn run(command: &mut Command) -> Output {
+    finish(command.spawn().expect("it starts"))
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Looks until there is something, for at most [`PATIENCE`].
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Processes that have `mark` in the environment that they were started with.
+pub fn marked(mark: &str) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").expect("procfs").filter_map(Result::ok);
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == mark.as_bytes())
+    })
+    .collect()
+}
