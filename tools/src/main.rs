@@ -32,8 +32,10 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::DemoArguments),
+    /// Starts ranks of a program on this host, and ends them together
     Run(run::RunArguments),
     Bench(bench::BenchArguments),
+    /// Draws a plan, or proves it: every contribution exactly once, no deadlock, nothing reused too early
     Plan(plan::PlanArguments),
     #[command(hide = true)]
     DemoWorker,
