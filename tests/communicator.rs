@@ -393,3 +393,39 @@ fn two_communicators_in_one_process_are_independent() {
         }
     });
 }
+
+#[test]
+fn a_handle_can_be_waited_for_a_while() {
+    ranks(2, |communicator| {
+        let window = communicator.window::<f32>(50_000).unwrap();
+        if communicator.rank() == 1 {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        let pending = communicator.start_all_reduce(window, Operation::Sum).unwrap();
+        if communicator.rank() == 0 {
+            assert!(
+                !pending.wait_until(Instant::now() + Duration::from_millis(50)),
+                "rank 1 has not come yet"
+            );
+        }
+        pending.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_deadline_can_be_given_for_the_next_calls() {
+    let waited = ranks(2, |communicator| {
+        if communicator.rank() == 1 {
+            std::thread::sleep(Duration::from_millis(900));
+            return Duration::MAX;
+        }
+        communicator.set_timeout(Duration::from_millis(100));
+        let began = Instant::now();
+        communicator.barrier().unwrap_err();
+        began.elapsed()
+    });
+    assert!(
+        waited[0] < Duration::from_secs(10),
+        "not the 20 s with which it was made: {waited:?}"
+    );
+}

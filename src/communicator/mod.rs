@@ -105,7 +105,7 @@ impl Builder {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             rank,
             ranks,
-            timeout,
+            timeout: Cell::new(timeout),
             forced: self.plan,
             core: Arc::new(Core::new(group)),
             staging,
@@ -125,7 +125,7 @@ pub struct Communicator {
     id: u64,
     rank: u32,
     ranks: u32,
-    timeout: Duration,
+    timeout: Cell<Duration>,
     forced: Option<String>,
     core: Arc<Core>,
     staging: Extent,
@@ -179,7 +179,12 @@ impl Communicator {
 
     /// How long an operation may take.
     pub fn timeout(&self) -> Duration {
-        self.timeout
+        self.timeout.get()
+    }
+
+    /// Changes how long the operations called from now on may take, on this rank.
+    pub fn set_timeout(&self, timeout: Duration) {
+        self.timeout.set(timeout);
     }
 
     /// Makes a buffer reachable for all ranks. Collective: every rank brings one of the same length and type.
@@ -215,7 +220,7 @@ impl Communicator {
             .links
             .borrow()
             .members
-            .all_gather(what, bytes, Vec::new(), self.timeout)?;
+            .all_gather(what, bytes, Vec::new(), self.timeout())?;
         Ok(given.into_iter().map(|one| one.payload).collect())
     }
 
@@ -282,7 +287,7 @@ impl Communicator {
     /// windows stay in custody.
     pub fn abort(&self, windows: &[&dyn Custody]) -> Result<(), CommunicatorError> {
         self.abort_handle().abort();
-        let until = Instant::now() + self.timeout;
+        let until = Instant::now() + self.timeout();
         let group = self.core.group();
         for rank in (0..self.ranks).filter(|rank| *rank != self.rank) {
             while !group.is_silent(rank) {
@@ -292,7 +297,7 @@ impl Communicator {
                         call: "abort",
                         what: format!(
                             "rank {rank} has not acknowledged within {:?}: it may still read this rank's windows",
-                            self.timeout
+                            self.timeout()
                         ),
                     });
                 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use super::CommunicatorError;
 use super::window::Window;
@@ -37,6 +38,14 @@ impl<T: Element> Pending<T> {
     pub fn wait(mut self) -> Result<Window<T>, CommunicatorError> {
         let outcome = self.core.wait(&self.ticket);
         self.hand_back(outcome.map_err(Into::into))
+    }
+
+    /// Waits for the end, but no longer than until `deadline`; says whether it has ended. The operation goes on
+    /// either way: it fails only at the deadline with which it was started.
+    pub fn wait_until(&self, deadline: Instant) -> bool {
+        self.core
+            .wait_until(|| self.ticket.is_done() || Instant::now() >= deadline);
+        self.ticket.is_done()
     }
 
     fn hand_back(&mut self, outcome: Result<(), CommunicatorError>) -> Result<Window<T>, CommunicatorError> {
