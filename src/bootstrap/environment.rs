@@ -23,7 +23,7 @@ pub mod variable {
     pub const SECRET_FILE: &str = "SAPWOOD_SECRET_FILE";
     /// How long a blocking step waits for the others, in seconds.
     pub const TIMEOUT: &str = "SAPWOOD_TIMEOUT";
-    /// Which fabric to use. Read above this module; named here so that launchers find all names in one place.
+    /// Which fabric to use: `auto` or `shm`, which are the same until there is a second one.
     pub const FABRIC: &str = "SAPWOOD_FABRIC";
 }
 
@@ -40,7 +40,7 @@ impl Job {
     pub(super) fn from_variables(
         lookup: impl Fn(&'static str) -> Option<OsString>,
     ) -> Result<Option<Self>, BootstrapError> {
-        use variable::{LOCAL_RANK, RANK, RENDEZVOUS, SECRET_FILE, SIZE, TIMEOUT};
+        use variable::{FABRIC, LOCAL_RANK, RANK, RENDEZVOUS, SECRET_FILE, SIZE, TIMEOUT};
         let text = |name: &'static str| -> Result<Option<String>, BootstrapError> {
             match lookup(name).map(OsString::into_string) {
                 None => Ok(None),
@@ -109,6 +109,17 @@ impl Job {
             Some(value) => parse_timeout(&value).map_err(|expected| refuse(TIMEOUT, &value, &expected))?,
             None => DEFAULT_TIMEOUT,
         };
+        match text(FABRIC)?.as_deref() {
+            None | Some("auto" | "shm") => {}
+            Some(name @ ("verbs" | "tcp")) => {
+                return Err(refuse(
+                    FABRIC,
+                    name,
+                    "this fabric is not built yet; it must be auto or shm",
+                ));
+            }
+            Some(name) => return Err(refuse(FABRIC, name, "it must be auto or shm")),
+        }
         let secret = Secret::from_file(Path::new(&secret_path)).map_err(|error| match error {
             BootstrapError::Secret { problem, .. } => refuse(SECRET_FILE, &secret_path, &problem),
             other => other,
@@ -197,6 +208,8 @@ mod tests {
         for (name, value, right) in [
             (variable::RANK, "8", "from 0 to 7"),
             (variable::RANK, "-1", "from 0 to 7"),
+            (variable::FABRIC, "verbs", "not built yet"),
+            (variable::FABRIC, "carrier-pigeon", "must be auto or shm"),
             (variable::RANK, "+1", "from 0 to 7"),
             (variable::RANK, "three", "from 0 to 7"),
             (variable::SIZE, "0", "1 to 4096"),
@@ -237,9 +250,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_in_the_environment_panics(values in prop::collection::vec(prop::option::of(".{0,40}"), 6)) {
+        fn nothing_in_the_environment_panics(values in prop::collection::vec(prop::option::of(".{0,40}"), 7)) {
             let names = [variable::RANK, variable::SIZE, variable::LOCAL_RANK, variable::RENDEZVOUS,
-                variable::SECRET_FILE, variable::TIMEOUT];
+                variable::SECRET_FILE, variable::TIMEOUT, variable::FABRIC];
             let variables: HashMap<_, _> =
                 names.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect();
             let _ = read(&variables);
