@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use sapwood::bootstrap::Job;
 use sapwood::communicator::{Communicator, CommunicatorError};
 use sapwood::engine::reduce::Operation;
+use sapwood::memory::Buffer;
 
 /// Runs `rank` on every rank of a job of threads and returns what they return, by rank.
 fn ranks<T: Send>(size: u32, rank: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
@@ -428,4 +429,18 @@ fn a_deadline_can_be_given_for_the_next_calls() {
         waited[0] < Duration::from_secs(10),
         "not the 20 s with which it was made: {waited:?}"
     );
+}
+
+#[test]
+fn memory_that_peers_cannot_map_is_no_window_but_can_be_reduced() {
+    ranks(2, |communicator| {
+        let foreign = || Buffer::from_vec(vec![1.0f32; 10_000]).unwrap();
+        let refused = text(communicator.register(foreign()));
+        assert!(refused.contains("peers cannot map foreign memory"), "{refused}");
+        let mut buffer = foreign();
+        communicator
+            .all_reduce_slice(&mut buffer, Operation::Sum)
+            .unwrap();
+        assert!(buffer.iter().all(|x| *x == 2.0));
+    });
 }

@@ -194,6 +194,14 @@ impl Communicator {
     /// [`Communicator::all_reduce_slice`]).
     pub fn register<T: Element>(&self, buffer: Buffer<T>) -> Result<Window<T>, CommunicatorError> {
         self.usable()?;
+        if buffer.region().kind().share().is_none() {
+            let kind = buffer.region().kind().name();
+            let what = format!(
+                "peers cannot map {kind} memory; take Communicator::window (or Buffer::allocate), or give the \
+                 memory to all_reduce_slice, which copies it and counts that"
+            );
+            return Err(self.argument("registering a window", what));
+        }
         let range = (buffer.offset(), buffer.len() * size_of::<T>());
         let map =
             self.links
