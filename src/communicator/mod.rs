@@ -23,7 +23,7 @@ pub use pending::Pending;
 pub use window::Window;
 
 use crate::bootstrap::{ForkGuard, Job, Membership};
-use crate::engine::{Core, EngineError, Extent, SMALL_BYTES, Trouble, fits_small};
+use crate::engine::{Core, EngineError, Extent, MAXIMUM_ACTIVE, SMALL_BYTES, Trouble, fits_small};
 use crate::fabric::{Fabric, shm::Shm};
 use crate::memory::{Buffer, DataType, Element, HugePages, Region};
 use crate::observe::{CounterValues, Event, Recorder};
@@ -115,6 +115,7 @@ impl Builder {
             // Boards start as zeroes: no operation may have that number.
             next: Cell::new(1),
             small_turn: Cell::new(0),
+            in_step: Cell::new(false),
             fork: ForkGuard::new(),
         })
     }
@@ -137,6 +138,8 @@ pub struct Communicator {
     next: Cell<u64>,
     /// How many small operations with a payload there were.
     small_turn: Cell<u64>,
+    /// Whether numbers are reserved for a step's operations that have not all ended.
+    in_step: Cell<bool>,
     fork: ForkGuard,
 }
 
@@ -320,16 +323,41 @@ impl Communicator {
         &self.core
     }
 
-    /// Sequence numbers for `count` operations, to be started in any order.
-    pub(crate) fn reserve(&self, count: u64) -> u64 {
+    /// Sequence numbers for `count` operations.
+    fn reserve(&self, count: u64) -> u64 {
         let first = self.next.get();
         self.next.set(first + count);
         first
     }
 
+    /// Reserves the numbers of a step's operations, which may be started in any order. Until [`Self::end_step`]
+    /// nothing else can be called: operations in between would use the lines of those that are yet to start.
+    pub(crate) fn begin_step(&self, count: u64) -> Result<u64, CommunicatorError> {
+        debug_assert!(count <= MAXIMUM_ACTIVE as u64);
+        self.usable()?;
+        self.in_step.set(true);
+        Ok(self.reserve(count))
+    }
+
+    /// Whether a step was begun and not ended.
+    pub(crate) fn in_step(&self) -> bool {
+        self.in_step.get()
+    }
+
+    /// All of the step's operations have ended, or the communicator is given up.
+    pub(crate) fn end_step(&self) {
+        self.in_step.set(false);
+    }
+
     fn usable(&self) -> Result<(), CommunicatorError> {
         self.core.check()?;
         self.fork.check()?;
+        if self.in_step.get() {
+            return Err(self.argument(
+                "a collective",
+                "a step of the exchange was begun and not finished".into(),
+            ));
+        }
         Ok(())
     }
 

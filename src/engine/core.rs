@@ -133,8 +133,12 @@ impl Core {
     /// # Safety
     /// Until the ticket says that the operation has ended, nobody may write the call's memory on this rank, nor
     /// read its result; all ranks must run programs of the same, proved plan under the same sequence number.
+    /// Numbers may be started out of order only among [`MAXIMUM_ACTIVE`] consecutive ones, all of which end before
+    /// any later one is started: boards tell operations apart by their place among [`DEPTH`].
     pub unsafe fn start(&self, call: Call) -> Result<Ticket, EngineError> {
         self.make_room(call.sequence)?;
+        // Its counters would go backwards, and peers' later ones satisfy its waits at once.
+        debug_assert!(self.group.board().announced(call.sequence) < call.sequence);
         let mut engine = self.engine.lock().expect("nothing panics with the token in hand");
         self.check()?;
         self.group.board().announce(call.sequence, call.signature);

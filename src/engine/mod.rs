@@ -14,7 +14,7 @@ mod wait;
 
 pub use address::{Extent, WindowMap};
 pub use board::{Board, Layout, Trouble};
-pub use core::{Core, Ticket};
+pub use core::{Core, MAXIMUM_ACTIVE, Ticket};
 pub use error::{EngineError, Waited};
 pub use execution::{Call, Prepared};
 pub use group::{Group, Liveness, Observers};

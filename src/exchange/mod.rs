@@ -63,7 +63,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::bootstrap::Rank;
 use crate::communicator::{Communicator, CommunicatorError, Window};
-use crate::engine::reduce::Operation;
+use crate::engine::{MAXIMUM_ACTIVE, reduce::Operation};
 use crate::memory::Buffer;
 use bucket::{Returned, Slot};
 use progress::Progress;
@@ -88,6 +88,22 @@ pub enum ExchangeError {
     /// The exchange has no bucket.
     #[error("an exchange needs at least one bucket")]
     Empty,
+    /// More buckets than can be in flight at once.
+    #[error("{count} buckets, an exchange has at most {most}: put the gradients of several layers into one")]
+    TooMany {
+        /// How many were asked for.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// A step was begun while the one before it was not finished; the other ranks are told.
+    #[error("rank {rank}: step {step} was not finished: its buckets may still be in flight")]
+    Unfinished {
+        /// Who.
+        rank: Rank,
+        /// Which step, from 0.
+        step: u64,
+    },
     /// A step was finished before all buckets were ready; the other ranks are told.
     #[error("rank {rank}: step {step} was finished before these buckets were ready: {names}")]
     NotReady {
@@ -128,7 +144,7 @@ impl Builder {
     /// Allocates and registers the buckets, all in one region. Collective.
     ///
     /// # Errors
-    /// No bucket, an empty one, a name used twice, memory limits, ranks whose buckets differ.
+    /// No bucket, more than 48, an empty one, a name used twice, memory limits, ranks whose buckets differ.
     pub fn build(self) -> Result<Exchange, ExchangeError> {
         let Self {
             communicator,
@@ -137,6 +153,12 @@ impl Builder {
         } = self;
         if buckets.is_empty() {
             return Err(ExchangeError::Empty);
+        }
+        if buckets.len() > MAXIMUM_ACTIVE {
+            return Err(ExchangeError::TooMany {
+                count: buckets.len(),
+                most: MAXIMUM_ACTIVE,
+            });
         }
         for (index, (name, count)) in buckets.iter().enumerate() {
             let wrong = |what| {
@@ -224,24 +246,19 @@ impl Exchange {
     /// Begins the next step: every rank does, and takes and readies every bucket once in it.
     ///
     /// # Errors
-    /// An earlier step failed.
+    /// An earlier step failed, or was not finished: then the exchange is over, on every rank.
     pub fn begin(&mut self) -> Result<Step<'_>, ExchangeError> {
-        self.communicator
-            .core()
-            .check()
-            .map_err(CommunicatorError::from)?;
-        self.collect();
-        let first = self.communicator.reserve(self.slots.len() as u64);
+        if self.communicator.in_step() {
+            // Its drop has said so already, unless it was forgotten.
+            self.communicator.abort_handle().abort();
+            return Err(ExchangeError::Unfinished {
+                rank: self.communicator.rank(),
+                step: self.step - 1,
+            });
+        }
+        let first = self.communicator.begin_step(self.slots.len() as u64)?;
         let step = self.step;
         self.step += 1;
         Ok(Step::new(self, step, first))
-    }
-
-    /// Takes back the buckets that were given up rather than made ready.
-    fn collect(&mut self) {
-        let mut returned = self.returned.lock().expect("nothing panics with it in hand");
-        for Returned { index, window, .. } in returned.drain(..) {
-            self.slots[index].window = Some(window);
-        }
     }
 }

@@ -5,11 +5,13 @@ use super::{Exchange, ExchangeError};
 use crate::bootstrap::Rank;
 use crate::communicator::CommunicatorError;
 
-/// A step in progress.
-#[must_use = "a step that is not finished keeps its buckets"]
+/// A step in progress. Dropped before it is finished, it gives the exchange up, on every rank: its buckets may be in
+/// flight, and the other ranks wait for them.
+#[must_use = "a step that is not finished ends the exchange"]
 #[derive(Debug)]
 pub struct Step<'a> {
-    exchange: &'a mut Exchange,
+    /// `None` once it was finished.
+    exchange: Option<&'a mut Exchange>,
     number: u64,
     /// The operation number of the first bucket.
     first: u64,
@@ -18,7 +20,7 @@ pub struct Step<'a> {
 impl<'a> Step<'a> {
     pub(super) fn new(exchange: &'a mut Exchange, number: u64, first: u64) -> Self {
         Self {
-            exchange,
+            exchange: Some(exchange),
             number,
             first,
         }
@@ -38,7 +40,8 @@ impl<'a> Step<'a> {
             name: name.to_owned(),
             what,
         };
-        let slots = &mut self.exchange.slots;
+        let exchange = self.exchange.as_mut().expect(UNFINISHED);
+        let slots = &mut exchange.slots;
         let index = slots
             .iter()
             .position(|slot| slot.name == name)
@@ -53,7 +56,7 @@ impl<'a> Step<'a> {
             sequence: self.first + index as u64,
             starter: slot.starter.clone(),
             window: Some(window),
-            returned: self.exchange.returned.clone(),
+            returned: exchange.returned.clone(),
         })
     }
 
@@ -62,8 +65,11 @@ impl<'a> Step<'a> {
     /// # Errors
     /// A bucket that was not made ready (the other ranks are told), or how the communicator failed: it names the
     /// rank, the operation and the step of the plan waited for.
-    pub fn finish(self) -> Result<Outcome<'a>, ExchangeError> {
-        let Self { exchange, number, .. } = self;
+    pub fn finish(mut self) -> Result<Outcome<'a>, ExchangeError> {
+        let number = self.number;
+        let exchange = self.exchange.take().expect(UNFINISHED);
+        // From here on every way out leaves nothing in flight, or the communicator refusing all work.
+        exchange.communicator.end_step();
         let core = exchange.communicator.core();
         // Of each bucket: whether its exchange was started in this step.
         let mut ready = vec![false; exchange.slots.len()];
@@ -102,6 +108,16 @@ impl<'a> Step<'a> {
             });
         }
         Ok(Outcome { exchange, number })
+    }
+}
+
+const UNFINISHED: &str = "taken in finish only, which consumes the step";
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        if let Some(exchange) = &self.exchange {
+            exchange.communicator.abort_handle().abort();
+        }
     }
 }
 

@@ -1,0 +1,93 @@
+//! What a careless caller can do in safe code, and what a collective must do about it: refuse, or say so on every
+//! rank; never a wrong sum.
+
+use std::time::{Duration, Instant};
+
+use sapwood::bootstrap::Job;
+use sapwood::communicator::Communicator;
+use sapwood::engine::reduce::Operation;
+use sapwood::exchange::Exchange;
+
+/// Runs `rank` on every rank of a job of threads and returns what they return, by rank.
+fn ranks<T: Send>(size: u32, rank: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
+    let jobs = Job::local(size).expect("a job");
+    std::thread::scope(|scope| {
+        let threads = jobs.iter().map(|job| {
+            let rank = &rank;
+            let builder = Communicator::builder().timeout(Duration::from_secs(5));
+            scope.spawn(move || rank(builder.join(job).expect("all ranks join")))
+        });
+        let threads = threads.collect::<Vec<_>>();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no rank panics"))
+            .collect()
+    })
+}
+
+fn text<T, E: std::fmt::Display>(outcome: Result<T, E>) -> String {
+    outcome.err().expect("an error").to_string()
+}
+
+#[test]
+fn a_step_that_is_dropped_does_not_hand_out_buckets_in_flight() {
+    for forget in [false, true] {
+        ranks(2, |communicator| {
+            let rank = communicator.rank();
+            let mut exchange = Exchange::builder(communicator)
+                .bucket("x", 1 << 20)
+                .build()
+                .unwrap();
+            if rank == 1 {
+                std::thread::sleep(Duration::from_millis(300));
+                // The other rank has given up, or will.
+                let mut step = exchange.begin().ok()?;
+                step.take("x").unwrap().ready().ok()?;
+                return Some(text(step.finish()));
+            }
+            let mut step = exchange.begin().unwrap();
+            step.take("x").unwrap().ready().unwrap();
+            if forget {
+                std::mem::forget(step);
+            } else {
+                drop(step);
+            }
+            // Rank 1 is going to read the bucket: it cannot be had again.
+            let error = text(exchange.begin());
+            assert!(error.contains("not finished"), "{error}");
+            None
+        });
+    }
+}
+
+#[test]
+fn an_exchange_of_more_buckets_than_boards_tell_apart_is_refused() {
+    let errors = ranks(2, |communicator| {
+        let rank = communicator.rank();
+        let names = (0..100).map(|i| format!("layer {i}")).collect::<Vec<_>>();
+        let builder = names
+            .iter()
+            .fold(Exchange::builder(communicator), |builder, name| {
+                builder.bucket(name, 10_000)
+            });
+        let mut exchange = match builder.build() {
+            Ok(exchange) => exchange,
+            Err(error) => return error.to_string(),
+        };
+        for number in 0..20 {
+            let mut step = exchange.begin().unwrap();
+            // As a backward pass does: the last one first.
+            for name in names.iter().rev() {
+                let mut bucket = step.take(name).unwrap();
+                bucket.fill((number * (rank + 1)) as f32);
+                bucket.ready().unwrap();
+            }
+            let outcome = step.finish().unwrap();
+            for name in &names {
+                assert_eq!(outcome.mean(name)[0], number as f32 * 1.5);
+            }
+        }
+        String::new()
+    });
+    assert!(errors.iter().all(|error| error.contains("at most")), "{errors:?}");
+}
