@@ -91,3 +91,39 @@ fn an_exchange_of_more_buckets_than_boards_tell_apart_is_refused() {
     });
     assert!(errors.iter().all(|error| error.contains("at most")), "{errors:?}");
 }
+
+#[test]
+fn a_small_operation_moves_started_ones_on() {
+    let took = ranks(2, |communicator| {
+        let mut window = communicator.window::<f32>(100_000).unwrap();
+        window.fill(1.0);
+        communicator.barrier().unwrap();
+        let began = Instant::now();
+        let pending = communicator.start_all_reduce(window, Operation::Sum).unwrap();
+        if communicator.rank() == 0 {
+            communicator.barrier().unwrap();
+            assert_eq!(pending.wait().unwrap()[0], 2.0);
+        } else {
+            // Ends only if rank 0 takes part, which is in the barrier.
+            assert_eq!(pending.wait().unwrap()[0], 2.0);
+            communicator.barrier().unwrap();
+        }
+        began.elapsed()
+    });
+    assert!(took.iter().all(|took| *took < Duration::from_secs(4)), "{took:?}");
+}
+
+#[test]
+fn a_small_or_slow_collective_after_a_started_one_does_not_hold_it_up() {
+    ranks(2, |communicator| {
+        let window = communicator.window::<f32>(100_000).unwrap();
+        let pending = communicator.start_all_reduce(window, Operation::Sum).unwrap();
+        if communicator.rank() == 0 {
+            communicator.all_gather_bytes("a note", b"0").unwrap();
+            pending.wait().unwrap();
+        } else {
+            pending.wait().unwrap();
+            communicator.all_gather_bytes("a note", b"1").unwrap();
+        }
+    });
+}

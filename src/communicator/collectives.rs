@@ -396,7 +396,7 @@ impl Communicator {
         };
         // SAFETY: passed on; every rank makes the same calls in the same order, so the turns agree, and
         // `is_small` has said that it fits.
-        let outcome = unsafe { small_exchange(self.core().group(), &small, input, result) };
+        let outcome = unsafe { small_exchange(self.core(), &small, input, result) };
         outcome.map_err(|error| {
             self.core().abandon(&error);
             error.into()

@@ -205,6 +205,7 @@ impl Communicator {
             );
             return Err(self.argument("registering a window", what));
         }
+        self.settle()?;
         let range = (buffer.offset(), buffer.len() * size_of::<T>());
         let map =
             self.links
@@ -226,7 +227,7 @@ impl Communicator {
     /// # Errors
     /// A rank that does not take part by the deadline, or is gone.
     pub fn all_gather_bytes(&self, what: &str, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommunicatorError> {
-        self.usable()?;
+        self.settle()?;
         let given = self
             .links
             .borrow()
@@ -347,6 +348,14 @@ impl Communicator {
     /// All of the step's operations have ended, or the communicator is given up.
     pub(crate) fn end_step(&self) {
         self.in_step.set(false);
+    }
+
+    /// Waits until nothing is in flight. The calls that go through the bootstrap drive nothing while they wait, and a
+    /// rank that waits for an operation would wait in vain for one that is in such a call.
+    fn settle(&self) -> Result<(), CommunicatorError> {
+        self.usable()?;
+        self.core.wait_until(|| self.core.is_idle());
+        self.usable()
     }
 
     fn usable(&self) -> Result<(), CommunicatorError> {

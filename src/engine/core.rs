@@ -1,7 +1,7 @@
 //! The operations in progress on one communicator, and who drives them: any caller that holds the token. Nobody
 //! sleeps with the token in hand.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
 use std::time::Instant;
@@ -24,6 +24,8 @@ pub struct Core {
     group: Group,
     /// The token. Held for a round at a time; never while sleeping.
     engine: Mutex<Engine>,
+    /// How many operations are in progress: written by the token's holder, looked at before asking for the token.
+    active: AtomicUsize,
     poison: OnceLock<EngineError>,
 }
 
@@ -101,6 +103,7 @@ impl Core {
         Self {
             group,
             engine: Mutex::default(),
+            active: AtomicUsize::new(0),
             poison: OnceLock::new(),
         }
     }
@@ -152,6 +155,7 @@ impl Core {
             began,
             started: false,
         });
+        self.active.store(engine.active.len(), Ordering::Relaxed);
         drop(engine);
         // The progress thread, if there is one, may be asleep.
         self.group.bell().ring();
@@ -175,11 +179,18 @@ impl Core {
 
     /// Runs what is ready, if nobody else is just doing so. Says whether anything moved.
     pub fn drive(&self) -> bool {
+        // Whoever started an operation rings the bell afterwards.
+        if self.active.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
         let Ok(mut engine) = self.engine.try_lock() else {
             return false;
         };
         match engine.round(&self.group) {
-            Ok(progressed) => progressed,
+            Ok(progressed) => {
+                self.active.store(engine.active.len(), Ordering::Relaxed);
+                progressed
+            }
             Err(error) => {
                 self.fail(&mut engine, &error);
                 true
@@ -229,7 +240,10 @@ impl Core {
     }
 
     /// Looks after deadlines and dead ranks; fails everything in progress if something is found.
-    fn look(&self) {
+    pub(super) fn look(&self) {
+        if self.active.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         let Ok(mut engine) = self.engine.try_lock() else {
             return;
         };
@@ -267,6 +281,7 @@ impl Core {
         for active in engine.active.drain(..) {
             active.ticket.end(Some(error.clone()));
         }
+        self.active.store(0, Ordering::Relaxed);
         self.group.board().fall_silent();
         self.group.ring_others();
         self.group.bell().ring();

@@ -1,6 +1,6 @@
 //! Small all-reduces and barriers: every rank shows its payload, with the sequence number in the same cache line,
 //! and sums what all show, in rank order. No read-modify-write, no lock, no allocation, no system call while the
-//! peers are awake.
+//! peers are awake. While it waits it moves operations on that were started before, if there are any.
 //!
 //! A rank is at most one such operation ahead of another (it needs everybody's payload to get on), so two slots
 //! for payloads, used in turn, are enough.
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::board::LINE_PAYLOAD;
 use super::reduce::{self, Kernel};
 use super::wait::{Turn, wait};
-use super::{EngineError, Group, Signature, Trouble, Waited};
+use super::{Core, EngineError, Group, Signature, Trouble, Waited};
 use crate::observe::{CopySite, Kind, NONE};
 
 /// The largest payload, in bytes.
@@ -55,7 +55,7 @@ pub struct Small {
 /// be the same. All ranks must agree on the turn, and [`fits_small`] must hold.
 #[inline]
 pub unsafe fn small_exchange(
-    group: &Group,
+    core: &Core,
     small: &Small,
     input: *const u8,
     result: *mut u8,
@@ -68,6 +68,7 @@ pub unsafe fn small_exchange(
         ..
     } = *small;
     let bytes = count * small.element;
+    let group = core.group();
     let board = group.board();
     let in_line = bytes <= LINE_PAYLOAD;
     let own = if in_line {
@@ -85,7 +86,7 @@ pub unsafe fn small_exchange(
     for peer in 0..group.ranks {
         let theirs = &group.boards[peer as usize];
         if theirs.announced(sequence) != sequence {
-            await_peer(group, small, peer)?;
+            await_peer(core, small, peer)?;
         }
         if theirs.signature(sequence) != signature {
             group.give_up(Trouble::Mismatch(sequence as u32));
@@ -116,7 +117,8 @@ pub unsafe fn small_exchange(
 }
 
 #[inline(never)]
-fn await_peer(group: &Group, small: &Small, peer: u32) -> Result<(), EngineError> {
+fn await_peer(core: &Core, small: &Small, peer: u32) -> Result<(), EngineError> {
+    let group: &Group = core.group();
     let sequence = small.sequence;
     let board = &group.boards[peer as usize];
     let here = || board.announced(sequence) == sequence;
@@ -132,8 +134,18 @@ fn await_peer(group: &Group, small: &Small, peer: u32) -> Result<(), EngineError
     group.caller.counters.wait();
     let waited = wait(
         group,
-        || if here() { Turn::Done } else { Turn::Idle },
         || {
+            if here() {
+                Turn::Done
+            } else if core.drive() {
+                // The peer may need operations that were started here to end before it comes.
+                Turn::Progressed
+            } else {
+                Turn::Idle
+            }
+        },
+        || {
+            core.look();
             group.board().wait_for(Some(peer));
             let (last, chain) = group.last_awaited(sequence, peer);
             let describe = || Waited {
