@@ -127,3 +127,47 @@ fn a_small_or_slow_collective_after_a_started_one_does_not_hold_it_up() {
         }
     });
 }
+
+#[test]
+fn a_forked_child_that_drops_everything_disturbs_nobody() {
+    ranks(2, |communicator| {
+        let rank = communicator.rank();
+        let mut exchange = Exchange::builder(communicator)
+            .bucket("x", 100_000)
+            .build()
+            .unwrap();
+        if rank == 0 {
+            let mut step = exchange.begin().unwrap();
+            let bucket = step.take("x").unwrap();
+            // SAFETY: the child takes no lock that another thread could hold, and leaves by _exit.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                let refused = bucket.ready().is_err();
+                drop(step);
+                let refused =
+                    refused && exchange.begin().is_err() && exchange.communicator().barrier().is_err();
+                exchange.communicator().abort_handle().abort();
+                drop(exchange);
+                // SAFETY: ends the child without running anything of the parent's.
+                unsafe { libc::_exit(i32::from(!refused)) };
+            }
+            let (mut status, until) = (0, Instant::now() + Duration::from_secs(3));
+            // SAFETY: asks after the child forked above.
+            while unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } == 0 {
+                if Instant::now() > until {
+                    // SAFETY: kills the child forked above, which was not waited for yet.
+                    unsafe { libc::kill(child, libc::SIGKILL) };
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert_eq!(status, 0, "the child was refused and ended by itself");
+            bucket.ready().unwrap();
+            step.finish().unwrap();
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let mut step = exchange.begin().unwrap();
+        step.take("x").unwrap().ready().unwrap();
+        step.finish().unwrap();
+    });
+}

@@ -22,7 +22,7 @@ pub use error::CommunicatorError;
 pub use pending::Pending;
 pub use window::Window;
 
-use crate::bootstrap::{ForkGuard, Job, Membership};
+use crate::bootstrap::{Job, Membership};
 use crate::engine::{Core, EngineError, Extent, MAXIMUM_ACTIVE, SMALL_BYTES, Trouble, fits_small};
 use crate::fabric::{Fabric, shm::Shm};
 use crate::memory::{Buffer, DataType, Element, HugePages, Region};
@@ -116,7 +116,6 @@ impl Builder {
             next: Cell::new(1),
             small_turn: Cell::new(0),
             in_step: Cell::new(false),
-            fork: ForkGuard::new(),
         })
     }
 }
@@ -140,7 +139,6 @@ pub struct Communicator {
     small_turn: Cell<u64>,
     /// Whether numbers are reserved for a step's operations that have not all ended.
     in_step: Cell<bool>,
-    fork: ForkGuard,
 }
 
 impl std::fmt::Debug for Communicator {
@@ -298,6 +296,9 @@ impl Communicator {
     /// A rank that has not heard of it by the deadline (stopped, or in no call of the communicator): its name. The
     /// windows stay in custody.
     pub fn abort(&self, windows: &[&dyn Custody]) -> Result<(), CommunicatorError> {
+        if self.core.is_forked() {
+            self.core.check()?;
+        }
         self.abort_handle().abort();
         let until = Instant::now() + self.timeout();
         let group = self.core.group();
@@ -360,7 +361,6 @@ impl Communicator {
 
     fn usable(&self) -> Result<(), CommunicatorError> {
         self.core.check()?;
-        self.fork.check()?;
         if self.in_step.get() {
             return Err(self.argument(
                 "a collective",
@@ -394,6 +394,9 @@ impl Communicator {
 
 impl Drop for Communicator {
     fn drop(&mut self) {
+        if self.core.is_forked() {
+            return;
+        }
         // What is still in flight is given up: the others hear of it instead of waiting for a rank that left.
         if !self.core.is_idle() {
             self.abort_handle().abort();
@@ -427,6 +430,9 @@ pub struct AbortHandle {
 impl AbortHandle {
     /// Fails every operation in flight and every later one. Returns at once.
     pub fn abort(&self) {
+        if self.core.is_forked() {
+            return;
+        }
         let rank = self.core.group().rank;
         self.core.group().give_up(Trouble::Aborted);
         self.core.abandon(&EngineError::Aborted { rank, by: rank });

@@ -10,6 +10,7 @@ use super::board::DEPTH;
 use super::execution::{Call, Execution, Round};
 use super::wait::{Turn, wait};
 use super::{EngineError, Group};
+use crate::bootstrap::ForkGuard;
 use crate::observe::Kind;
 
 /// Chunks that one operation runs before the next one gets its turn.
@@ -27,6 +28,7 @@ pub struct Core {
     /// How many operations are in progress: written by the token's holder, looked at before asking for the token.
     active: AtomicUsize,
     poison: OnceLock<EngineError>,
+    fork: ForkGuard,
 }
 
 #[derive(Debug, Default)]
@@ -105,6 +107,7 @@ impl Core {
             engine: Mutex::default(),
             active: AtomicUsize::new(0),
             poison: OnceLock::new(),
+            fork: ForkGuard::new(),
         }
     }
 
@@ -113,12 +116,24 @@ impl Core {
         &self.group
     }
 
+    /// Whether this is a forked child, which shares boards and bells with its parent and must not touch them, nor wait
+    /// for a lock that a thread of its parent may have held.
+    #[inline]
+    pub fn is_forked(&self) -> bool {
+        self.fork.check().is_err()
+    }
+
     /// Refuses work after a failure.
     ///
     /// # Errors
-    /// [`EngineError::Poisoned`] with the first failure.
+    /// [`EngineError::Poisoned`] with the first failure; [`EngineError::Forked`].
     #[inline]
     pub fn check(&self) -> Result<(), EngineError> {
+        if self.is_forked() {
+            return Err(EngineError::Forked {
+                rank: self.group.rank,
+            });
+        }
         match self.poison.get() {
             None => Ok(()),
             Some(first) => Err(EngineError::Poisoned {
@@ -139,6 +154,7 @@ impl Core {
     /// Numbers may be started out of order only among [`MAXIMUM_ACTIVE`] consecutive ones, all of which end before
     /// any later one is started: boards tell operations apart by their place among [`DEPTH`].
     pub unsafe fn start(&self, call: Call) -> Result<Ticket, EngineError> {
+        self.check()?;
         self.make_room(call.sequence)?;
         // Its counters would go backwards, and peers' later ones satisfy its waits at once.
         debug_assert!(self.group.board().announced(call.sequence) < call.sequence);
@@ -180,7 +196,7 @@ impl Core {
     /// Runs what is ready, if nobody else is just doing so. Says whether anything moved.
     pub fn drive(&self) -> bool {
         // Whoever started an operation rings the bell afterwards.
-        if self.active.load(Ordering::Relaxed) == 0 {
+        if self.active.load(Ordering::Relaxed) == 0 || self.is_forked() {
             return false;
         }
         let Ok(mut engine) = self.engine.try_lock() else {
@@ -212,7 +228,12 @@ impl Core {
     /// # Errors
     /// How it failed.
     pub fn wait(&self, ticket: &Ticket) -> Result<(), EngineError> {
-        self.wait_until(|| ticket.is_done());
+        self.wait_until(|| ticket.is_done() || self.is_forked());
+        if !ticket.is_done() {
+            return Err(EngineError::Forked {
+                rank: self.group.rank,
+            });
+        }
         ticket.outcome().expect("it is done")
     }
 
@@ -270,6 +291,9 @@ impl Core {
     /// Ends everything in progress with `error`; later calls are refused with it, and no peer's memory is touched
     /// any more.
     pub fn abandon(&self, error: &EngineError) {
+        if self.is_forked() {
+            return;
+        }
         self.fail(
             &mut self.engine.lock().expect("nothing panics with the token in hand"),
             error,

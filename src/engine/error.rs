@@ -94,6 +94,14 @@ pub enum EngineError {
         /// Who did it.
         by: u32,
     },
+    /// This process is a forked child of the one that made the communicator.
+    #[error(
+        "rank {rank}: this process was forked from the one that made the communicator, which alone can use it"
+    )]
+    Forked {
+        /// The parent's rank.
+        rank: u32,
+    },
     /// An earlier operation failed.
     #[error("rank {rank}: the communicator cannot be used any more: {reason}")]
     Poisoned {
@@ -112,7 +120,7 @@ impl EngineError {
             Self::Gone { peer, .. } => Some(*peer),
             Self::Aborted { by, .. } => Some(*by),
             Self::PeerGaveUp { culprit, .. } => *culprit,
-            Self::Mismatch { .. } | Self::Poisoned { .. } => None,
+            Self::Mismatch { .. } | Self::Forked { .. } | Self::Poisoned { .. } => None,
         }
     }
 }

@@ -31,6 +31,11 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
+        if self.core.is_forked() {
+            // The thread is the parent's: there is none to wait for.
+            std::mem::forget(self.thread.take());
+            return;
+        }
         self.stop.store(true, Ordering::Release);
         self.core.group().bell().ring();
         if let Some(thread) = self.thread.take() {
