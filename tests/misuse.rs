@@ -129,6 +129,33 @@ fn a_small_or_slow_collective_after_a_started_one_does_not_hold_it_up() {
 }
 
 #[test]
+fn different_windows_or_ranges_are_a_mismatch() {
+    let errors = ranks(2, |communicator| {
+        let mut one = communicator.window::<f32>(100_000).unwrap();
+        let mut two = communicator.window::<f32>(100_000).unwrap();
+        let window = if communicator.rank() == 0 {
+            &mut one
+        } else {
+            &mut two
+        };
+        text(communicator.all_reduce(window, Operation::Sum))
+    });
+    assert!(
+        errors.iter().all(|error| error.contains("disagree")),
+        "{errors:?}"
+    );
+    let errors = ranks(2, |communicator| {
+        let mut window = communicator.window::<f32>(200_000).unwrap();
+        let first = communicator.rank() as usize * 1000;
+        text(communicator.all_reduce_range(&mut window, first..first + 100_000, Operation::Sum))
+    });
+    assert!(
+        errors.iter().all(|error| error.contains("disagree")),
+        "{errors:?}"
+    );
+}
+
+#[test]
 fn a_forked_child_that_drops_everything_disturbs_nobody() {
     ranks(2, |communicator| {
         let rank = communicator.rank();

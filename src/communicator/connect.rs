@@ -33,6 +33,8 @@ pub(super) struct Links {
     pub(super) fabric: Arc<dyn Fabric>,
     pub(super) endpoint: Box<dyn Endpoint>,
     pub(super) timeout: Duration,
+    /// How many windows all ranks have shared: the next one's number, the same on each.
+    pub(super) windows: u16,
 }
 
 impl Links {
@@ -96,6 +98,8 @@ impl Links {
         let given = self
             .members
             .all_gather(call, &encode(&offer), parcel.descriptors, self.timeout)?;
+        let id = self.windows;
+        self.windows = self.windows.wrapping_add(1);
         let mut memory: Vec<Arc<dyn Any + Send + Sync>> = vec![Arc::new(Held {
             _registration: registration,
         })];
@@ -141,7 +145,7 @@ impl Links {
             memory.push(Arc::new(Imported { _remote: remote }));
         }
         // SAFETY: each base is that rank's memory of `len` bytes; `memory` keeps all of it.
-        Ok(unsafe { WindowMap::new(bases.into(), len, memory) })
+        Ok(unsafe { WindowMap::new(id, bases.into(), len, memory) })
     }
 
     /// The boards and bells of all ranks.

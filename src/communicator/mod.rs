@@ -93,6 +93,7 @@ impl Builder {
             fabric,
             endpoint,
             timeout,
+            windows: 0,
         };
         links.connect(ranks)?;
         let (group, layout) = links.group(ranks)?;

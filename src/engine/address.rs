@@ -7,6 +7,7 @@ use std::sync::Arc;
 /// A symmetric window: the same number of bytes on every rank, each reachable from here.
 #[derive(Debug)]
 pub struct WindowMap {
+    id: u16,
     bases: Box<[NonNull<u8>]>,
     len: usize,
     // Keeps every rank's mapping; the own registration among them.
@@ -21,13 +22,15 @@ unsafe impl Sync for WindowMap {}
 impl WindowMap {
     /// # Safety
     /// `bases[r]` must point to rank r's `len` bytes, as long as `memory` lives: readable, and for this process's
-    /// own rank writable.
+    /// own rank writable. `id` must be the same on every rank and, as far as it goes, no other window's.
     pub unsafe fn new(
+        id: u16,
         bases: Box<[NonNull<u8>]>,
         len: usize,
         memory: Vec<Arc<dyn Any + Send + Sync>>,
     ) -> Self {
         Self {
+            id,
             bases,
             len,
             _memory: memory,
@@ -71,6 +74,11 @@ impl Extent {
     pub(super) fn of(&self, rank: u32) -> *mut u8 {
         // SAFETY: the offset was checked against the window's length, which every rank's mapping has.
         unsafe { self.window.bases[rank as usize].add(self.offset).as_ptr() }
+    }
+
+    /// Window and offset in one word, for the ranks to compare: the offset in bytes in the lower 48 bits.
+    pub(super) fn place(&self) -> u64 {
+        u64::from(self.window.id) << 48 | self.offset as u64
     }
 
     /// The window.

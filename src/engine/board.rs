@@ -63,6 +63,37 @@ impl Layout {
     }
 }
 
+/// What ranks must agree on beyond the signature: the plan (a hash of its name), then where input and result are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Details(pub [u64; 3]);
+
+impl Details {
+    const NOWHERE: u64 = u64::MAX;
+
+    /// Of a plan's name, and the input and result if there are any.
+    pub fn new(plan: u64, memory: Option<(u64, u64)>) -> Self {
+        let (input, result) = memory.unwrap_or((Self::NOWHERE, Self::NOWHERE));
+        Self([plan, input, result])
+    }
+}
+
+impl std::fmt::Display for Details {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [_, input, result] = self.0;
+        if input == Self::NOWHERE {
+            return Ok(());
+        }
+        let place = |place: u64| (place >> 48, place & ((1 << 48) - 1));
+        let (window, at) = place(input);
+        write!(f, ", window {window} from byte {at}")?;
+        if result != input {
+            let (window, at) = place(result);
+            write!(f, " into window {window} from byte {at}")?;
+        }
+        Ok(())
+    }
+}
+
 /// Why a rank gave up, as it tells the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
@@ -144,6 +175,26 @@ impl Board {
         let line = Self::line(sequence);
         self.word(line + 8).store(signature.0, Ordering::Relaxed);
         self.word(line).store(sequence, Ordering::Release);
+    }
+
+    /// As [`Board::announce`], with what a small operation has no room for and no need of: which memory, and the
+    /// whole hash of the plan's name.
+    #[inline]
+    pub(super) fn announce_details(&self, sequence: u64, signature: Signature, details: Details) {
+        let line = Self::line(sequence);
+        for (index, word) in details.0.into_iter().enumerate() {
+            self.word(line + 16 + 8 * index).store(word, Ordering::Relaxed);
+        }
+        self.announce(sequence, signature);
+    }
+
+    /// What was announced with [`Board::announce_details`], where it was.
+    #[inline]
+    pub(super) fn details(&self, sequence: u64) -> Details {
+        let line = Self::line(sequence);
+        Details(std::array::from_fn(|index| {
+            self.word(line + 16 + 8 * index).load(Ordering::Relaxed)
+        }))
     }
 
     /// The sequence number in the line of `sequence`: that one if announced, an earlier or later one otherwise.

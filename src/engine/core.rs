@@ -160,7 +160,9 @@ impl Core {
         debug_assert!(self.group.board().announced(call.sequence) < call.sequence);
         let mut engine = self.engine.lock().expect("nothing panics with the token in hand");
         self.check()?;
-        self.group.board().announce(call.sequence, call.signature);
+        self.group
+            .board()
+            .announce_details(call.sequence, call.signature, call.details());
         let execution = engine.idle.pop().unwrap_or_default();
         let ticket = Ticket(Arc::default());
         let began = Instant::now();

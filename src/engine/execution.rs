@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::board::Details;
 use super::board::{CHUNK_BITS, progress};
 use super::reduce::{self, Kernel};
 use super::{EngineError, Extent, Group, Signature, Trouble, Waited};
@@ -21,6 +22,7 @@ const WHOLE: u64 = (1 << CHUNK_BITS) - 1;
 pub struct Prepared {
     program: Program,
     plan: String,
+    plan_hash: u64,
 }
 
 impl Prepared {
@@ -53,6 +55,7 @@ impl Prepared {
         Ok(Self {
             program,
             plan: plan.into(),
+            plan_hash: super::signature::hash(plan),
         })
     }
 
@@ -87,6 +90,15 @@ pub struct Call {
     pub staging: Option<(Extent, usize)>,
     /// How long it may take.
     pub timeout: Duration,
+}
+
+impl Call {
+    /// What the other ranks' calls must agree with, beyond the signature.
+    pub(super) fn details(&self) -> Details {
+        let memory = self.memory.as_ref();
+        let places = memory.map(|(input, result)| (input.place(), result.place()));
+        Details::new(self.prepared.plan_hash, places)
+    }
 }
 
 #[derive(Debug)]
@@ -237,7 +249,7 @@ impl Execution {
             }
             if !seen.agreed {
                 seen.agreed = true;
-                if group.disagrees(call.sequence, call.signature, wait.rank) {
+                if group.disagrees(call.sequence, call.signature, Some(call.details()), wait.rank) {
                     group.give_up(Trouble::Mismatch(call.sequence as u32));
                     return Err(group.mismatch(call.sequence));
                 }
@@ -351,7 +363,14 @@ impl Execution {
         group.board().wait_for(Some(wait.rank));
         let still = || counter.load(Ordering::Acquire) == before;
         let describe = || self.describe(call, group, index, number);
-        if let Some(error) = group.look(call.sequence, call.signature, wait.rank, still, describe) {
+        if let Some(error) = group.look(
+            call.sequence,
+            call.signature,
+            Some(call.details()),
+            wait.rank,
+            still,
+            describe,
+        ) {
             return Err(error);
         }
         let waited = began.elapsed();

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+use super::board::Details;
 use super::{Board, EngineError, Signature, Trouble, Waited};
 use crate::fabric::{Doorbell, Patience};
 use crate::observe::{Counters, Recorder};
@@ -117,12 +118,13 @@ impl Group {
         &self,
         sequence: u64,
         signature: Signature,
+        details: Option<Details>,
         peer: u32,
         mut still: impl FnMut() -> bool,
         describe: impl Fn() -> Waited,
     ) -> Option<EngineError> {
         let rank = self.rank;
-        if self.disagrees(sequence, signature, peer) {
+        if self.disagrees(sequence, signature, details, peer) {
             self.give_up(Trouble::Mismatch(sequence as u32));
             return Some(self.mismatch(sequence));
         }
@@ -219,11 +221,20 @@ impl Group {
         }
     }
 
-    /// Whether `peer` has announced something else as its operation `sequence`.
+    /// Whether `peer` has announced something else as its operation `sequence`. (Where the signatures are the same,
+    /// either both ranks have announced details or neither has: the signature says which plan, or none.)
     #[inline]
-    pub(super) fn disagrees(&self, sequence: u64, signature: Signature, peer: u32) -> bool {
+    pub(super) fn disagrees(
+        &self,
+        sequence: u64,
+        signature: Signature,
+        details: Option<Details>,
+        peer: u32,
+    ) -> bool {
         let board = &self.boards[peer as usize];
-        board.announced(sequence) == sequence && board.signature(sequence) != signature
+        board.announced(sequence) == sequence
+            && (board.signature(sequence) != signature
+                || details.is_some_and(|details| board.details(sequence) != details))
     }
 
     /// Who called what as operation `sequence`; waits up to a second for those who have not called yet.
@@ -238,9 +249,17 @@ impl Group {
         while missing() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));
         }
-        let mut calls: Vec<(Option<Signature>, Vec<u32>)> = Vec::new();
+        let own = self.board();
+        // Where all have the same signature, it is something else that differs.
+        let differ = self.boards.iter().any(|board| {
+            board.announced(sequence) == sequence && board.signature(sequence) != own.signature(sequence)
+        });
+        let mut calls: Vec<(Option<(Signature, Option<Details>)>, Vec<u32>)> = Vec::new();
         for (rank, board) in self.boards.iter().enumerate() {
-            let call = (board.announced(sequence) == sequence).then(|| board.signature(sequence));
+            let call = (board.announced(sequence) == sequence).then(|| {
+                let details = (!differ).then(|| board.details(sequence));
+                (board.signature(sequence), details)
+            });
             match calls.iter_mut().find(|(known, _)| *known == call) {
                 Some((_, ranks)) => ranks.push(rank as u32),
                 None => calls.push((call, vec![rank as u32])),
@@ -249,7 +268,11 @@ impl Group {
         // The odd one first.
         calls.sort_by_key(|(_, ranks)| ranks.len());
         let odd = calls.iter().map(|(call, ranks)| {
-            let called = call.map_or("has not called it".to_owned(), |call| format!("called {call}"));
+            let called = match call {
+                None => "has not called it".to_owned(),
+                Some((signature, None)) => format!("called {signature}"),
+                Some((signature, Some(details))) => format!("called {signature}{details}"),
+            };
             format!("{} {called}", name_ranks(ranks))
         });
         let odd = odd.collect::<Vec<_>>().join("; ");

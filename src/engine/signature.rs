@@ -6,6 +6,13 @@ use super::reduce::Operation;
 use crate::memory::DataType;
 use crate::plan::Collective;
 
+/// FNV-1a of a plan's name.
+pub(super) fn hash(plan: &str) -> u64 {
+    plan.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 /// A packed description: collective 3 bits, operation 3, type 3, plan 8, root 12, count 35.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signature(pub u64);
@@ -46,9 +53,7 @@ impl Signature {
             .iter()
             .position(|t| *t == data_type)
             .expect("every type is listed") as u64;
-        let plan = plan.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let plan = hash(plan);
         let plan = (plan >> 56) ^ (plan & 0xff);
         Self(
             kind | operation << 3

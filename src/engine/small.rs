@@ -156,7 +156,7 @@ fn await_peer(core: &Core, small: &Small, peer: u32) -> Result<(), EngineError> 
                 peer,
                 step: format!("it has not called this operation yet{chain}"),
             };
-            if let Some(error) = group.look(sequence, small.signature, peer, || !here(), describe) {
+            if let Some(error) = group.look(sequence, small.signature, None, peer, || !here(), describe) {
                 return Err(error);
             }
             let waited = began.elapsed();
