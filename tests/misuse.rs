@@ -156,6 +156,25 @@ fn different_windows_or_ranges_are_a_mismatch() {
 }
 
 #[test]
+fn exchanges_of_different_buckets_are_refused() {
+    let errors = ranks(3, |communicator| {
+        let names = if communicator.rank() == 1 {
+            ["b", "a"]
+        } else {
+            ["a", "b"]
+        };
+        let builder = Exchange::builder(communicator)
+            .bucket(names[0], 10)
+            .bucket(names[1], 10);
+        text(builder.build())
+    });
+    assert!(
+        errors.iter().all(|error| error.contains("disagree")),
+        "{errors:?}"
+    );
+}
+
+#[test]
 fn a_forked_child_that_drops_everything_disturbs_nobody() {
     ranks(2, |communicator| {
         let rank = communicator.rank();

@@ -174,6 +174,7 @@ impl Builder {
                 return wrong("the name is used twice");
             }
         }
+        agree(&communicator, &buckets)?;
         let padded = |count: usize| count.checked_next_multiple_of(ALIGNMENT);
         let total = buckets
             .iter()
@@ -209,6 +210,38 @@ impl Builder {
             communicator,
         })
     }
+}
+
+/// Finds ranks whose buckets differ: by number they would average each other's.
+fn agree(communicator: &Communicator, buckets: &[(String, usize)]) -> Result<(), CommunicatorError> {
+    let own = serde_json::to_vec(buckets).expect("plain data");
+    let all = communicator.all_gather_bytes("comparing the buckets of an exchange", &own)?;
+    let Some(odd) = all.iter().position(|theirs| *theirs != own) else {
+        return Ok(());
+    };
+    let theirs = serde_json::from_slice::<Vec<(String, usize)>>(&all[odd]).unwrap_or_default();
+    let difference = buckets
+        .iter()
+        .zip(&theirs)
+        .enumerate()
+        .find(|(_, (mine, theirs))| mine != theirs);
+    let (rank, step) = (communicator.rank(), "building an exchange");
+    let what = match difference {
+        Some((index, (mine, theirs))) => format!(
+            "bucket {index} is {:?} of {} elements on rank {odd}, {:?} of {} on rank {rank}",
+            theirs.0, theirs.1, mine.0, mine.1
+        ),
+        None => format!(
+            "rank {odd} has {} buckets, rank {rank} has {}",
+            theirs.len(),
+            buckets.len()
+        ),
+    };
+    Err(CommunicatorError::Disagreement {
+        rank,
+        call: step,
+        what,
+    })
 }
 
 /// Gradients that all ranks average, step by step.
