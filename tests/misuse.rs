@@ -217,3 +217,18 @@ fn a_forked_child_that_drops_everything_disturbs_nobody() {
         step.finish().unwrap();
     });
 }
+
+#[test]
+fn custody_ends_at_the_own_communicators_abort_only() {
+    ranks(2, |communicator| {
+        let mut window = communicator.window::<f32>(100_000).unwrap();
+        if communicator.rank() == 1 {
+            std::thread::sleep(Duration::from_secs(6));
+            return;
+        }
+        communicator.all_reduce(&mut window, Operation::Sum).unwrap_err();
+        let other = Communicator::builder().join(&Job::local(1).unwrap()[0]).unwrap();
+        other.abort(&[&window]).unwrap_err();
+        assert!(window.in_custody());
+    });
+}

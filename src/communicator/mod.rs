@@ -294,11 +294,17 @@ impl Communicator {
     /// read this one's memory any more; then windows are no longer in custody.
     ///
     /// # Errors
+    /// A window of another communicator, before anything is given up.
     /// A rank that has not heard of it by the deadline (stopped, or in no call of the communicator): its name. The
     /// windows stay in custody.
     pub fn abort(&self, windows: &[&dyn Custody]) -> Result<(), CommunicatorError> {
         if self.core.is_forked() {
             self.core.check()?;
+        }
+        if windows.iter().any(|window| window.owner() != self.id) {
+            let what =
+                "a window was registered with another communicator, whose ranks may still read it".into();
+            return Err(self.argument("abort", what));
         }
         self.abort_handle().abort();
         let until = Instant::now() + self.timeout();
@@ -318,7 +324,8 @@ impl Communicator {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        windows.iter().for_each(|window| window.release());
+        let silence = silence::Silence(());
+        windows.iter().for_each(|window| window.release(&silence));
         Ok(())
     }
 
@@ -411,13 +418,27 @@ impl Drop for Communicator {
 
 /// Windows of any type, for [`Communicator::abort`].
 pub trait Custody {
+    /// The window's own communicator, if it may be released when that one is silent.
+    #[doc(hidden)]
+    fn owner(&self) -> u64;
+
     /// Nobody else can read the window any more.
     #[doc(hidden)]
-    fn release(&self);
+    fn release(&self, silence: &silence::Silence);
+}
+
+mod silence {
+    /// That no other rank can read this one's memory any more; only [`super::Communicator::abort`] can say so.
+    #[derive(Debug)]
+    pub struct Silence(pub(super) ());
 }
 
 impl<T: Element> Custody for Window<T> {
-    fn release(&self) {
+    fn owner(&self) -> u64 {
+        self.shared().owner
+    }
+
+    fn release(&self, _: &silence::Silence) {
         self.shared().set_custody(false);
     }
 }
