@@ -175,6 +175,23 @@ fn exchanges_of_different_buckets_are_refused() {
 }
 
 #[test]
+fn slices_of_different_lengths_are_a_mismatch_at_once() {
+    let errors = ranks(2, |communicator| {
+        let began = Instant::now();
+        let mut slice = vec![1.0f32; if communicator.rank() == 0 { 2 } else { 100_000 }];
+        let error = text(communicator.all_reduce_slice(&mut slice, Operation::Sum));
+        assert!(began.elapsed() < Duration::from_secs(4), "{error}");
+        error
+    });
+    assert!(
+        errors
+            .iter()
+            .all(|error| error.contains("disagree") && error.contains("100000 float")),
+        "{errors:?}"
+    );
+}
+
+#[test]
 fn a_forked_child_that_drops_everything_disturbs_nobody() {
     ranks(2, |communicator| {
         let rank = communicator.rank();

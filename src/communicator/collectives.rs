@@ -12,6 +12,16 @@ use crate::memory::{DataType, Element};
 use crate::observe::CopySite;
 use crate::plan::{Collective, default_chunk_bytes};
 
+const BARRIER: Shape<'static> = Shape {
+    call: "barrier",
+    collective: Collective::Barrier,
+    operation: Operation::Sum,
+    data_type: DataType::U8,
+    count: 0,
+    memory: None,
+    shared: [None, None],
+};
+
 impl Communicator {
     /// Every rank's `window` becomes the reduction of all of them, element by element. Bit-identical on every rank
     /// and from run to run (for the same number of ranks and the same plan).
@@ -122,7 +132,11 @@ impl Communicator {
             // SAFETY: the slice is borrowed mutably for the whole call.
             return unsafe { self.small(operation, T::TYPE, count, pointer, pointer) };
         }
-        let mut bounce = self.bounce_of(bytes)?;
+        self.usable()?;
+        let plan = self.plan_for(Collective::AllReduce, bytes);
+        self.countable("all-reduce", count)?;
+        let signature = Signature::new(Collective::AllReduce, operation, T::TYPE, &plan, count);
+        let mut bounce = self.bounce_of(bytes, signature)?;
         let counters = &self.core().group().caller.counters;
         // SAFETY: the bounce window is at least as long, and nobody else uses either during the call.
         unsafe { reduce::copy(bounce.as_mut_ptr(), pointer, bytes) };
@@ -213,15 +227,7 @@ impl Communicator {
                 )
             };
         }
-        self.run(&Shape {
-            call: "barrier",
-            collective: Collective::Barrier,
-            operation: Operation::Sum,
-            data_type: DataType::U8,
-            count: 0,
-            memory: None,
-            shared: [None, None],
-        })
+        self.run(&BARRIER)
     }
 
     /// Starts an all-reduce in place; the window comes back when it has ended.
@@ -315,12 +321,7 @@ impl Communicator {
             ..
         } = *shape;
         let size = data_type.size();
-        if count > MAXIMUM_COUNT {
-            return Err(self.argument(
-                shape.call,
-                format!("{count} elements, at most {MAXIMUM_COUNT} can be moved"),
-            ));
-        }
+        self.countable(shape.call, count)?;
         let plan = self.plan_for(collective, count * size);
         let program = self.shapes.borrow_mut().get(collective, &plan)?;
         let mut chunk = default_chunk_bytes(count * size / program.blocks as usize);
@@ -421,13 +422,30 @@ impl Communicator {
         Ok(())
     }
 
-    /// A window of at least so many bytes, taken from the communicator or made anew. Collective when made.
-    fn bounce_of(&self, bytes: usize) -> Result<Window<u8>, CommunicatorError> {
-        self.usable()?;
-        match self.bounce.borrow_mut().take() {
-            Some(window) if window.len() >= bytes => Ok(window),
-            _ => self.window(bytes.next_power_of_two()),
+    fn countable(&self, call: &'static str, count: usize) -> Result<(), CommunicatorError> {
+        if count <= MAXIMUM_COUNT {
+            return Ok(());
         }
+        Err(self.argument(
+            call,
+            format!("{count} elements, at most {MAXIMUM_COUNT} can be moved"),
+        ))
+    }
+
+    /// A window of at least so many bytes, taken from the communicator or made anew. Collective when made: the ranks
+    /// meet first, under the signature of what it is for, since one that called something else would not come.
+    fn bounce_of(&self, bytes: usize, signature: Signature) -> Result<Window<u8>, CommunicatorError> {
+        if let Some(window) = self.bounce.borrow_mut().take()
+            && window.len() >= bytes
+        {
+            return Ok(window);
+        }
+        let mut meeting = self.call(&BARRIER, None)?;
+        meeting.signature = signature;
+        // SAFETY: no memory is involved.
+        let ticket = unsafe { self.core().start(meeting) }?;
+        self.core().wait(&ticket)?;
+        self.window(bytes.next_power_of_two())
     }
 }
 
