@@ -38,7 +38,10 @@ enum Command {
     /// Draws a plan, or proves it: every contribution exactly once, no deadlock, nothing reused too early
     Plan(plan::PlanArguments),
     #[command(hide = true)]
-    DemoWorker,
+    DemoWorker {
+        /// What to do, as JSON.
+        assignment: Option<String>,
+    },
 }
 
 fn dispatch(command: Command) -> Result<ExitCode, Failure> {
@@ -59,7 +62,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
                 Ok(error.exit_code())
             }
         },
-        Command::DemoWorker => demo::worker::run(),
+        Command::DemoWorker { assignment } => demo::worker::run(assignment.as_deref()),
     }
 }
 

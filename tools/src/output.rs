@@ -15,6 +15,14 @@ pub enum Failure {
     /// A check did not hold, or the job broke off: exit status 1.
     #[error("{0}")]
     Check(String),
+    /// A signal ended the job: exit status 128 and the signal's number.
+    #[error("{sentence}")]
+    Interrupted {
+        /// Which.
+        signal: i32,
+        /// What it ended.
+        sentence: String,
+    },
 }
 
 impl Failure {
@@ -23,6 +31,7 @@ impl Failure {
         match self {
             Self::Arguments(_) => 2,
             Self::Check(_) => 1,
+            Self::Interrupted { signal, .. } => u8::try_from(128 + signal).unwrap_or(1),
         }
     }
 }

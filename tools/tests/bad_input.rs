@@ -7,24 +7,12 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
-use support::{finish, meeting, rank, run, sapwood, text, until, write_secret};
+use support::{finish, meeting, rank, refused, run, sapwood, text, until, write_secret};
 
 const SMALL: [&str; 8] = ["-b", "16K", "-e", "16K", "-n", "2", "-w", "0"];
 
 fn bench<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     [&["bench", "all-reduce"], &SMALL[..], arguments].concat()
-}
-
-/// Exit status 2, nothing on standard output, and one line with all of `parts`.
-fn refused(command: &mut Command, parts: &[&str]) {
-    let output = run(command);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{command:?}: {said}");
-    assert!(output.stdout.is_empty(), "{command:?}: {}", text(&output.stdout));
-    assert_eq!(said.lines().count(), 1, "{command:?}: {said}");
-    for part in parts {
-        assert!(said.contains(part), "{command:?}: {said}");
-    }
 }
 
 #[test]

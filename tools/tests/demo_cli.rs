@@ -1,63 +1,43 @@
 //! `sapwood demo` as a person meets it: real processes, its exit status, its files, its words.
 
+mod support;
+
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Child;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-fn sapwood(arguments: &[&str]) -> Output {
-    command(arguments).output().expect("the binary starts")
+use support::{finish, refused, run, sapwood, text, until};
+
+/// A demo that trains for longer than any test waits, and its four workers' processes.
+fn endless_demo(report: &Path) -> (Child, Vec<u32>) {
+    let demo = sapwood(&["demo", "--slow", "0:20", "--epochs", "1000", "--report"])
+        .arg(report)
+        .spawn()
+        .expect("it starts");
+    let workers = until("four workers", || {
+        Some(workers_of(demo.id())).filter(|workers| workers.len() == 4)
+    });
+    // They have met by now, or are about to: both must work.
+    thread::sleep(Duration::from_millis(300));
+    (demo, workers)
 }
 
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sapwood"));
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .env_remove("SAPWOOD_TIMEOUT")
-        .env_remove("SAPWOOD_LOG");
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Exit status 2, nothing on standard output, and one line that contains `part`.
-fn refused(arguments: &[&str], part: &str) {
-    let output = sapwood(arguments);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
-    assert!(output.stdout.is_empty(), "{arguments:?}");
-    assert_eq!(said.trim_end().lines().count(), 1, "{arguments:?}: {said}");
-    assert!(said.contains(part), "{arguments:?}: {said}");
-}
-
-/// Processes whose parent is this one.
-fn children_of(parent: u32) -> Vec<u32> {
+/// Workers whose parent is this process.
+fn workers_of(parent: u32) -> Vec<u32> {
     let stat = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
     let parent_of = |stat: String| stat.rsplit(") ").next()?.split(' ').nth(1)?.parse::<u32>().ok();
     let processes = fs::read_dir("/proc").expect("procfs").filter_map(Result::ok);
     processes
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|&pid| stat(pid).and_then(parent_of) == Some(parent))
+        .filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).nth(1) == Some(b"demo-worker")
+        })
         .collect()
-}
-
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(
-            begun.elapsed() < Duration::from_secs(30),
-            "waited 30 s for {what}"
-        );
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Gone, or dead and not yet collected by whoever inherited it.
@@ -83,7 +63,9 @@ fn workers_train_agree_and_match_one_process() {
         "--slow",
         "1:2",
     ];
-    let output = sapwood(&[&arguments[..], &["--report", report_text, "--json", json_text]].concat());
+    let output = run(&mut sapwood(
+        &[&arguments[..], &["--report", report_text, "--json", json_text]].concat(),
+    ));
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(
         output.stderr.is_empty(),
@@ -134,9 +116,9 @@ fn workers_train_agree_and_match_one_process() {
 #[test]
 fn the_same_seed_gives_the_same_result_on_any_number_of_workers() {
     let folder = tempfile::tempdir().unwrap();
-    let run = |workers: &str| {
+    let accuracy = |workers: &str| {
         let report = folder.path().to_str().unwrap();
-        let output = sapwood(&[
+        let output = run(&mut sapwood(&[
             "demo",
             "--workers",
             workers,
@@ -148,7 +130,7 @@ fn the_same_seed_gives_the_same_result_on_any_number_of_workers() {
             report,
             "--json",
             "-",
-        ]);
+        ]));
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert!(
             text(&output.stderr).contains("test accuracy"),
@@ -157,7 +139,7 @@ fn the_same_seed_gives_the_same_result_on_any_number_of_workers() {
         let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         figures["accuracy"].as_f64().unwrap()
     };
-    let (alone, together) = (run("1"), run("4"));
+    let (alone, together) = (accuracy("1"), accuracy("4"));
     // Rounding may move one image across a border.
     assert!((alone - together).abs() < 1.5 / 360.0, "{alone} and {together}");
 }
@@ -179,17 +161,25 @@ fn bad_arguments_get_one_line_and_leave_nothing() {
         (&["demo", "--epoch", "3"], "'--epochs'"),
         (&["demo", "--data", "/nonexistent.csv"], "/nonexistent.csv"),
     ] {
-        refused(&[arguments, &["--report", report_text]].concat(), part);
+        refused(
+            &mut sapwood(&[arguments, &["--report", report_text]].concat()),
+            &[part],
+        );
     }
     assert!(!report.exists(), "refused before anything is made");
-    refused(&["demo", "--report", "/proc/report"], "--report /proc/report");
     refused(
-        &["demo", "--report", report_text, "--json", "/nonexistent/out.json"],
-        "--json /nonexistent/out.json",
+        &mut sapwood(&["demo", "--report", "/proc/report"]),
+        &["--report /proc/report"],
     );
-    refused(&[], "a command is needed");
-    refused(&["dem"], "'demo'");
-    refused(&["demo-worker"], "is started by 'sapwood demo'");
+    refused(
+        &mut sapwood(&["demo", "--report", report_text, "--json", "/nonexistent/out.json"]),
+        &["--json /nonexistent/out.json"],
+    );
+    refused(&mut sapwood(&[]), &["a command is needed"]);
+    refused(&mut sapwood(&["dem"]), &["'demo'"]);
+    for stray in [&["demo-worker"][..], &["demo-worker", "{}"]] {
+        refused(&mut sapwood(stray), &["is started by 'sapwood demo'"]);
+    }
 }
 
 #[test]
@@ -198,7 +188,7 @@ fn bad_data_names_file_line_and_expectation() {
     let file = folder.path().join("digits.csv");
     let refused_for = |content: &[u8], part: &str| {
         fs::write(&file, content).unwrap();
-        refused(&["demo", "--data", file.to_str().unwrap()], part);
+        refused(sapwood(&["demo", "--data"]).arg(&file), &[part]);
     };
     refused_for(
         b"1,2,3\n",
@@ -208,40 +198,22 @@ fn bad_data_names_file_line_and_expectation() {
     let whole = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/digits.csv.gz")).unwrap();
     refused_for(&whole[..20_000], "damaged or truncated gzip data after line");
     refused(
-        &["demo", "--data", folder.path().to_str().unwrap()],
-        "Is a directory",
+        sapwood(&["demo", "--data"]).arg(folder.path()),
+        &["Is a directory"],
     );
 }
 
 #[test]
 fn a_killed_worker_is_named_and_takes_the_others_along() {
     let folder = tempfile::tempdir().unwrap();
-    let arguments = [
-        "demo",
-        "--slow",
-        "0:20",
-        "--epochs",
-        "1000",
-        "--report",
-        folder.path().to_str().unwrap(),
-    ];
-    let mut demo = command(&arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let workers = until("four workers", || {
-        Some(children_of(demo.id())).filter(|workers| workers.len() == 4)
-    });
-    thread::sleep(Duration::from_millis(300));
+    let (demo, workers) = endless_demo(folder.path());
     let killed = rustix::process::Pid::from_raw(workers[2] as i32).unwrap();
     rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
-    until("the demo's end", || demo.try_wait().unwrap());
-    let output = demo.wait_with_output().unwrap();
+    let output = finish(demo);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
-        said.contains(&format!("process {}", workers[2])) && said.contains("was killed by signal 9"),
+        said.contains(&format!("process {}", workers[2])) && said.contains("was killed by SIGKILL"),
         "{said}"
     );
     assert!(workers.iter().all(|&worker| dead(worker)));
@@ -250,29 +222,25 @@ fn a_killed_worker_is_named_and_takes_the_others_along() {
 #[test]
 fn workers_do_not_outlive_a_killed_demo() {
     let folder = tempfile::tempdir().unwrap();
-    let arguments = [
-        "demo",
-        "--slow",
-        "0:20",
-        "--epochs",
-        "1000",
-        "--report",
-        folder.path().to_str().unwrap(),
-    ];
-    let mut demo = command(&arguments)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let workers = until("four workers", || {
-        Some(children_of(demo.id())).filter(|workers| workers.len() == 4)
-    });
-    thread::sleep(Duration::from_millis(300));
+    let (mut demo, workers) = endless_demo(folder.path());
     demo.kill().unwrap();
-    assert_eq!(demo.wait().unwrap().signal(), Some(9));
+    assert_eq!(finish(demo).status.signal(), Some(9));
     until("the workers' end", || {
         workers.iter().all(|&worker| dead(worker)).then_some(())
     });
+}
+
+#[test]
+fn an_interrupted_demo_ends_its_workers_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (demo, workers) = endless_demo(folder.path());
+    let pid = rustix::process::Pid::from_child(&demo);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = finish(demo);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("ended by SIGINT"), "{said}");
+    assert!(workers.iter().all(|&worker| dead(worker)));
 }
 
 #[test]
@@ -282,7 +250,7 @@ fn help_and_version_go_to_standard_output() {
         (&["--help"], "demo"),
         (&["demo", "--help"], "sapwood demo --slow 3:50"),
     ] {
-        let output = sapwood(arguments);
+        let output = run(&mut sapwood(arguments));
         assert!(output.status.success() && output.stderr.is_empty());
         let said = text(&output.stdout);
         assert!(said.contains(part), "{said}");

@@ -20,7 +20,7 @@ use sapwood::memory::{DataType, check_allocation};
 use sapwood::plan::{Collective, builders};
 
 use crate::output::{Failure, Output};
-use crate::run::{Launcher, Running};
+use crate::run::{Fabric, Launcher, Running};
 use measure::{Bench, Method, clock_cost};
 use report::{Config, Document, header};
 use sweep::{Sizes, Step, parse_operations, parse_size, parse_types};
@@ -97,8 +97,8 @@ struct SweepArguments {
     #[arg(long, value_name = "NAME")]
     plan: Option<String>,
     /// What carries the bytes: auto or shm
-    #[arg(long, default_value = "auto")]
-    fabric: String,
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = Fabric::parse)]
+    fabric: Fabric,
     /// Also writes the figures as JSON to a file, or to standard output with '-'
     #[arg(long, value_name = "FILE")]
     json: Option<String>,
@@ -143,20 +143,6 @@ impl SweepArguments {
             (Some(job), _) => job.size,
             (None, ranks) => ranks.unwrap_or(2),
         };
-        match self.fabric.as_str() {
-            "auto" | "shm" => {}
-            "verbs" | "tcp" => {
-                return refuse(format!(
-                    "--fabric {}: not built yet; use auto or shm",
-                    self.fabric
-                ));
-            }
-            other => {
-                return refuse(format!(
-                    "--fabric {other}: there is no such fabric; use auto or shm"
-                ));
-            }
-        }
         let step = self.step.map_or(Step::Multiply(self.factor), Step::Add);
         let sizes = Sizes::new(self.smallest, self.largest, step).map_err(Failure::Arguments)?;
         let types = parse_types(&self.types)
@@ -236,7 +222,8 @@ fn start_ranks(arguments: &SweepArguments, ranks: u32) -> Result<ExitCode, Failu
     Output::open(arguments.json.as_deref())?;
     let program =
         std::env::current_exe().map_err(|error| broken(format!("this program's own file: {error}")))?;
-    let running = Launcher::new(ranks).map_err(broken)?.start(|_| {
+    let launcher = Launcher::new(ranks).map_err(broken)?.fabric(arguments.fabric);
+    let running = launcher.start(|_| {
         let mut command = Command::new(&program);
         command.args(std::env::args_os().skip(1));
         command

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sapwood::plan::lowered::Rank;
 
 use crate::output::Failure;
+use crate::run::Fabric;
 
 const WORKERS: RangeInclusive<usize> = 1..=64;
 const EPOCHS: RangeInclusive<usize> = 1..=10_000;
@@ -46,8 +47,8 @@ pub struct DemoArguments {
     #[arg(long, value_name = "S", default_value_t = 1, allow_negative_numbers = true, value_parser = seed)]
     pub seed: u64,
     /// What carries the gradients: auto or shm
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    pub fabric: String,
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = Fabric::parse)]
+    pub fabric: Fabric,
     /// How the gradients are reduced
     #[arg(long, value_name = "NAME", default_value = super::workers::DEFAULT_PLAN)]
     pub plan: String,
@@ -130,16 +131,6 @@ impl DemoArguments {
                     limit.as_millis()
                 ));
             }
-        }
-        match self.fabric.as_str() {
-            "auto" | "shm" => {}
-            "verbs" | "tcp" => {
-                return refuse(format!(
-                    "--fabric {}: not built yet; auto or shm is needed",
-                    self.fabric
-                ));
-            }
-            other => return refuse(format!("--fabric {other}: no such fabric; auto or shm is needed")),
         }
         if self.batch < workers {
             return refuse(format!(

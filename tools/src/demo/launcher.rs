@@ -1,209 +1,187 @@
-//! Starts the worker processes, listens to them, and leaves none behind.
+//! Runs the worker processes as ranks of a job, listens to them, and says in one sentence what went wrong.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::io::{BufRead, BufReader};
+use std::process::{ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sapwood::bootstrap::Rank;
+
 use super::messages::{Assignment, Message, WorkerReport};
+use crate::output::Failure;
+use crate::run::{Fabric, JobEnd, Launcher, RunError, Running};
 
-/// How long to listen, after a first failure, for the one that caused it.
-const AFTERMATH: Duration = Duration::from_secs(1);
-
-/// The running workers; killed and waited for when dropped.
-struct Workers(Vec<Child>);
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            // Fails only for a process that has been waited for.
-            let _ = child.kill();
-        }
-        for child in &mut self.0 {
-            let _ = child.wait();
-        }
-    }
-}
+/// How long the processes are watched between two looks at what the workers have said.
+const SLICE: Duration = Duration::from_millis(50);
+/// How long, after all processes have ended, for the last of what they said. With them their outputs have ended.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 enum Heard {
     Message(Message),
-    /// The worker's output ended, or was no message.
-    Ended(Option<String>),
+    /// The worker's output was no message.
+    Nonsense(String),
 }
 
 /// What is known of a worker.
-#[derive(Default)]
 struct State {
     steps: usize,
     report: Option<WorkerReport>,
     failure: Option<String>,
-    ended: bool,
-    last_heard: Option<Instant>,
+    last_heard: Instant,
 }
 
-/// Runs one worker per assignment (in the order of ranks) to the end. `progress` hears how many steps the slowest
-/// has begun. An error is a sentence that names the rank.
+/// Runs `workers` workers to the end; their reports are in the order of ranks. `progress` hears how many steps the
+/// slowest has begun. An error is a sentence that names the rank.
 pub fn run(
-    assignments: &[Assignment],
+    workers: u32,
+    fabric: Fabric,
     timeout: Duration,
+    assignment: &Assignment,
     progress: &mut dyn FnMut(usize),
-) -> Result<Vec<WorkerReport>, String> {
-    let (sender, receiver) = channel();
-    let mut workers = Workers(Vec::new());
-    for assignment in assignments {
-        let child = start(assignment, sender.clone()).map_err(|error| {
-            format!(
-                "the worker process for rank {} cannot be started: {error}",
-                assignment.rank
-            )
-        })?;
-        workers.0.push(child);
-    }
-    drop(sender);
-    let mut states: Vec<State> = assignments.iter().map(|_| State::default()).collect();
-    let finished = listen(&receiver, &mut states, timeout, progress);
-    if finished && states.iter().all(|state| state.report.is_some()) {
-        for (worker, state) in workers.0.iter_mut().zip(&states) {
-            let rank = state.report.as_ref().map_or(0, |report| report.rank);
-            let status = worker.wait().map_err(|error| format!("rank {rank}: {error}"))?;
-            if !status.success() {
-                return Err(format!(
-                    "rank {rank} reported its result and then {}",
-                    describe(status)
-                ));
-            }
-        }
-        return Ok(states.into_iter().filter_map(|state| state.report).collect());
-    }
-    Err(explain(&mut workers, &states, timeout))
-}
-
-fn start(assignment: &Assignment, sender: Sender<(usize, Heard)>) -> std::io::Result<Child> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .arg("demo-worker")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut line = serde_json::to_vec(assignment)?;
-    line.push(b'\n');
-    let input = child.stdin.take();
-    let output = child.stdout.take();
-    let (Some(mut input), Some(output)) = (input, output) else {
-        unreachable!("both were asked for")
-    };
-    // A worker that died at once is reported by its output's end, with its status.
-    let _ = input.write_all(&line);
-    let rank = assignment.rank as usize;
-    thread::Builder::new()
-        .name(format!("worker-{rank}"))
-        .spawn(move || {
-            for line in BufReader::new(output).lines() {
-                let heard = match line
-                    .map_err(|error| error.to_string())
-                    .map(|line| serde_json::from_str(&line))
-                {
-                    Ok(Ok(message)) => Heard::Message(message),
-                    Ok(Err(error)) => {
-                        Heard::Ended(Some(format!("said something that is no message: {error}")))
-                    }
-                    Err(error) => Heard::Ended(Some(format!("cannot be read: {error}"))),
-                };
-                if sender.send((rank, heard)).is_err() {
-                    return;
-                }
-            }
-            let _ = sender.send((rank, Heard::Ended(None)));
-        })?;
-    Ok(child)
-}
-
-/// Listens until all have ended, one fell silent, or one failed and the others had time to follow. True when all ended.
-fn listen(
-    receiver: &Receiver<(usize, Heard)>,
-    states: &mut [State],
-    timeout: Duration,
-    progress: &mut dyn FnMut(usize),
-) -> bool {
+) -> Result<Vec<WorkerReport>, Failure> {
+    let (mut running, receiver) = start(workers, fabric, timeout, assignment)
+        .map_err(|error| Failure::Check(format!("the workers cannot be started: {error}")))?;
     let begun = Instant::now();
-    let mut first_failure: Option<Instant> = None;
-    loop {
-        if states.iter().all(|state| state.ended) {
-            return true;
+    let mut states: Vec<State> = (0..workers)
+        .map(|_| State {
+            steps: 0,
+            report: None,
+            failure: None,
+            last_heard: begun,
+        })
+        .collect();
+    let end = loop {
+        let end = running
+            .poll(SLICE)
+            .map_err(|error| Failure::Check(error.to_string()))?;
+        for (rank, heard) in receiver.try_iter() {
+            states[rank].hear(heard);
+        }
+        progress(slowest(&states));
+        if let Some(end) = end {
+            break end;
         }
         // A worker's own waits end first, with an error that says more.
-        let silent = states
-            .iter()
-            .filter(|state| !state.ended)
-            .map(|state| state.last_heard.unwrap_or(begun))
-            .min();
-        let mut until = silent.unwrap_or(begun) + timeout + Duration::from_secs(2);
-        if let Some(failure) = first_failure {
-            until = until.min(failure + AFTERMATH);
+        let patience = timeout + Duration::from_secs(2);
+        let silent = running
+            .alive()
+            .filter(|&rank| states[rank as usize].last_heard.elapsed() > patience);
+        let silent = list(silent);
+        if !silent.is_empty() {
+            return Err(Failure::Check(format!(
+                "nothing was heard from rank {silent} for {timeout:?} (SAPWOOD_TIMEOUT); all workers were stopped"
+            )));
         }
-        let (rank, heard) = match receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(heard) => heard,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
+    };
+    let until = Instant::now() + LAST_WORDS;
+    while let Ok((rank, heard)) = receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        states[rank].hear(heard);
+    }
+    judge(&end, states)
+}
+
+fn start(
+    workers: u32,
+    fabric: Fabric,
+    timeout: Duration,
+    assignment: &Assignment,
+) -> Result<(Running, Receiver<(usize, Heard)>), RunError> {
+    let failed = |doing| move |problem| RunError::System { doing, problem };
+    let program = std::env::current_exe().map_err(failed("finding this program's own file"))?;
+    let assignment = serde_json::to_string(assignment)
+        .map_err(|error| RunError::Arguments(format!("the workers' assignment: {error}")))?;
+    let launcher = Launcher::new(workers)?.fabric(fabric).timeout(timeout);
+    let mut running = launcher.start(|_| {
+        let mut command = Command::new(&program);
+        command
+            .args(["demo-worker", &assignment])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        command
+    })?;
+    let (sender, receiver) = channel();
+    for rank in 0..workers {
+        let Some(output) = running.take_stdout(rank) else {
+            unreachable!("every worker's output was piped and nobody else takes it")
         };
-        let state = &mut states[rank];
-        state.last_heard = Some(Instant::now());
+        let sender = sender.clone();
+        thread::Builder::new()
+            .name(format!("worker-{rank}"))
+            .spawn(move || read(rank as usize, output, &sender))
+            .map_err(failed("starting a thread that reads a worker's output"))?;
+    }
+    Ok((running, receiver))
+}
+
+/// Hands on what a worker says, until its output ends or nobody listens.
+fn read(rank: usize, output: ChildStdout, sender: &Sender<(usize, Heard)>) {
+    for line in BufReader::new(output).lines() {
+        let heard = match line.map(|line| serde_json::from_str(&line)) {
+            Ok(Ok(message)) => Heard::Message(message),
+            Ok(Err(error)) => Heard::Nonsense(format!("said something that is no message: {error}")),
+            Err(error) => Heard::Nonsense(format!("cannot be read: {error}")),
+        };
+        if sender.send((rank, heard)).is_err() {
+            return;
+        }
+    }
+}
+
+impl State {
+    fn hear(&mut self, heard: Heard) {
+        self.last_heard = Instant::now();
         match heard {
-            Heard::Message(Message::Steps(steps)) => state.steps = steps,
-            Heard::Message(Message::Done(report)) => state.report = Some(*report),
-            Heard::Message(Message::Failed(sentence)) => state.failure = Some(sentence),
-            Heard::Ended(sentence) => {
-                state.ended = true;
-                state.failure = state.failure.take().or(sentence);
+            Heard::Message(Message::Steps(steps)) => self.steps = steps,
+            Heard::Message(Message::Done(report)) => self.report = Some(*report),
+            Heard::Message(Message::Failed(sentence)) | Heard::Nonsense(sentence) => {
+                self.failure.get_or_insert(sentence);
             }
         }
-        if state.failure.is_some() || (state.ended && state.report.is_none()) {
-            first_failure.get_or_insert_with(Instant::now);
-        }
-        progress(
-            states
-                .iter()
-                .filter(|state| state.report.is_none())
-                .map(|state| state.steps)
-                .min()
-                .unwrap_or(0),
-        );
     }
 }
 
-/// One sentence: the worker that vanished rather than those that noticed.
-fn explain(workers: &mut Workers, states: &[State], timeout: Duration) -> String {
-    for (rank, (state, child)) in states.iter().zip(&mut workers.0).enumerate() {
-        if state.report.is_none() && state.failure.is_none() && state.ended {
-            let pid = child.id();
-            let how = child
-                .wait()
-                .map_or_else(|error| format!("ended ({error})"), describe);
-            return format!(
-                "rank {rank} (process {pid}) {how} after it had begun step {}; the other workers were stopped",
-                state.steps
-            );
-        }
-    }
-    for (rank, state) in states.iter().enumerate() {
-        if let Some(sentence) = &state.failure {
-            return format!("rank {rank}: {sentence}; the other workers were stopped");
-        }
-    }
-    let silent: Vec<String> = (0..states.len())
-        .filter(|&rank| !states[rank].ended)
-        .map(|rank| rank.to_string())
-        .collect();
-    format!(
-        "nothing was heard from rank {} for {timeout:?} (SAPWOOD_TIMEOUT); all workers were stopped",
-        silent.join(", ")
-    )
+/// The steps of the slowest worker that is still at work.
+fn slowest(states: &[State]) -> usize {
+    let busy = states.iter().filter(|state| state.report.is_none());
+    busy.map(|state| state.steps).min().unwrap_or(0)
 }
 
-fn describe(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("was killed by signal {signal}"),
-        (None, Some(code)) => format!("exited with status {code}"),
-        (None, None) => "ended".to_owned(),
+fn list(ranks: impl Iterator<Item = Rank>) -> String {
+    ranks.map(|rank| rank.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The reports, or one sentence: on the worker that vanished rather than on those that noticed.
+fn judge(end: &JobEnd, states: Vec<State>) -> Result<Vec<WorkerReport>, Failure> {
+    if let (Some(signal), Some(sentence)) = (end.interrupted, end.failure()) {
+        return Err(Failure::Interrupted { signal, sentence });
     }
+    let stopped = "; the other workers were stopped";
+    let vanished = end.ranks.iter().zip(&states).position(|(end, state)| {
+        !end.status.success() && !end.killed_by_launcher && state.report.is_none() && state.failure.is_none()
+    });
+    if let Some(rank) = vanished {
+        return Err(Failure::Check(format!(
+            "rank {rank} {} after it had begun step {}{stopped}",
+            end.ranks[rank], states[rank].steps
+        )));
+    }
+    if let Some((rank, sentence)) = states
+        .iter()
+        .enumerate()
+        .find_map(|(rank, state)| Some((rank, state.failure.as_ref()?)))
+    {
+        return Err(Failure::Check(format!("rank {rank}: {sentence}{stopped}")));
+    }
+    if let Some(failure) = end.failure() {
+        return Err(Failure::Check(failure));
+    }
+    let mute = (0..)
+        .zip(&states)
+        .filter_map(|(rank, state)| state.report.is_none().then_some(rank));
+    let mute = list(mute);
+    if !mute.is_empty() {
+        return Err(Failure::Check(format!("rank {mute} ended without a result")));
+    }
+    Ok(states.into_iter().filter_map(|state| state.report).collect())
 }

@@ -1,4 +1,5 @@
-//! What launcher and worker tell each other: one JSON document a line, over the worker's standard input and output.
+//! What launcher and worker tell each other: the worker's assignment as its only argument, then
+//! one JSON document a line on the worker's standard output.
 
 use std::path::PathBuf;
 
@@ -9,15 +10,9 @@ use super::gradients::Traffic;
 use super::spans::Span;
 use super::trainer::EpochShare;
 
-/// What a worker is to do; its first and only line of input.
+/// What the workers are to do. Who each of them is, and where they meet, it learns as every rank of a job does.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Assignment {
-    /// Which worker it is.
-    pub rank: Rank,
-    /// How many there are.
-    pub ranks: u32,
-    /// The process that started it, without which it has no purpose.
-    pub launcher: u32,
     /// The images; the built-in ones if absent.
     pub data: Option<PathBuf>,
     /// Passes over the training images.
@@ -26,16 +21,14 @@ pub struct Assignment {
     pub batch: usize,
     /// Decides weights and order.
     pub seed: u64,
-    /// Milliseconds that this worker sleeps in each step.
-    pub slow_ms: u64,
+    /// A worker that sleeps in each step, and for how many milliseconds.
+    pub slow: Option<(Rank, u64)>,
     /// The first step whose spans are kept, and how many are.
     pub kept_steps: (usize, usize),
     /// Batch sizes for which an epoch's bytes are counted afterwards.
     pub count_batches: Vec<usize>,
-    /// How long any wait may take.
-    pub timeout_ms: u64,
-    /// How the workers reach each other.
-    pub meeting: super::workers::Meeting,
+    /// The plan that reduces the gradients.
+    pub plan: String,
 }
 
 /// A worker's line.

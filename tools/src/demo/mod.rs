@@ -95,30 +95,23 @@ fn run_workers(
     timeout: Duration,
     bar: &ProgressBar,
 ) -> Result<Vec<WorkerReport>, Failure> {
-    let ranks = arguments.workers as u32;
-    let host = workers::Host::new(ranks, &arguments.plan)
-        .map_err(|error| Failure::Check(format!("the workers' meeting cannot be prepared: {error}")))?;
     let first_drawn = (main_steps / 2).min(main_steps.saturating_sub(DRAWN_STEPS));
-    let assignments: Vec<Assignment> = (0..ranks)
-        .map(|rank| Assignment {
-            rank,
-            ranks,
-            launcher: std::process::id(),
-            data: arguments.data.clone(),
-            epochs: arguments.epochs,
-            batch: arguments.batch,
-            seed: arguments.seed,
-            slow_ms: arguments
-                .slow
-                .filter(|slow| slow.rank == rank)
-                .map_or(0, |slow| slow.delay.as_millis() as u64),
-            kept_steps: (first_drawn, DRAWN_STEPS),
-            count_batches: count_batches.to_vec(),
-            timeout_ms: timeout.as_millis() as u64,
-            meeting: host.meeting(),
-        })
-        .collect();
-    launcher::run(&assignments, timeout, &mut |steps| bar.set_position(steps as u64)).map_err(Failure::Check)
+    let assignment = Assignment {
+        data: arguments.data.clone(),
+        epochs: arguments.epochs,
+        batch: arguments.batch,
+        seed: arguments.seed,
+        slow: arguments
+            .slow
+            .map(|slow| (slow.rank, slow.delay.as_millis() as u64)),
+        kept_steps: (first_drawn, DRAWN_STEPS),
+        count_batches: count_batches.to_vec(),
+        plan: arguments.plan.clone(),
+    };
+    let workers = arguments.workers as u32;
+    launcher::run(workers, arguments.fabric, timeout, &assignment, &mut |steps| {
+        bar.set_position(steps as u64);
+    })
 }
 
 /// On standard error, and only where that is a terminal.

@@ -1,13 +1,13 @@
 //! A worker process (`sapwood demo-worker`, started by the demo): one rank's training, told and reported in JSON lines.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use sapwood::bootstrap::Job;
 
 use super::dataset::Dataset;
-use super::gradients::{GradientExchange, Traffic};
+use super::gradients::{ExchangeError, GradientExchange, Traffic};
 use super::messages::{Assignment, Message, WorkerReport};
 use super::trainer::{Training, train};
 use super::workers;
@@ -16,20 +16,20 @@ use crate::output::Failure;
 /// Between two lines that say how far it is: rare enough to cost nothing, often enough for a bar.
 const BETWEEN_LINES: Duration = Duration::from_millis(100);
 
-/// Reads the assignment from standard input, does it, and reports on standard output.
-pub fn run() -> Result<ExitCode, Failure> {
-    let mut line = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut line)
-        .map_err(|error| Failure::Check(format!("standard input: {error}")))?;
-    let assignment: Assignment = serde_json::from_str(&line).map_err(|error| {
+/// Does what `assignment` says, as a rank of the job that the environment describes, and reports on standard output.
+pub fn run(assignment: Option<&str>) -> Result<ExitCode, Failure> {
+    let stray = |reason: &str| {
         Failure::Arguments(format!(
-            "demo-worker is started by 'sapwood demo', which tells it what to do: {error}"
+            "demo-worker is started by 'sapwood demo', which tells it what to do: {reason}"
         ))
-    })?;
-    stay_with_launcher(assignment.launcher)?;
-    match work(&assignment) {
+    };
+    let assignment = assignment.ok_or_else(|| stray("there is no assignment"))?;
+    let assignment: Assignment =
+        serde_json::from_str(assignment).map_err(|error| stray(&error.to_string()))?;
+    let job = Job::from_environment()
+        .map_err(|error| stray(&error.to_string()))?
+        .ok_or_else(|| stray("it is not in a job"))?;
+    match work(&job, &assignment) {
         Ok(report) => {
             say(&Message::Done(Box::new(report)))?;
             Ok(ExitCode::SUCCESS)
@@ -38,19 +38,6 @@ pub fn run() -> Result<ExitCode, Failure> {
             say(&Message::Failed(error.to_string()))?;
             Ok(ExitCode::FAILURE)
         }
-    }
-}
-
-/// Dies with the launcher, however that ends: a worker alone would wait for its peers until the deadline.
-fn stay_with_launcher(launcher: u32) -> Result<(), Failure> {
-    set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|error| Failure::Check(format!("demo-worker: cannot follow its launcher: {error}")))?;
-    // It may have died before the line above.
-    match getppid() {
-        Some(parent) if parent.as_raw_nonzero().get().unsigned_abs() == launcher => Ok(()),
-        _ => Err(Failure::Check(
-            "demo-worker: the process that started it has gone".to_owned(),
-        )),
     }
 }
 
@@ -63,11 +50,10 @@ fn say(message: &Message) -> Result<(), Failure> {
     written.map_err(|error| Failure::Check(format!("demo-worker: the launcher does not listen: {error}")))
 }
 
-fn work(assignment: &Assignment) -> Result<WorkerReport, Box<dyn std::error::Error + Send + Sync>> {
+fn work(job: &Job, assignment: &Assignment) -> Result<WorkerReport, ExchangeError> {
     let data = Dataset::load(assignment.data.as_deref(), assignment.seed)?;
-    let timeout = Duration::from_millis(assignment.timeout_ms);
-    let (mut exchange, plan) =
-        workers::join(&assignment.meeting, assignment.rank, assignment.ranks, timeout)?;
+    let slow = assignment.slow.filter(|&(rank, _)| rank == job.rank);
+    let (mut exchange, plan) = workers::exchange(job, &assignment.plan)?;
     let mut begun = 0;
     let mut last_line = Instant::now();
     let mut progress = |_| {
@@ -83,7 +69,7 @@ fn work(assignment: &Assignment) -> Result<WorkerReport, Box<dyn std::error::Err
         epochs: assignment.epochs,
         batch: assignment.batch,
         seed: assignment.seed,
-        slow: Duration::from_millis(assignment.slow_ms),
+        slow: slow.map_or(Duration::ZERO, |(_, delay)| Duration::from_millis(delay)),
         kept_steps: first..first + kept,
         test: true,
     };
@@ -108,7 +94,7 @@ fn work(assignment: &Assignment) -> Result<WorkerReport, Box<dyn std::error::Err
         });
     }
     Ok(WorkerReport {
-        rank: assignment.rank,
+        rank: job.rank,
         plan,
         weights: trained.model.weights().map(f32::to_bits).collect(),
         epochs: trained.epochs,

@@ -29,6 +29,7 @@ struct Process {
     /// Ready when the process has ended.
     pidfd: OwnedFd,
     status: Option<ExitStatus>,
+    killed: bool,
 }
 
 /// A job whose ranks have been started. Dropping it kills them, and whatever they have started.
@@ -38,7 +39,6 @@ pub struct Running {
     first_failure: Option<Rank>,
     /// When the ranks that are left are killed.
     kill_at: Option<Instant>,
-    killed: bool,
     interrupted: Option<i32>,
     guardian: Guardian,
     forwarding: Forwarding,
@@ -51,7 +51,6 @@ impl Running {
             outputs: Vec::new(),
             first_failure: None,
             kill_at: None,
-            killed: false,
             interrupted: None,
             guardian,
             forwarding,
@@ -87,6 +86,7 @@ impl Running {
             child,
             pidfd,
             status: None,
+            killed: false,
         });
         if let Some(stdout) = outputs.0 {
             self.outputs
@@ -99,9 +99,16 @@ impl Running {
         Ok(())
     }
 
-    /// The processes, by rank.
-    pub fn pids(&self) -> Vec<u32> {
-        self.processes.iter().map(|process| process.child.id()).collect()
+    /// The ranks that had not ended when last looked at.
+    pub fn alive(&self) -> impl Iterator<Item = Rank> {
+        (0..)
+            .zip(&self.processes)
+            .filter_map(|(rank, process)| process.status.is_none().then_some(rank))
+    }
+
+    #[cfg(test)]
+    pub(super) fn pids(&self) -> impl Iterator<Item = u32> {
+        self.processes.iter().map(|process| process.child.id())
     }
 
     /// What a rank prints, if its command had its standard output piped and nobody has taken it yet.
@@ -158,12 +165,12 @@ impl Running {
 
     fn kill(&mut self) {
         self.kill_at = None;
-        self.killed = true;
         for process in self
             .processes
             .iter_mut()
             .filter(|process| process.status.is_none())
         {
+            process.killed = true;
             let _ = process.child.kill();
         }
     }
@@ -239,14 +246,16 @@ impl Running {
                 break;
             }
         }
-        let ranks = self
-            .processes
-            .iter()
-            .filter_map(|process| Some((process.child.id(), process.status?)));
+        let ranks = self.processes.iter().filter_map(|process| {
+            Some(RankEnd {
+                pid: process.child.id(),
+                status: process.status?,
+                killed_by_launcher: process.killed,
+            })
+        });
         JobEnd {
-            ranks: ranks.map(|(pid, status)| RankEnd { pid, status }).collect(),
+            ranks: ranks.collect(),
             first_failure: self.first_failure,
-            ended_by_launcher: self.killed,
             interrupted: self.interrupted,
         }
     }
@@ -273,6 +282,8 @@ pub struct RankEnd {
     pub pid: u32,
     /// Its exit status.
     pub status: ExitStatus,
+    /// It went on for some time after another had failed or a signal had asked it to end, and was killed.
+    pub killed_by_launcher: bool,
 }
 
 impl fmt::Display for RankEnd {
@@ -299,23 +310,16 @@ pub struct JobEnd {
     pub ranks: Vec<RankEnd>,
     /// The first rank seen to have failed.
     pub first_failure: Option<Rank>,
-    /// Ranks were still running some time after that, and were killed.
-    pub ended_by_launcher: bool,
     /// The signal to the launcher that was passed on.
     pub interrupted: Option<i32>,
 }
 
 impl JobEnd {
-    /// Whether every rank ended well.
-    pub fn success(&self) -> bool {
-        self.first_failure.is_none()
-    }
-
     /// Which rank failed first, and how, in one line; `None` if all ended well.
     pub fn failure(&self) -> Option<String> {
         let rank = self.first_failure?;
         let end = self.ranks.get(rank as usize)?;
-        let others = if self.ended_by_launcher {
+        let others = if self.ranks.iter().any(|end| end.killed_by_launcher) {
             "; ranks that went on after that were killed"
         } else {
             ""

@@ -87,6 +87,18 @@ pub fn run(command: &mut Command) -> Output {
     finish(command.spawn().expect("it starts"))
 }
 
+/// Exit status 2, nothing on standard output, and one line with all of `parts`.
+pub fn refused(command: &mut Command, parts: &[&str]) {
+    let output = run(command);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{command:?}: {said}");
+    assert!(output.stdout.is_empty(), "{command:?}: {}", text(&output.stdout));
+    assert_eq!(said.lines().count(), 1, "{command:?}: {said}");
+    for part in parts {
+        assert!(said.contains(part), "{command:?}: {said}");
+    }
+}
+
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
