@@ -8,7 +8,8 @@ use super::control::Control;
 use super::liveness::{Departure, Liveness};
 use super::message::HostIdentity;
 use super::roll::Presence;
-use super::{BootstrapError, ForkGuard, Job, Rank, gather, join};
+use super::{BootstrapError, Job, Rank, gather, join};
+use crate::fabric::fork::Birthplace;
 
 /// What one rank brought to [`Membership::all_gather`].
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub struct Gathered {
 /// `Send + Sync`; a process may hold several. Dropping it leaves the job, which the others can tell from a death.
 pub struct Membership {
     pub(super) liveness: Liveness,
-    pub(super) guard: ForkGuard,
+    pub(super) birthplace: Birthplace,
     local_rank: u32,
     state: Mutex<State>,
 }
@@ -46,7 +47,7 @@ impl Membership {
     /// At the deadline every rank that had come names those that had not. See [`BootstrapError`] for what else can
     /// happen. Connections from strangers are refused, logged, and change nothing.
     pub fn join(job: &Job, deadline: Instant) -> Result<Self, BootstrapError> {
-        let guard = ForkGuard::new();
+        let birthplace = Birthplace::here();
         let (liveness, control) = if job.rank == 0 {
             join::as_root(job, deadline)?
         } else {
@@ -54,7 +55,7 @@ impl Membership {
         };
         Ok(Self {
             liveness,
-            guard,
+            birthplace,
             local_rank: job.local_rank,
             state: Mutex::new(State {
                 control,
@@ -126,7 +127,7 @@ impl Membership {
     /// [`BootstrapError::Forked`].
     #[inline]
     pub fn check_process(&self) -> Result<(), BootstrapError> {
-        self.guard.check()
+        self.birthplace.check(BootstrapError::Forked)
     }
 
     /// Gives every rank what every rank brings: a payload of any length up to 64 MiB (less 4 KiB) and any number of
@@ -146,7 +147,7 @@ impl Membership {
         descriptors: Vec<OwnedFd>,
         deadline: Instant,
     ) -> Result<Vec<Gathered>, BootstrapError> {
-        self.guard.check()?;
+        self.birthplace.check(BootstrapError::Forked)?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = &state.broken {
             return Err(error.clone());
@@ -180,7 +181,7 @@ impl std::fmt::Debug for Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         // A forked child's copy must not sign its parent off.
-        if self.guard.check().is_ok() {
+        if self.birthplace.is_here() {
             let presence = match self.liveness.roll.presence(self.rank()) {
                 _ if std::thread::panicking() => Presence::Panicked,
                 Presence::GaveUp => Presence::GaveUp,

@@ -16,7 +16,6 @@ mod channel;
 mod control;
 mod environment;
 mod error;
-pub mod fork;
 mod gather;
 mod job;
 mod join;
@@ -32,7 +31,6 @@ mod visitor;
 
 pub use environment::variable;
 pub use error::BootstrapError;
-pub use fork::ForkGuard;
 pub use job::{DEFAULT_TIMEOUT, Job, MAXIMUM_SIZE, Rendezvous};
 pub use liveness::{Departure, DepartureKind};
 pub use membership::{Gathered, Membership};

@@ -10,7 +10,7 @@ use super::board::DEPTH;
 use super::execution::{Call, Execution, Round};
 use super::wait::{Turn, wait};
 use super::{EngineError, Group};
-use crate::bootstrap::ForkGuard;
+use crate::fabric::fork::Birthplace;
 use crate::observe::Kind;
 
 /// Chunks that one operation runs before the next one gets its turn.
@@ -28,7 +28,7 @@ pub struct Core {
     /// How many operations are in progress: written by the token's holder, looked at before asking for the token.
     active: AtomicUsize,
     poison: OnceLock<EngineError>,
-    fork: ForkGuard,
+    birthplace: Birthplace,
 }
 
 #[derive(Debug, Default)]
@@ -107,7 +107,7 @@ impl Core {
             engine: Mutex::default(),
             active: AtomicUsize::new(0),
             poison: OnceLock::new(),
-            fork: ForkGuard::new(),
+            birthplace: Birthplace::here(),
         }
     }
 
@@ -120,7 +120,7 @@ impl Core {
     /// for a lock that a thread of its parent may have held.
     #[inline]
     pub fn is_forked(&self) -> bool {
-        self.fork.check().is_err()
+        !self.birthplace.is_here()
     }
 
     /// Refuses work after a failure.

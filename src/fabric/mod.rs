@@ -8,7 +8,7 @@ mod capabilities;
 mod contract;
 mod doorbell;
 mod error;
-mod fork;
+pub(crate) mod fork;
 mod handshake;
 pub mod shm;
 mod work;

@@ -48,7 +48,7 @@ pub(super) struct ShmEndpoint {
 
 impl ShmEndpoint {
     pub fn new(rank: Rank, generation: u32, domain: Arc<Domain>) -> Result<Self, FabricError> {
-        domain.birthplace.check()?;
+        domain.birthplace.check(FabricError::Forked)?;
         let (front, front_file) = Shared::<Front>::create()?;
         let bell = front.doorbell();
         Ok(Self {
@@ -148,7 +148,7 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn prepare(&mut self, peer: Rank) -> Result<Parcel, FabricError> {
-        self.domain.birthplace.check()?;
+        self.domain.birthplace.check(FabricError::Forked)?;
         let Err(at) = self.pairs.binary_search_by_key(&peer, |pair| pair.peer) else {
             return Err(FabricError::QueuePairState {
                 rank: self.rank,
@@ -188,7 +188,7 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn connect(&mut self, peer: Rank, remote: Parcel) -> Result<(), FabricError> {
-        self.domain.birthplace.check()?;
+        self.domain.birthplace.check(FabricError::Forked)?;
         let at = self.need(peer, "connect", "prepared")?;
         let rank = self.rank;
         if self.pairs[at].state != State::Prepared {
@@ -243,15 +243,13 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn import(&mut self, peer: Rank, remote: Parcel) -> Result<Arc<dyn RemoteRegion>, FabricError> {
-        self.domain.birthplace.check()?;
+        self.domain.birthplace.check(FabricError::Forked)?;
         ShmRemote::import(self.rank, peer, self.domain.reach, remote)
             .map(|region| Arc::new(region) as Arc<dyn RemoteRegion>)
     }
 
     fn post(&mut self, peer: Rank, requests: &[Request]) -> Result<(), PostError> {
-        if !self.domain.birthplace.is_here() {
-            return Err(PostError::Forked);
-        }
+        self.domain.birthplace.check(PostError::Forked)?;
         let at = self.find(peer).ok_or(PostError::NotConnected { peer })?;
         let mut sink = Sink {
             completions: &mut self.completions,
@@ -267,9 +265,7 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn post_receive(&mut self, peer: Rank, receive: Receive) -> Result<(), PostError> {
-        if !self.domain.birthplace.is_here() {
-            return Err(PostError::Forked);
-        }
+        self.domain.birthplace.check(PostError::Forked)?;
         let at = self.find(peer).ok_or(PostError::NotConnected { peer })?;
         let mut sink = Sink {
             completions: &mut self.completions,
@@ -279,7 +275,7 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn poll(&mut self, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
-        self.domain.birthplace.check()?;
+        self.domain.birthplace.check(FabricError::Forked)?;
         let mut sink = Sink {
             completions: &mut self.completions,
             copied: &mut self.copied,
@@ -296,7 +292,7 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn wait(&mut self, deadline: Instant) -> Result<bool, FabricError> {
-        self.domain.birthplace.check()?;
+        self.domain.birthplace.check(FabricError::Forked)?;
         let patience = self.patience;
         let bell = self.bell.clone();
         let endpoint = std::cell::RefCell::new(self);
@@ -329,7 +325,7 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn fence(&mut self, peer: Rank, deadline: Instant) -> Result<Fence, FabricError> {
-        self.domain.birthplace.check()?;
+        self.domain.birthplace.check(FabricError::Forked)?;
         let at = self.need(peer, "fence", "prepared")?;
         self.disconnect(peer);
         let pair = &self.pairs[at];

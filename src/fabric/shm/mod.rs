@@ -130,7 +130,7 @@ impl Fabric for Shm {
     }
 
     fn register(&self, region: &Region, access: Access) -> Result<Arc<dyn Registration>, FabricError> {
-        self.domain.birthplace.check()?;
+        self.domain.birthplace.check(FabricError::Forked)?;
         let registration = region::ShmRegistration::new(region, access, self.domain.clone())?;
         Ok(Arc::new(registration))
     }

@@ -65,7 +65,7 @@ impl Registration for ShmRegistration {
     }
 
     fn export(&self) -> Result<Parcel, FabricError> {
-        self.domain.birthplace.check()?;
+        self.domain.birthplace.check(FabricError::Forked)?;
         if self.access == Access::LOCAL {
             return Err(FabricError::NothingToExport {
                 len: self.region.len(),
