@@ -1,5 +1,6 @@
 //! The `sapwood` command. Each sub-command is a module; this file only reads arguments and hands on exit codes.
 
+mod arguments;
 mod bench;
 mod demo;
 mod output;
@@ -55,13 +56,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             }
         },
         Command::Bench(arguments) => bench::run(&arguments),
-        Command::Plan(arguments) => match plan::run(arguments) {
-            Ok(code) => Ok(code),
-            Err(error) => {
-                eprintln!("sapwood: {error}");
-                Ok(error.exit_code())
-            }
-        },
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::DemoWorker { assignment } => demo::worker::run(assignment.as_deref()),
     }
 }

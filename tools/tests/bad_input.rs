@@ -35,8 +35,8 @@ fn arguments_that_cannot_be_used_are_refused_in_one_line() {
         (&["--plan", "k-ary-tree:1"], &["k-ary-tree:1"]),
         (&["--fabric", "verbs"], &["verbs", "auto or shm"]),
         (&["--fabric", "tcp"], &["tcp", "auto or shm"]),
-        (&["--timeout", "0"], &["--timeout 0", "above 0"]),
-        (&["--timeout", "NaN"], &["--timeout NaN", "above 0"]),
+        (&["--timeout", "0"], &["'0' for '--timeout", "above 0"]),
+        (&["--timeout", "NaN"], &["'NaN' for '--timeout", "above 0"]),
         (&["--json", "/nonexistent/out.json"], &["/nonexistent/out.json"]),
     ] {
         // The last one of a repeated argument would be refused as a repetition.
@@ -52,6 +52,12 @@ fn arguments_that_cannot_be_used_are_refused_in_one_line() {
         );
     }
     refused(&mut sapwood(&["bench", "some-gather"]), &["some-gather"]);
+    for (name, value) in [("--timeout", "0"), ("--timeout", "nan"), ("--fabric", "verbs")] {
+        refused(
+            &mut sapwood(&["run", "-n", "2", name, value, "--", "true"]),
+            &[name, value],
+        );
+    }
     for count in ["0", "4097", "-1", "x"] {
         refused(&mut sapwood(&["run", "-n", count, "--", "true"]), &[count]);
     }

@@ -1,33 +1,18 @@
 //! `sapwood plan`: what it writes, and the status with which it answers bad arguments.
 
-#[path = "../src/plan/mod.rs"]
-mod plan;
+mod support;
 
-use std::process::ExitCode;
+use std::process::Command;
 
-use clap::Parser;
+use support::{refused, run, sapwood, text};
 
-#[derive(Parser)]
-struct Line {
-    #[command(flatten)]
-    plan: plan::PlanArguments,
+fn plan(words: &[&str]) -> Command {
+    sapwood(&[&["plan"], words].concat())
 }
 
-fn run(words: &[&str]) -> Result<ExitCode, plan::PlanCommandError> {
-    let line = Line::try_parse_from(["plan"].iter().chain(words)).unwrap_or_else(|error| panic!("{error}"));
-    plan::run(line.plan)
-}
-
-fn refused(words: &[&str]) -> String {
-    match run(words) {
-        Ok(_) => panic!("{words:?} is accepted"),
-        Err(error) => {
-            assert_eq!(error.exit_code(), ExitCode::from(2), "{error}");
-            let text = error.to_string();
-            assert!(!text.contains('\n'), "{text}");
-            text
-        }
-    }
+fn succeeds(words: &[&str]) {
+    let output = run(&mut plan(words));
+    assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
 }
 
 #[test]
@@ -38,7 +23,7 @@ fn show_writes_a_picture_and_the_lowered_plan() {
     let words = [
         "show", "--ranks", "9", "--size", "4M", "--output", svg_name, "--json", json_name,
     ];
-    assert_eq!(run(&words).unwrap(), ExitCode::SUCCESS);
+    succeeds(&words);
     let picture = std::fs::read_to_string(svg).unwrap();
     assert!(
         picture.contains("double-binary-tree: all-reduce, 9 ranks"),
@@ -62,7 +47,7 @@ fn verify_proves_every_plan_and_writes_one_row_for_each() {
         "--json",
         json.to_str().unwrap(),
     ];
-    assert_eq!(run(&words).unwrap(), ExitCode::SUCCESS);
+    succeeds(&words);
     let document: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     let rows = document["results"].as_array().unwrap();
     // Five builders with four collectives, less the ring's barrier; six numbers of ranks; two reaches.
@@ -76,30 +61,34 @@ fn verify_proves_every_plan_and_writes_one_row_for_each() {
 
 #[test]
 fn bad_arguments_are_refused_in_one_line() {
-    assert!(refused(&["show", "--ranks", "0"]).contains("1 to 4096"));
-    assert!(refused(&["show", "--ranks", "5000"]).contains("1 to 4096"));
-    assert!(refused(&["show", "--collective", "reduce", "--root", "8"]).contains("root 8"));
-    assert!(refused(&["show", "--collective", "all"]).contains("verify"));
-    assert!(refused(&["verify", "--plan", "star"]).contains("double-binary-tree"));
-    assert!(refused(&["verify", "--plan", "k-ary-tree:1"]).contains("k-ary-tree:3"));
-    assert!(refused(&["verify", "--plan", "ring", "--collective", "barrier"]).contains("have one"));
-    assert!(refused(&["verify", "--slots", "0", "--ranks", "2"]).contains("slots"));
-    assert!(refused(&["verify", "--root", "16"]).contains("root 16"));
-    for words in [
-        ["verify", "--ranks", "9-3"],
-        ["verify", "--ranks", "x"],
-        ["show", "--size", "4Q"],
+    for (words, part) in [
+        (&["show", "--ranks", "0"][..], "1 to 4096"),
+        (&["show", "--ranks", "5000"], "1 to 4096"),
+        (&["show", "--collective", "reduce", "--root", "8"], "root 8"),
+        (&["show", "--collective", "all"], "verify"),
+        (&["show", "--size", "4Q"], "64M"),
+        (&["verify", "--plan", "star"], "double-binary-tree"),
+        (&["verify", "--plan", "k-ary-tree:1"], "k-ary-tree:3"),
+        (
+            &["verify", "--plan", "ring", "--collective", "barrier"],
+            "have one",
+        ),
+        (&["verify", "--slots", "0", "--ranks", "2"], "slots"),
+        (&["verify", "--root", "16"], "root 16"),
+        (&["verify", "--ranks", "9-3"], "1-64"),
+        (&["verify", "--ranks", "x"], "1-64"),
+        (
+            &["verify", "--ranks", "2", "--json", "/nonexistent/out.json"],
+            "/nonexistent/out.json",
+        ),
     ] {
-        assert!(
-            Line::try_parse_from(["plan"].iter().chain(&words)).is_err(),
-            "{words:?}"
-        );
+        refused(&mut plan(words), &[part]);
     }
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_a_failure() {
-    let error = run(&["show", "--output", "/nowhere/at/all.svg"]).unwrap_err();
-    assert_eq!(error.exit_code(), ExitCode::from(1));
-    assert!(error.to_string().contains("/nowhere/at/all.svg"));
+fn a_picture_that_cannot_be_written_is_a_failure() {
+    let output = run(&mut plan(&["show", "--output", "/nowhere/at/all.svg"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("/nowhere/at/all.svg"));
 }

@@ -19,11 +19,12 @@ use sapwood::engine::reduce::Operation;
 use sapwood::memory::{DataType, check_allocation};
 use sapwood::plan::{Collective, builders};
 
+use crate::arguments::{parse_size, parse_timeout};
 use crate::output::{Failure, Output};
 use crate::run::{Fabric, Launcher, Running};
 use measure::{Bench, Method, clock_cost};
 use report::{Config, Document, header};
-use sweep::{Sizes, Step, parse_operations, parse_size, parse_types};
+use sweep::{Sizes, Step, parse_operations, parse_types};
 
 const EXAMPLE: &str = "\
 Example:
@@ -103,8 +104,8 @@ struct SweepArguments {
     #[arg(long, value_name = "FILE")]
     json: Option<String>,
     /// How long a call may wait for the other ranks [default: 60, or SAPWOOD_TIMEOUT]
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<f64>,
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = parse_timeout)]
+    timeout: Option<Duration>,
 }
 
 /// The arguments after everything that can be refused has been refused.
@@ -116,7 +117,6 @@ struct Request {
     types: Vec<DataType>,
     operations: Vec<Operation>,
     method: Method,
-    timeout: Option<Duration>,
 }
 
 /// Runs a benchmark: starts its ranks, or is one of them under a launcher.
@@ -169,17 +169,6 @@ impl SweepArguments {
                 .and_then(|found| found.build(Collective::AllReduce, ranks))
                 .map_err(|error| Failure::Arguments(format!("--plan: {error}")))?;
         }
-        let timeout = match self.timeout {
-            None => None,
-            Some(seconds) => match Duration::try_from_secs_f64(seconds) {
-                Ok(timeout) if !timeout.is_zero() => Some(timeout),
-                _ => {
-                    return refuse(format!(
-                        "--timeout {seconds}: give a number of seconds above 0, 60 for example"
-                    ));
-                }
-            },
-        };
         // Each rank holds an input and a result of the largest size, and all of them share this host's memory.
         let bytes = self
             .largest
@@ -211,7 +200,6 @@ impl SweepArguments {
             types,
             operations,
             method,
-            timeout,
         })
     }
 }
@@ -242,7 +230,7 @@ fn take_part(arguments: &SweepArguments, request: &Request, job: &Job) -> Result
         .transpose()?;
     binding::bind(job.local_rank, request.ranks);
     let mut builder = Communicator::builder();
-    if let Some(timeout) = request.timeout {
+    if let Some(timeout) = arguments.timeout {
         builder = builder.timeout(timeout);
     }
     if let Some(plan) = &arguments.plan {

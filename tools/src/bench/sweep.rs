@@ -71,31 +71,6 @@ impl Sizes {
     }
 }
 
-/// Reads `8`, `4K`, `64M`, `1G`: powers of two, in bytes.
-pub(super) fn parse_size(word: &str) -> Result<usize, String> {
-    let digits = word.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let shift = match &word[digits.len()..] {
-        "" => 0,
-        "K" | "k" => 10,
-        "M" | "m" => 20,
-        "G" | "g" => 30,
-        "T" | "t" => 40,
-        _ => {
-            return Err(
-                "a size is a number of bytes, or one with K, M, G or T (powers of two): 8, 4K, 64M, 1G"
-                    .into(),
-            );
-        }
-    };
-    let number: usize = digits.parse().map_err(
-        |_| "a size is a number of bytes, or one with K, M, G or T (powers of two): 8, 4K, 64M, 1G",
-    )?;
-    number
-        .checked_mul(1 << shift)
-        .filter(|bytes| isize::try_from(*bytes).is_ok())
-        .ok_or_else(|| format!("an address space holds at most {} bytes", isize::MAX))
-}
-
 /// Reads a type's name, or `all`.
 pub(super) fn parse_types(word: &str) -> Result<Vec<DataType>, String> {
     choose(word, &DataType::ALL, DataType::name)
@@ -120,29 +95,6 @@ fn choose<T: Copy>(word: &str, known: &[T], name: fn(T) -> &'static str) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_powers_of_two() {
-        assert_eq!(parse_size("8"), Ok(8));
-        assert_eq!(parse_size("4K"), Ok(4096));
-        assert_eq!(parse_size("64m"), Ok(64 << 20));
-        assert_eq!(parse_size("1G"), Ok(1 << 30));
-        for bad in [
-            "",
-            "K",
-            "8KB",
-            "-1",
-            "1.5M",
-            "8 K",
-            "+8x",
-            "99999999999999999999",
-            "99999999T",
-            "16777216T",
-            "µ",
-        ] {
-            assert!(parse_size(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_factor_sweeps_to_the_largest_that_fits() {

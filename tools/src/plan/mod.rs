@@ -9,6 +9,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use sapwood::plan::{Collective, MAX_RANKS, PlanError, Reach};
 
+use crate::arguments::parse_size;
+use crate::output::Failure;
+
 /// What `sapwood plan` takes.
 #[derive(Debug, Args)]
 pub struct PlanArguments {
@@ -103,7 +106,7 @@ struct ShowArguments {
     output: Option<PathBuf>,
     /// Write the lowered plan as JSON (- for standard output)
     #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    json: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -128,47 +131,20 @@ struct VerifyArguments {
     slots: u32,
     /// Write the same figures as JSON (- for standard output)
     #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    json: Option<String>,
 }
 
-/// Why a sub-command could not do its work.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanCommandError {
-    /// The arguments do not fit together: exit status 2.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// The arguments do not fit together: exit status 2.
-    #[error("{0}")]
-    Usage(String),
-    /// A file could not be written: exit status 1.
-    #[error("cannot write {path}: {source}")]
-    Write {
-        /// Which file.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-}
-
-impl PlanCommandError {
-    /// The status to exit with.
-    pub fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Plan(_) | Self::Usage(_) => ExitCode::from(2),
-            Self::Write { .. } => ExitCode::from(1),
-        }
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Self {
+        Self::Arguments(error.to_string())
     }
 }
 
-/// Runs `sapwood plan`.
-///
-/// # Errors
-/// Bad arguments and files that cannot be written; [`PlanCommandError::exit_code`] says which status that is. A plan
-/// that is not proved is no error here but the status 1.
-pub fn run(arguments: PlanArguments) -> Result<ExitCode, PlanCommandError> {
-    match arguments.command {
-        PlanCommand::Show(arguments) => show::run(&arguments),
-        PlanCommand::Verify(arguments) => verify::run(&arguments),
+/// Runs `sapwood plan`. A plan that is not proved is no error here but the status 1.
+pub fn run(arguments: &PlanArguments) -> Result<ExitCode, Failure> {
+    match &arguments.command {
+        PlanCommand::Show(arguments) => show::run(arguments),
+        PlanCommand::Verify(arguments) => verify::run(arguments),
     }
 }
 
@@ -186,48 +162,4 @@ fn parse_range(text: &str) -> Result<(u32, u32), String> {
     range.filter(|(first, last)| first <= last).ok_or_else(|| {
         format!("\"{text}\" is not a number of ranks from 1 to {MAX_RANKS} or a range such as 1-64")
     })
-}
-
-fn parse_size(text: &str) -> Result<usize, String> {
-    let (digits, shift) = match text.trim_end_matches(['B', 'b']).char_indices().last() {
-        Some((at, 'k' | 'K')) => (&text[..at], 10),
-        Some((at, 'm' | 'M')) => (&text[..at], 20),
-        Some((at, 'g' | 'G')) => (&text[..at], 30),
-        _ => (text, 0),
-    };
-    let bytes = digits
-        .parse::<usize>()
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift));
-    bytes.ok_or_else(|| format!("\"{text}\" is not a size such as 8, 4K, 64M or 1G"))
-}
-
-/// Writes text to a file, or to standard output for `-`.
-fn write(path: &std::path::Path, text: &str) -> Result<(), PlanCommandError> {
-    let written = if path.as_os_str() == "-" {
-        use std::io::Write;
-        std::io::stdout().write_all(text.as_bytes())
-    } else {
-        std::fs::write(path, text)
-    };
-    written.map_err(|source| PlanCommandError::Write {
-        path: path.display().to_string(),
-        source,
-    })
-}
-
-/// Whether the table has to make way for JSON on standard output.
-fn json_on_stdout(json: Option<&PathBuf>) -> bool {
-    json.is_some_and(|path| path.as_os_str() == "-")
-}
-
-/// Prints a line of the table where it belongs.
-fn say(to_stderr: bool, line: &str) {
-    use std::io::Write;
-    // A reader that has gone away is no failure of ours.
-    let _ = if to_stderr {
-        writeln!(std::io::stderr(), "{line}")
-    } else {
-        writeln!(std::io::stdout(), "{line}")
-    };
 }

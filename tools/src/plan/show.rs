@@ -7,14 +7,15 @@ use sapwood::plan::lowered::{Action, Buffer, Place, Program, Progress, block_ran
 use sapwood::plan::{builders, default_chunk_bytes, default_plan, draw};
 use serde_json::{Value, json};
 
-use super::{CollectiveName, PlanCommandError, ReachName, ShowArguments, json_on_stdout, say, write};
+use super::{CollectiveName, ReachName, ShowArguments};
+use crate::output::{Failure, Output};
 
 /// Of more ranks than this only the first ones' tasks are listed.
 const LISTED_RANKS: u32 = 64;
 
-pub(super) fn run(arguments: &ShowArguments) -> Result<ExitCode, PlanCommandError> {
+pub(super) fn run(arguments: &ShowArguments) -> Result<ExitCode, Failure> {
     if arguments.collective == CollectiveName::All || arguments.reach == ReachName::All {
-        return Err(PlanCommandError::Usage(
+        return Err(Failure::Arguments(
             "show draws one collective with one reach; all is for verify".into(),
         ));
     }
@@ -29,8 +30,8 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<ExitCode, PlanCommandErro
 
     let block = block_range(arguments.size, plan.blocks(), plan.blocks() - 1).len();
     let chunk = default_chunk_bytes(block);
-    let to_stderr = json_on_stdout(arguments.json.as_ref());
-    let print = |line: String| say(to_stderr, &line);
+    let mut output = Output::open(arguments.json.as_deref())?;
+    let print = |line: String| output.text(&format!("{line}\n"));
     let root = collective
         .root()
         .map(|root| format!(" with root {root}"))
@@ -79,16 +80,17 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<ExitCode, PlanCommandErro
         ));
     }
     if let Some(path) = &arguments.output {
-        write(path, &draw::svg(&plan))?;
+        std::fs::write(path, draw::svg(&plan))
+            .map_err(|error| Failure::Check(format!("--output {}: {error}", path.display())))?;
         print(format!("\nThe picture is in {}", path.display()));
     }
-    if let Some(path) = &arguments.json {
+    if arguments.json.is_some() {
         let programs: Vec<Value> = programs.iter().map(program_json).collect();
         let document = json!({
             "plan": name, "collective": collective.name(), "root": collective.root(), "ranks": plan.ranks(),
             "reach": reach.name(), "blocks": plan.blocks(), "programs": programs,
         });
-        write(path, &format!("{document:#}\n"))?;
+        output.json(&document)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,9 +7,10 @@ use sapwood::plan::verify::verify;
 use sapwood::plan::{PlanError, builders};
 use serde_json::{Value, json};
 
-use super::{CollectiveName, PlanCommandError, VerifyArguments, json_on_stdout, say, write};
+use super::{CollectiveName, VerifyArguments};
+use crate::output::{Failure, Output};
 
-pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitCode, PlanCommandError> {
+pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitCode, Failure> {
     let every = arguments.plan == "all";
     let names: Vec<&str> = if every {
         builders::ALL.iter().map(|builder| builder.name).collect()
@@ -40,14 +41,11 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitCode, PlanCommandEr
                 .lower(0, reach)?;
         }
     }
-    let to_stderr = json_on_stdout(arguments.json.as_ref());
-    say(
-        to_stderr,
-        &format!(
-            "{:<20} {:<10} {:>6} {:<10} {:>10} {:>10} {:>10}  proved",
-            "plan", "collective", "ranks", "reach", "tasks", "places", "time(ms)"
-        ),
-    );
+    let mut output = Output::open(arguments.json.as_deref())?;
+    output.text(&format!(
+        "{:<20} {:<10} {:>6} {:<10} {:>10} {:>10} {:>10}  proved\n",
+        "plan", "collective", "ranks", "reach", "tasks", "places", "time(ms)"
+    ));
     let mut rows: Vec<Value> = Vec::new();
     let mut failures = 0;
     for name in names {
@@ -74,10 +72,9 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitCode, PlanCommandEr
                         Err(error) => format!("NO: {error}"),
                     };
                     failures += u32::from(outcome.is_err());
-                    say(
-                        to_stderr,
+                    output.text(
                         &format!(
-                            "{name:<20} {collective:<10} {ranks:>6} {:<10} {:>10} {:>10} {time:>10.2}  {verdict}",
+                            "{name:<20} {collective:<10} {ranks:>6} {:<10} {:>10} {:>10} {time:>10.2}  {verdict}\n",
                             reach.name(),
                             figure(proof.map(|proof| proof.tasks)),
                             figure(proof.map(|proof| proof.places)),
@@ -96,14 +93,8 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitCode, PlanCommandEr
         }
     }
     let total = rows.len();
-    say(
-        to_stderr,
-        &format!("{} of {total} proved", total - failures as usize),
-    );
-    if let Some(path) = &arguments.json {
-        let document = json!({"results": rows, "proved": total - failures as usize, "failed": failures});
-        write(path, &format!("{document:#}\n"))?;
-    }
+    output.text(&format!("{} of {total} proved\n", total - failures as usize));
+    output.json(&json!({"results": rows, "proved": total - failures as usize, "failed": failures}))?;
     Ok(if failures == 0 {
         ExitCode::SUCCESS
     } else {
