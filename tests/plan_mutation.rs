@@ -292,11 +292,8 @@ fn hunt(name: &str, sizes: &[u32]) {
                 let plan = found.build(collective, ranks).unwrap();
                 // A mutant has no symmetry left.
                 let claim = Claim {
-                    collective,
-                    ranks,
-                    blocks: plan.blocks(),
-                    reach,
                     symmetry: Symmetry::None,
+                    ..Claim::of(&plan, reach)
                 };
                 let programs: Vec<Program> = (0..ranks).map(|r| plan.lower(r, reach).unwrap()).collect();
                 let name = format!("{name}, {collective:?}, {ranks} ranks, {reach:?}");
@@ -415,11 +412,8 @@ fn symmetric_mutants_get_the_same_verdict_either_way() {
             for ranks in 2..=6 {
                 let plan = builders::build(name, collective, ranks).unwrap();
                 let claim = Claim {
-                    collective,
-                    ranks,
-                    blocks: plan.blocks(),
-                    reach,
                     symmetry: Symmetry::None,
+                    ..Claim::of(&plan, reach)
                 };
                 let first = plan.lower(0, reach).unwrap();
                 judge(format!("{name} as it is"), claim, &first);

@@ -88,11 +88,8 @@ proptest! {
     fn plans_run_right_in_any_order(plan in any_plan(20), reach in any_reach(), seed in any::<u64>()) {
         let programs: Vec<_> = (0..plan.ranks()).map(|rank| plan.lower(rank, reach).unwrap()).collect();
         let claim = Claim {
-            collective: plan.collective(),
-            ranks: plan.ranks(),
-            blocks: plan.blocks(),
-            reach,
             symmetry: Symmetry::None,
+            ..Claim::of(&plan, reach)
         };
         if let Err(harm) = oracle::run(&claim, &programs, seed) {
             prop_assert!(false, "{}: {harm}\n{}", plan.name(), oracle::show(&programs));

@@ -40,27 +40,20 @@ pub fn request(id: u64, operation: Operation) -> Request {
 }
 
 pub fn write(id: u64, local: Slice, remote: RemoteSlice) -> Request {
-    let immediate = None;
-    request(
-        id,
-        Operation::Write {
-            local,
-            remote,
-            immediate,
-        },
-    )
+    any_write(id, local, remote, None)
 }
 
 pub fn write_with(id: u64, local: Slice, remote: RemoteSlice, immediate: u32) -> Request {
-    let immediate = Some(immediate);
-    request(
-        id,
-        Operation::Write {
-            local,
-            remote,
-            immediate,
-        },
-    )
+    any_write(id, local, remote, Some(immediate))
+}
+
+fn any_write(id: u64, local: Slice, remote: RemoteSlice, immediate: Option<u32>) -> Request {
+    let operation = Operation::Write {
+        local,
+        remote,
+        immediate,
+    };
+    request(id, operation)
 }
 
 pub fn read(id: u64, local: Slice, remote: RemoteSlice) -> Request {

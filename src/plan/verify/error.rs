@@ -1,7 +1,7 @@
 //! Why a plan was refused.
 
 use crate::plan::error::PlanError;
-use crate::plan::lowered::Rank;
+use crate::plan::lowered::{Program, Rank};
 
 /// A task, as errors name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,6 +12,17 @@ pub struct At {
     pub task: u32,
     /// The block that it works on.
     pub block: u32,
+}
+
+impl At {
+    /// A task of this program, by its index there.
+    pub(super) fn of(program: &Program, task: u32) -> Self {
+        Self {
+            rank: program.rank,
+            task,
+            block: program.tasks[task as usize].block,
+        }
+    }
 }
 
 impl std::fmt::Display for At {

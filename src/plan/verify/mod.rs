@@ -45,6 +45,19 @@ pub struct Claim {
     pub symmetry: Symmetry,
 }
 
+impl Claim {
+    /// What a plan says of itself.
+    pub fn of(plan: &Plan, reach: Reach) -> Self {
+        Self {
+            collective: plan.collective(),
+            ranks: plan.ranks(),
+            blocks: plan.blocks(),
+            reach,
+            symmetry: plan.symmetry(),
+        }
+    }
+}
+
 /// What was looked at in a proof that succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proof {
@@ -63,13 +76,7 @@ pub struct Proof {
 /// # Errors
 /// The first thing found wrong; it names the rank, the task and the block.
 pub fn verify(plan: &Plan, reach: Reach) -> Result<Proof, VerifyError> {
-    let claim = Claim {
-        collective: plan.collective(),
-        ranks: plan.ranks(),
-        blocks: plan.blocks(),
-        reach,
-        symmetry: plan.symmetry(),
-    };
+    let claim = Claim::of(plan, reach);
     verify_programs(&claim, |rank| plan.lower(rank, reach))
 }
 

@@ -99,11 +99,7 @@ fn collect(
                 .iter()
                 .filter_map(|wait| Some((index.find(wait.rank, wait.task)?, wait.progress)));
             tasks.push(PartTask {
-                at: At {
-                    rank: program.rank,
-                    task: number,
-                    block: task.block,
-                },
+                at: At::of(program, number),
                 action: Cow::Borrowed(&task.action),
                 waits: waits.collect(),
             });

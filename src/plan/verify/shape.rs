@@ -71,11 +71,7 @@ pub(super) fn check(claim: &Claim, world: &World<'_>) -> Result<(), VerifyError>
     }
     for program in world.programs() {
         for (task, number) in program.tasks.iter().zip(0..) {
-            let at = At {
-                rank: program.rank,
-                task: number,
-                block: task.block,
-            };
+            let at = At::of(program, number);
             check_task(claim, world, at, task).map_err(|reason| VerifyError::Malformed { at, reason })?;
         }
     }
@@ -175,11 +171,7 @@ fn check_notify(world: &World<'_>) -> Result<(), VerifyError> {
     let mut rest = &waiters[..];
     for program in world.programs() {
         for (task, number) in program.tasks.iter().zip(0u32..) {
-            let at = At {
-                rank: program.rank,
-                task: number,
-                block: task.block,
-            };
+            let at = At::of(program, number);
             let count = rest.partition_point(|&(rank, task, _)| (rank, task) <= (program.rank, number));
             let (these, after) = rest.split_at(count);
             rest = after;
@@ -215,11 +207,7 @@ fn check_staging(claim: &Claim, world: &World<'_>) -> Result<(), VerifyError> {
     let mut ranges: Vec<(Rank, u32, u32, u32, At)> = Vec::new();
     for program in world.programs() {
         for (task, number) in program.tasks.iter().zip(0u32..) {
-            let at = At {
-                rank: program.rank,
-                task: number,
-                block: task.block,
-            };
+            let at = At::of(program, number);
             for place in places(&task.action) {
                 if let Buffer::Staging { first, slots } = place.buffer {
                     let (owner, by) = world.home(place.rank);

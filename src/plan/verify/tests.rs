@@ -52,11 +52,8 @@ fn symmetric_plans_are_proved_without_their_symmetry_too() {
             assert_eq!(plan.symmetry(), Symmetry::Rotation);
             for reach in REACHES {
                 let claim = Claim {
-                    collective,
-                    ranks,
-                    blocks: plan.blocks(),
-                    reach,
                     symmetry: Symmetry::None,
+                    ..Claim::of(&plan, reach)
                 };
                 let by_symmetry = verify(&plan, reach).unwrap();
                 let in_full = verify_programs(&claim, |rank| plan.lower(rank, reach)).unwrap();
