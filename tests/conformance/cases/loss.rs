@@ -154,6 +154,7 @@ fn death(member: &mut Member) {
                 50
             );
             assert!(line.endpoint.reachable(2));
+            member.give(2, b"seen");
         }
         _ => {
             // Rank 2 only waits: for it, too, the death is something to do.
@@ -168,6 +169,8 @@ fn death(member: &mut Member) {
             }
             let theirs = member.accept(&mut line, 0);
             line.perform(0, write_with(1, part(&memory, 0, 8), at(&theirs, 0), 1));
+            // Gone before rank 0 has looked, it would be another that is lost.
+            member.take(0);
         }
     }
 }
