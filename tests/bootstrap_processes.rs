@@ -31,6 +31,10 @@ fn main() -> std::process::ExitCode {
             "a_rank_that_dies_in_the_join_ends_it",
             a_rank_that_dies_in_the_join_ends_it,
         ),
+        Trial::test(
+            "a_rank_0_that_dies_in_a_handshake_is_named",
+            a_rank_0_that_dies_in_a_handshake_is_named,
+        ),
         Trial::test("a_clean_exit_is_no_death", a_clean_exit_is_no_death),
         Trial::test(
             "a_forked_child_is_refused_and_signs_nobody_off",
@@ -316,6 +320,38 @@ fn a_rank_that_dies_in_the_join_ends_it() -> Result<(), Failed> {
     let said = ranks.finish(1)?;
     expect(
         said.starts_with("ERROR rank 2 died"),
+        format!("rank 1 said {said:?}"),
+    )
+}
+
+fn a_rank_0_that_dies_in_a_handshake_is_named() -> Result<(), Failed> {
+    let mut ranks = Ranks::new(2);
+    ranks.start(0, "exchange");
+    let address = SocketAddr::from_abstract_name(&ranks.name[1..])?;
+    let patience = soon();
+    while UnixStream::connect_addr(&address).is_err() {
+        expect(Instant::now() < patience, "the rendezvous never opened")?;
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // A stopped process lets others connect, but does not answer.
+    let root = rustix::process::Pid::from_child(ranks.children[0].as_ref().unwrap());
+    rustix::process::kill_process(root, rustix::process::Signal::STOP)?;
+    ranks.start(1, "exchange");
+    let folder = format!("/proc/{}/fd", ranks.children[1].as_ref().unwrap().id());
+    let connected = || {
+        let links = std::fs::read_dir(&folder).unwrap().flatten();
+        links
+            .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+            .any(|link| link.to_string_lossy().contains("pidfd"))
+    };
+    while !connected() {
+        expect(Instant::now() < patience, "rank 1 never connected")?;
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    ranks.kill(0);
+    let said = ranks.finish(1)?;
+    expect(
+        said.starts_with("ERROR rank 0 died"),
         format!("rank 1 said {said:?}"),
     )
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
 
 use super::channel::Channel;
 use super::control::{self, Control};
@@ -17,6 +18,9 @@ use super::{BootstrapError, Job, listen, socket};
 
 /// How often a rendezvous that is not open yet is tried.
 const RETRY: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(20));
+
+/// How long after its connections have been closed a process that dies takes to count as ended, at most.
+const LAST_BREATH: Duration = Duration::from_millis(200);
 
 /// Rank 0's part.
 pub(super) fn as_root(job: &Job, deadline: Instant) -> Result<(Liveness, Control), BootstrapError> {
@@ -41,7 +45,9 @@ pub(super) fn as_leaf(job: &Job, deadline: Instant) -> Result<(Liveness, Control
             found: credentials.uid,
         });
     }
-    let mut channel = attempt.shake_hands(socket)?;
+    let root = Pid::from_raw(credentials.pid).ok_or(Errno::NOSYS);
+    let root = root.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()));
+    let mut channel = attempt.shake_hands(socket, &root)?;
     let hello = Hello {
         magic: message::MAGIC.into(),
         version: message::PROTOCOL_VERSION,
@@ -76,6 +82,14 @@ pub(super) fn as_leaf(job: &Job, deadline: Instant) -> Result<(Liveness, Control
 
 fn protocol(problem: String) -> BootstrapError {
     BootstrapError::Protocol { rank: 0, problem }
+}
+
+fn rank_0_died() -> BootstrapError {
+    BootstrapError::Departed {
+        rank: 0,
+        how: DepartureKind::Died,
+        step: String::new(),
+    }
 }
 
 /// One rank's way in.
@@ -126,8 +140,28 @@ impl Attempt<'_> {
         }
     }
 
-    /// Proves to rank 0, and has it prove, that both know the secret.
-    fn shake_hands(&self, socket: OwnedFd) -> Result<Channel, BootstrapError> {
+    /// What a hang-up in the handshake means. Nothing was proved by then, but the kernel has said whose process holds
+    /// the rendezvous: one that died is not one with another secret.
+    fn hung_up_on(&self, process: &Result<OwnedFd, Errno>) -> BootstrapError {
+        // A dying process's connections are closed some time before it counts as ended.
+        let soon = self.deadline.min(Instant::now() + LAST_BREATH);
+        let died = match process {
+            Ok(process) => socket::wait_for(process, PollFlags::IN, soon) == Ok(true),
+            Err(error) => *error == Errno::SRCH,
+        };
+        if died {
+            rank_0_died()
+        } else {
+            self.not_authenticated("the other side closed the connection in the handshake")
+        }
+    }
+
+    /// Proves to rank 0, and has it prove, that both know the secret. `process` is the one at the other end.
+    fn shake_hands(
+        &self,
+        socket: OwnedFd,
+        process: &Result<OwnedFd, Errno>,
+    ) -> Result<Channel, BootstrapError> {
         let mut handshake = Handshake::initiator(&self.job.secret)?;
         let first = handshake
             .write()
@@ -135,7 +169,7 @@ impl Attempt<'_> {
         let mut frame = Vec::with_capacity(4 + HANDSHAKE_BYTES);
         frame.extend_from_slice(&(HANDSHAKE_BYTES as u32).to_le_bytes());
         frame.extend_from_slice(&first);
-        let closed = || self.not_authenticated("the other side closed the connection in the handshake");
+        let closed = || self.hung_up_on(process);
         // A fresh socket has room for these few bytes; less than all of them means that nobody is there.
         let sent = rustix::net::send(&socket, &frame, rustix::net::SendFlags::NOSIGNAL);
         if sent != Ok(frame.len()) {
@@ -192,12 +226,7 @@ impl Attempt<'_> {
     }
 
     fn be_accepted(&self, channel: &mut Channel) -> Result<Roll, BootstrapError> {
-        let hung_up = || BootstrapError::Departed {
-            rank: 0,
-            how: DepartureKind::Died,
-            step: String::new(),
-        };
-        let mut message = self.next(channel, hung_up)?.ok_or_else(|| self.silent())?;
+        let mut message = self.next(channel, rank_0_died)?.ok_or_else(|| self.silent())?;
         match message.kind {
             Kind::Accepted => match (message.descriptors.pop(), message.descriptors.len()) {
                 (Some(roll), 0) => Roll::attach(roll, self.job.size),
