@@ -1,6 +1,7 @@
 //! What a careless caller can do in safe code, and what a collective must do about it: refuse, or say so on every
 //! rank; never a wrong sum.
 
+use std::future::Future;
 use std::time::{Duration, Instant};
 
 use sapwood::bootstrap::Job;
@@ -247,5 +248,36 @@ fn custody_ends_at_the_own_communicators_abort_only() {
         let other = Communicator::builder().join(&Job::local(1).unwrap()[0]).unwrap();
         other.abort(&[&window]).unwrap_err();
         assert!(window.in_custody());
+    });
+}
+
+/// Polls again inside of `wake`, as an executor on one thread may.
+struct Eager(std::sync::Mutex<Option<std::pin::Pin<Box<sapwood::communicator::Pending<f32>>>>>);
+
+impl std::task::Wake for Eager {
+    fn wake(self: std::sync::Arc<Self>) {
+        let waker = self.clone().into();
+        let mut pending = self.0.try_lock().ok();
+        if let Some(Some(pending)) = pending.as_deref_mut() {
+            let _ = pending.as_mut().poll(&mut std::task::Context::from_waker(&waker));
+        }
+    }
+}
+
+#[test]
+fn a_waker_may_call_back() {
+    ranks(2, |communicator| {
+        let window = communicator.window::<f32>(100_000).unwrap();
+        let mut pending = Box::pin(communicator.start_all_reduce(window, Operation::Sum).unwrap());
+        let eager = std::sync::Arc::new(Eager(std::sync::Mutex::new(None)));
+        let waker = eager.clone().into();
+        let outcome = pending.as_mut().poll(&mut std::task::Context::from_waker(&waker));
+        if outcome.is_pending() {
+            *eager.0.lock().unwrap() = Some(pending);
+        }
+        communicator.barrier().unwrap();
+        communicator.all_gather_bytes("the end", &[]).unwrap();
+        // The task holds its waker and the waker its task.
+        eager.0.lock().unwrap().take();
     });
 }

@@ -26,7 +26,7 @@ impl<T: Element> Pending<T> {
     /// Moves the communicator's operations on, as far as they go without waiting; says whether this one has ended.
     pub fn poll(&self) -> bool {
         self.ticket.is_done() || {
-            self.core.drive();
+            self.core.poll();
             self.ticket.is_done()
         }
     }

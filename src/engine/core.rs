@@ -2,7 +2,7 @@
 //! sleeps with the token in hand.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -36,6 +36,8 @@ struct Engine {
     active: Vec<Active>,
     idle: Vec<Execution>,
     staged: bool,
+    /// To be woken when the token is given back: what wakers do is not known here.
+    woken: Vec<Waker>,
 }
 
 #[derive(Debug)]
@@ -89,13 +91,12 @@ impl Ticket {
             .waker = Some(waker.clone());
     }
 
-    fn end(&self, error: Option<EngineError>) {
+    /// Answers whom to wake.
+    fn end(&self, error: Option<EngineError>) -> Option<Waker> {
         let mut outcome = self.0.outcome.lock().expect("nothing panics with it in hand");
         outcome.error = error;
         self.0.done.store(true, Ordering::Release);
-        if let Some(waker) = outcome.waker.take() {
-            waker.wake();
-        }
+        outcome.waker.take()
     }
 }
 
@@ -207,12 +208,28 @@ impl Core {
         match engine.round(&self.group) {
             Ok(progressed) => {
                 self.active.store(engine.active.len(), Ordering::Relaxed);
+                give_back(engine);
                 progressed
             }
             Err(error) => {
                 self.fail(&mut engine, &error);
+                give_back(engine);
                 true
             }
+        }
+    }
+
+    /// As [`Core::drive`], for who does not go on driving.
+    pub fn poll(&self) {
+        self.drive();
+        self.hand_on();
+    }
+
+    /// Wakes the other drivers of this rank: one may have gone to sleep because this one had the token, and what came
+    /// after this one's last look would wait for the end of that one's nap.
+    pub(super) fn hand_on(&self) {
+        if self.active.load(Ordering::Relaxed) != 0 {
+            self.group.bell().ring();
         }
     }
 
@@ -260,6 +277,7 @@ impl Core {
             Ok(())
         };
         wait(&self.group, turn, look).expect("looking fails operations, never the wait");
+        self.hand_on();
     }
 
     /// Looks after deadlines and dead ranks; fails everything in progress if something is found.
@@ -278,7 +296,10 @@ impl Core {
             }
         }
         match found {
-            Some(error) => self.fail(&mut engine, &error),
+            Some(error) => {
+                self.fail(&mut engine, &error);
+                give_back(engine);
+            }
             None if !engine.active.is_empty() => {
                 self.group.engine.counters.sleep();
                 self.group
@@ -296,22 +317,29 @@ impl Core {
         if self.is_forked() {
             return;
         }
-        self.fail(
-            &mut self.engine.lock().expect("nothing panics with the token in hand"),
-            error,
-        );
+        let mut engine = self.engine.lock().expect("nothing panics with the token in hand");
+        self.fail(&mut engine, error);
+        give_back(engine);
     }
 
     fn fail(&self, engine: &mut Engine, error: &EngineError) {
         let _ = self.poison.set(error.clone());
-        for active in engine.active.drain(..) {
-            active.ticket.end(Some(error.clone()));
+        while let Some(active) = engine.active.pop() {
+            let waker = active.ticket.end(Some(error.clone()));
+            engine.woken.extend(waker);
         }
         self.active.store(0, Ordering::Relaxed);
         self.group.board().fall_silent();
         self.group.ring_others();
         self.group.bell().ring();
     }
+}
+
+/// Gives the token back, then wakes who is to be woken.
+fn give_back(mut engine: MutexGuard<'_, Engine>) {
+    let woken = std::mem::take(&mut engine.woken);
+    drop(engine);
+    woken.into_iter().for_each(Waker::wake);
 }
 
 impl Engine {
@@ -348,7 +376,7 @@ impl Engine {
                     // The call's memory is let go of before anybody hears of the end.
                     drop(call);
                     self.idle.push(execution);
-                    ticket.end(None);
+                    self.woken.extend(ticket.end(None));
                     // Another thread of this rank may sleep until just this.
                     group.bell().ring();
                 }

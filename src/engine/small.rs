@@ -171,6 +171,7 @@ fn await_peer(core: &Core, small: &Small, peer: u32) -> Result<(), EngineError> 
             Ok(())
         },
     );
+    core.hand_on();
     group.board().wait_for(None);
     recorder.mark(Kind::WaitEnd, sequence as u32, 0, 0, peer, 0);
     waited
