@@ -254,7 +254,8 @@ impl Group {
         let differ = self.boards.iter().any(|board| {
             board.announced(sequence) == sequence && board.signature(sequence) != own.signature(sequence)
         });
-        let mut calls: Vec<(Option<(Signature, Option<Details>)>, Vec<u32>)> = Vec::new();
+        type Called = Option<(Signature, Option<Details>)>;
+        let mut calls: Vec<(Called, Vec<u32>)> = Vec::new();
         for (rank, board) in self.boards.iter().enumerate() {
             let call = (board.announced(sequence) == sequence).then(|| {
                 let details = (!differ).then(|| board.details(sequence));
