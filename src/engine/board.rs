@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Signature;
+use super::line::Line;
 
 const LINE: usize = 64;
 
@@ -165,55 +166,74 @@ impl Board {
         unsafe { self.base.add(offset).cast().as_ref() }
     }
 
-    fn line(sequence: u64) -> usize {
+    fn line_at(sequence: u64) -> usize {
         LINE * (1 + (sequence % DEPTH) as usize)
+    }
+
+    #[inline]
+    fn line(&self, sequence: u64) -> &Line {
+        // SAFETY: within the layout, aligned to a cache line, mapped as long as `self`; two words, accessed only
+        // atomically, for which every bit pattern is valid.
+        unsafe { self.base.add(Self::line_at(sequence)).cast().as_ref() }
+    }
+
+    /// Takes the line of `sequence` from the operation that had it before. To be called before anything is stored in
+    /// [`Board::line_payload`], and followed by [`Board::announce`].
+    #[inline]
+    pub(super) fn reuse(&self, sequence: u64) {
+        self.line(sequence).reuse();
     }
 
     /// Says what this rank does as its operation `sequence`; everything stored before is visible to who sees it.
     #[inline]
     pub(super) fn announce(&self, sequence: u64, signature: Signature) {
-        let line = Self::line(sequence);
-        self.word(line + 8).store(signature.0, Ordering::Relaxed);
-        self.word(line).store(sequence, Ordering::Release);
+        self.line(sequence).announce(sequence, signature.0);
     }
 
-    /// As [`Board::announce`], with what a small operation has no room for and no need of: which memory, and the
-    /// whole hash of the plan's name.
+    /// As [`Board::reuse`] and [`Board::announce`], with what a small operation has no room for and no need of: which
+    /// memory, and the whole hash of the plan's name.
     #[inline]
     pub(super) fn announce_details(&self, sequence: u64, signature: Signature, details: Details) {
-        let line = Self::line(sequence);
+        self.reuse(sequence);
+        let line = Self::line_at(sequence);
         for (index, word) in details.0.into_iter().enumerate() {
             self.word(line + 16 + 8 * index).store(word, Ordering::Relaxed);
         }
         self.announce(sequence, signature);
     }
 
-    /// What was announced with [`Board::announce_details`], where it was.
-    #[inline]
-    pub(super) fn details(&self, sequence: u64) -> Details {
-        let line = Self::line(sequence);
-        Details(std::array::from_fn(|index| {
-            self.word(line + 16 + 8 * index).load(Ordering::Relaxed)
-        }))
-    }
-
     /// The sequence number in the line of `sequence`: that one if announced, an earlier or later one otherwise.
     #[inline]
     pub(super) fn announced(&self, sequence: u64) -> u64 {
-        self.word(Self::line(sequence)).load(Ordering::Acquire)
+        self.line(sequence).announced()
     }
 
-    /// What was announced; meaningful after [`Board::announced`] has answered `sequence`.
+    /// What was announced; meaningful after [`Board::announced`] has answered `sequence`, while no later operation
+    /// can have begun.
     #[inline]
     pub(super) fn signature(&self, sequence: u64) -> Signature {
-        Signature(self.word(Self::line(sequence) + 8).load(Ordering::Relaxed))
+        Signature(self.line(sequence).signature())
+    }
+
+    /// What was announced as operation `sequence`, if it was and no later operation has the line. The details are
+    /// those of [`Board::announce_details`], where that was called.
+    #[inline]
+    pub(super) fn call(&self, sequence: u64) -> Option<(Signature, Details)> {
+        let at = Self::line_at(sequence);
+        let details = || {
+            Details(std::array::from_fn(|index| {
+                self.word(at + 16 + 8 * index).load(Ordering::Relaxed)
+            }))
+        };
+        self.line(sequence)
+            .of(sequence, || (self.signature(sequence), details()))
     }
 
     /// The payload that travels in the announcement's own cache line: [`LINE_PAYLOAD`] bytes, aligned to 16.
     #[inline]
     pub(super) fn line_payload(&self, sequence: u64) -> *mut u8 {
         // SAFETY: within the layout.
-        unsafe { self.base.add(Self::line(sequence) + 16).as_ptr() }
+        unsafe { self.base.add(Self::line_at(sequence) + 16).as_ptr() }
     }
 
     /// One of the two slots for small payloads that need more than a line.
@@ -302,7 +322,7 @@ mod tests {
             let mut places = vec![(0, 16)];
             let at = |pointer: *const u8| pointer as usize - region.base().as_ptr() as usize;
             for sequence in 0..DEPTH {
-                places.push((Board::line(sequence), 16));
+                places.push((Board::line_at(sequence), 16));
                 places.push((at(board.line_payload(sequence)), LINE_PAYLOAD));
                 for task in 0..layout.tasks() {
                     places.push((at(std::ptr::from_ref(board.counter(sequence, task)).cast()), 8));

@@ -231,10 +231,11 @@ impl Group {
         details: Option<Details>,
         peer: u32,
     ) -> bool {
-        let board = &self.boards[peer as usize];
-        board.announced(sequence) == sequence
-            && (board.signature(sequence) != signature
-                || details.is_some_and(|details| board.details(sequence) != details))
+        self.boards[peer as usize]
+            .call(sequence)
+            .is_some_and(|(theirs, place)| {
+                theirs != signature || details.is_some_and(|details| place != details)
+            })
     }
 
     /// Who called what as operation `sequence`; waits up to a second for those who have not called yet.
@@ -249,18 +250,17 @@ impl Group {
         while missing() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));
         }
-        let own = self.board();
+        let found = self
+            .boards
+            .iter()
+            .map(|board| board.call(sequence))
+            .collect::<Vec<_>>();
+        let signatures = || found.iter().flatten().map(|(signature, _)| *signature);
         // Where all have the same signature, it is something else that differs.
-        let differ = self.boards.iter().any(|board| {
-            board.announced(sequence) == sequence && board.signature(sequence) != own.signature(sequence)
-        });
-        type Called = Option<(Signature, Option<Details>)>;
-        let mut calls: Vec<(Called, Vec<u32>)> = Vec::new();
-        for (rank, board) in self.boards.iter().enumerate() {
-            let call = (board.announced(sequence) == sequence).then(|| {
-                let details = (!differ).then(|| board.details(sequence));
-                (board.signature(sequence), details)
-            });
+        let same = signatures().all(|signature| Some(signature) == signatures().next());
+        let mut calls: Vec<(Announced, Vec<u32>)> = Vec::new();
+        for (rank, call) in found.iter().enumerate() {
+            let call = call.map(|(signature, details)| (signature, same.then_some(details)));
             match calls.iter_mut().find(|(known, _)| *known == call) {
                 Some((_, ranks)) => ranks.push(rank as u32),
                 None => calls.push((call, vec![rank as u32])),
@@ -284,6 +284,9 @@ impl Group {
         }
     }
 }
+
+/// What a rank called, if it did, and on what memory where only that differs.
+type Announced = Option<(Signature, Option<Details>)>;
 
 /// `rank 3`, or `ranks 0, 1 and 4`.
 fn name_ranks(ranks: &[u32]) -> String {

@@ -76,6 +76,7 @@ pub unsafe fn small_exchange(
     } else {
         board.small_payload(turn)
     };
+    board.reuse(sequence);
     // SAFETY: the input is the caller's; the slot holds `SMALL_BYTES`, or a line's payload, and its last readers are
     // done: they have announced the small operation before this one (see the module's text).
     unsafe { reduce::copy(own, input, bytes) };
