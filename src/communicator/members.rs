@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::bootstrap::{BootstrapError, Gathered, Membership};
+use crate::bootstrap::{BootstrapError, DepartureKind, Gathered, Membership};
 use crate::engine::Liveness;
 
 /// Shared by a communicator and its engine.
@@ -36,5 +36,11 @@ impl Liveness for Members {
             .into_iter()
             .find(|departure| departure.rank == rank)
             .map(|departure| departure.how.to_string())
+    }
+
+    fn ended(&self, rank: u32) -> bool {
+        let departures = self.0.departures();
+        let found = departures.iter().find(|departure| departure.rank == rank);
+        found.is_some_and(|departure| departure.how != DepartureKind::GaveUp)
     }
 }

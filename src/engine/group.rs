@@ -12,6 +12,9 @@ use crate::observe::{Counters, Recorder};
 pub trait Liveness: Send + Sync + Debug {
     /// How a rank's process went, if it is gone.
     fn gone(&self, rank: u32) -> Option<String>;
+
+    /// Whether a rank has ended, so that it reads nothing any more. One that only gave up may still be at it.
+    fn ended(&self, rank: u32) -> bool;
 }
 
 /// Events and counters of one writer. A communicator has two: its caller's and its engine's.
@@ -206,7 +209,7 @@ impl Group {
 
     /// Whether a rank can touch this rank's memory no more: it has fallen silent, left, or is dead.
     pub fn is_silent(&self, rank: u32) -> bool {
-        self.boards[rank as usize].is_silent() || self.liveness.gone(rank).is_some()
+        self.boards[rank as usize].is_silent() || self.liveness.ended(rank)
     }
 
     fn told(&self, by: u32, trouble: Trouble) -> String {
