@@ -332,6 +332,8 @@ impl Execution {
 
     fn note_progress(&mut self, call: &Call, group: &Group) {
         if let Some((task, chunk, peer)) = self.waiting.take() {
+            // Else a later deadline would be blamed on whom this rank waited for long ago.
+            group.board().wait_for(None);
             group
                 .engine
                 .recorder
