@@ -23,7 +23,9 @@ pub use pending::Pending;
 pub use window::Window;
 
 use crate::bootstrap::{Job, Membership};
-use crate::engine::{Core, EngineError, Extent, MAXIMUM_ACTIVE, SMALL_BYTES, Trouble, fits_small};
+use crate::engine::{
+    Core, EngineError, Extent, MAXIMUM_ACTIVE, MAXIMUM_SEQUENCE, SMALL_BYTES, Trouble, fits_small,
+};
 use crate::fabric::{Fabric, shm::Shm};
 use crate::memory::{Buffer, DataType, Element, HugePages, Region};
 use crate::observe::{CounterValues, Event, Recorder};
@@ -369,6 +371,10 @@ impl Communicator {
 
     fn usable(&self) -> Result<(), CommunicatorError> {
         self.core.check()?;
+        if self.next.get() >= MAXIMUM_SEQUENCE {
+            let what = format!("{MAXIMUM_SEQUENCE} operations, the most of one communicator; make a new one");
+            return Err(self.argument("a collective", what));
+        }
         if self.in_step.get() {
             return Err(self.argument(
                 "a collective",
@@ -409,6 +415,9 @@ impl Drop for Communicator {
         if !self.core.is_idle() {
             self.abort_handle().abort();
         }
+        // A bucket may outlive its exchange: it must not start anything on a board that says that its owner left.
+        let (rank, reason) = (self.rank, "it was dropped".to_owned());
+        self.core.abandon(&EngineError::Poisoned { rank, reason });
         self.core.group().board().leave();
         for rank in 0..self.ranks {
             self.core.group().wake(rank);

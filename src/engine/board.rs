@@ -24,6 +24,10 @@ pub(super) const LINE_PAYLOAD: usize = LINE - 16;
 /// Chunks of one task that a counter can count.
 pub(super) const CHUNK_BITS: u32 = 24;
 
+/// Operations of one communicator: counters hold the number above the chunks, and one that wrapped would say that
+/// everything was done. Some reserved numbers are kept back.
+pub const MAXIMUM_SEQUENCE: u64 = (1 << (u64::BITS - CHUNK_BITS)) - 1024;
+
 /// Where things are on a board; the same on every rank of a communicator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {

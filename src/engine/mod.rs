@@ -19,7 +19,7 @@ mod atomics {
 }
 
 pub use address::{Extent, WindowMap};
-pub use board::{Board, Layout, Trouble};
+pub use board::{Board, Layout, MAXIMUM_SEQUENCE, Trouble};
 pub use core::{Core, MAXIMUM_ACTIVE, Ticket};
 pub use error::{EngineError, Waited};
 pub use execution::{Call, Prepared};
