@@ -153,7 +153,7 @@ impl Core {
     /// Until the ticket says that the operation has ended, nobody may write the call's memory on this rank, nor
     /// read its result; all ranks must run programs of the same, proved plan under the same sequence number.
     /// Numbers may be started out of order only among [`MAXIMUM_ACTIVE`] consecutive ones, all of which end before
-    /// any later one is started: boards tell operations apart by their place among [`DEPTH`].
+    /// any later one is started: boards tell 64 operations apart.
     pub unsafe fn start(&self, call: Call) -> Result<Ticket, EngineError> {
         self.check()?;
         self.make_room(call.sequence)?;
