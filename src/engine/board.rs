@@ -16,7 +16,7 @@ const LINE: usize = 64;
 
 /// Operations that a board can tell apart. A rank is never this far ahead of one that still reads its lines:
 /// all-to-all operations bind ranks within one, trees within their depth.
-pub(super) const DEPTH: u64 = 64;
+pub(super) const DEPTH: u64 = 256;
 
 /// Bytes of payload in an announcement line.
 pub(super) const LINE_PAYLOAD: usize = LINE - 16;

@@ -17,7 +17,7 @@ use crate::observe::Kind;
 const BUDGET: u32 = 16;
 
 /// Operations in progress at once; more would outrun what boards can tell apart.
-pub const MAXIMUM_ACTIVE: usize = 48;
+pub const MAXIMUM_ACTIVE: usize = 192;
 
 /// The engine of one communicator on one rank.
 #[derive(Debug)]
