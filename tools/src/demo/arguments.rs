@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sapwood::memory::check_allocation;
 use sapwood::plan::lowered::Rank;
 
 use crate::output::Failure;
@@ -139,8 +140,16 @@ impl DemoArguments {
             ));
         }
         super::workers::check_plan(&self.plan, workers as u32)
-            .map_err(|sentence| Failure::Arguments(format!("--plan {}: {sentence}", self.plan)))
+            .map_err(|sentence| Failure::Arguments(format!("--plan {}: {sentence}", self.plan)))?;
+        check_allocation(memory_of(workers))
+            .map_err(|error| Failure::Arguments(format!("--workers {workers}: {error}")))
     }
+}
+
+/// Bytes that a demo of so many workers needs, a fifth more than was measured: this process, the workers, and what
+/// every two of them share (its page tables, in each worker, most of all).
+fn memory_of(workers: usize) -> usize {
+    (8 << 20) + workers * (5 << 20) + workers * workers * (128 << 10)
 }
 
 /// How long a wait may take: `SAPWOOD_TIMEOUT` in seconds.
