@@ -44,7 +44,7 @@ pub enum MemoryError {
         remedy: String,
     },
     /// The operating system refused.
-    #[error("{what} of {bytes} bytes failed: {source}")]
+    #[error("{what} of {bytes} bytes failed: {source}{}", remedy(.source))]
     System {
         /// The call, in words.
         what: &'static str,
@@ -67,4 +67,11 @@ pub enum MemoryError {
         /// What is wrong.
         why: &'static str,
     },
+}
+
+fn remedy(error: &std::io::Error) -> &'static str {
+    match rustix::io::Errno::from_io_error(error) {
+        Some(rustix::io::Errno::MFILE) => " (raise the limit on open files: ulimit -n)",
+        _ => "",
+    }
 }

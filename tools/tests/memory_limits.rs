@@ -1,5 +1,5 @@
-//! What a memory limit gets from the real command: one line before anything is allocated or started, with the limit
-//! and what raises it. Where the limit leaves room, the command works.
+//! What a limit on memory gets from the real command: one line before anything is allocated or started, with the limit
+//! and what raises it. Where the limit leaves room, the command works. And what one on open files gets.
 
 mod support;
 
@@ -44,6 +44,32 @@ fn an_address_space_limit_is_named_with_what_raises_it() {
 fn a_file_size_limit_holds_for_shared_memory_and_is_named() {
     let parts = ["34359738368 bytes", "1000000 bytes", "ulimit -f unlimited"];
     refused(limited(sapwood(&BENCH), Resource::Fsize, 1_000_000), &parts);
+}
+
+#[test]
+fn a_shortage_of_open_files_says_what_raises_it() {
+    for (limit, ranks) in [(16, "32"), (64, "64"), (160, "64")] {
+        let arguments = [
+            "bench",
+            "all-reduce",
+            "--ranks",
+            ranks,
+            "-b",
+            "8",
+            "-e",
+            "8",
+            "-n",
+            "1",
+        ];
+        let output = run(&mut limited(sapwood(&arguments), Resource::Nofile, limit));
+        let said = text(&output.stderr);
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{limit} files, {ranks} ranks: {said}"
+        );
+        assert!(said.contains("ulimit -n"), "{limit} files, {ranks} ranks: {said}");
+    }
 }
 
 #[test]

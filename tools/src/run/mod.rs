@@ -79,7 +79,7 @@ pub enum RunError {
     #[error("{0}")]
     Arguments(String),
     /// The program cannot be started.
-    #[error("{program}: {problem}")]
+    #[error("{program}: {problem}{}", remedy(.problem))]
     Program {
         /// The program as it was named.
         program: String,
@@ -90,7 +90,7 @@ pub enum RunError {
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
     /// The system refused something.
-    #[error("{doing}: {problem}")]
+    #[error("{doing}: {problem}{}", remedy(.problem))]
     System {
         /// What was being done.
         doing: &'static str,
@@ -109,6 +109,17 @@ impl RunError {
             Self::Program { problem, .. } if problem.kind() == std::io::ErrorKind::PermissionDenied => 126,
             Self::Program { .. } | Self::Bootstrap(_) | Self::System { .. } => 1,
         })
+    }
+}
+
+/// What mends a shortage that the system's own words do not explain.
+fn remedy(problem: &std::io::Error) -> &'static str {
+    match problem.raw_os_error() {
+        Some(libc::EMFILE) => " (raise the limit on open files: ulimit -n)",
+        Some(libc::EAGAIN) => {
+            " (raise the limit on processes: ulimit -u, or on the address space: ulimit -v)"
+        }
+        _ => "",
     }
 }
 
