@@ -9,7 +9,7 @@ use super::{Communicator, CommunicatorError, Pending, Shape, Window};
 use crate::engine::reduce::{self, Operation};
 use crate::engine::{Call, MAXIMUM_COUNT, Signature, Small, Ticket, small_exchange};
 use crate::memory::{DataType, Element};
-use crate::observe::CopySite;
+use crate::observe::{CopySite, Kind, NONE};
 use crate::plan::{Collective, default_chunk_bytes};
 
 const BARRIER: Shape<'static> = Shape {
@@ -137,10 +137,14 @@ impl Communicator {
         self.countable("all-reduce", count)?;
         let signature = Signature::new(Collective::AllReduce, operation, T::TYPE, &plan, count);
         let mut bounce = self.bounce_of(bytes, signature)?;
-        let counters = &self.core().group().caller.counters;
+        let copied = |site| {
+            let caller = &self.core().group().caller;
+            caller.counters.copied(site, bytes as u64);
+            caller.recorder.mark(Kind::Copy, 0, 0, 0, NONE, bytes as u64);
+        };
         // SAFETY: the bounce window is at least as long, and nobody else uses either during the call.
         unsafe { reduce::copy(bounce.as_mut_ptr(), pointer, bytes) };
-        counters.copied(CopySite::StageIn, bytes as u64);
+        copied(CopySite::StageIn);
         let extent = bounce.extent(0, bytes);
         self.run(&Shape {
             call: "all-reduce",
@@ -153,7 +157,7 @@ impl Communicator {
         })?;
         // SAFETY: as above.
         unsafe { reduce::copy(pointer, bounce.as_ptr(), bytes) };
-        counters.copied(CopySite::StageOut, bytes as u64);
+        copied(CopySite::StageOut);
         *self.bounce.borrow_mut() = Some(bounce);
         Ok(())
     }

@@ -323,7 +323,10 @@ impl Core {
     }
 
     fn fail(&self, engine: &mut Engine, error: &EngineError) {
-        let _ = self.poison.set(error.clone());
+        if self.poison.set(error.clone()).is_ok() {
+            let culprit = error.culprit().unwrap_or(crate::observe::NONE);
+            self.group.engine.recorder.mark(Kind::Error, 0, 0, 0, culprit, 0);
+        }
         while let Some(active) = engine.active.pop() {
             let waker = active.ticket.end(Some(error.clone()));
             engine.woken.extend(waker);

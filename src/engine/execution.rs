@@ -11,7 +11,7 @@ use super::board::Details;
 use super::board::{CHUNK_BITS, progress};
 use super::reduce::{self, Kernel};
 use super::{EngineError, Extent, Group, Signature, Trouble, Waited};
-use crate::observe::{Kind, NONE};
+use crate::observe::{Kind, NONE, OpenWait};
 use crate::plan::lowered::{Action, Buffer, Place, Program, Progress, Task, block_range, chunk_count};
 
 /// The chunk count that says that a task is over, whatever its number of chunks.
@@ -412,6 +412,16 @@ impl Execution {
             format!("its task {} has done {} chunks", wait.task, value & WHOLE)
         };
         let (last, chain) = group.last_awaited(call.sequence, wait.rank);
+        // The recorder knows since when it is this very chunk that is waited for.
+        let recorder = &group.engine.recorder;
+        let here = |wait: &OpenWait| (wait.operation, wait.task) == (call.sequence as u32, index as u16);
+        let since = recorder
+            .last_waits()
+            .into_iter()
+            .find(here)
+            .map_or(String::new(), |wait| {
+                format!(" for {:.1?}", recorder.clock().elapsed(wait.since))
+            });
         Waited {
             last,
             operation: call.signature.to_string(),
@@ -419,7 +429,7 @@ impl Execution {
             plan: call.prepared.plan.clone(),
             peer: wait.rank,
             step: format!(
-                "task {index} ({what}), block {}, chunk {} of {}; {reached}{chain}",
+                "at task {index} ({what}), block {}, chunk {} of {}{since}; {reached}{chain}",
                 task.block,
                 stream.done + 1,
                 stream.chunks
