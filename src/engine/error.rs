@@ -41,7 +41,7 @@ impl std::fmt::Display for Waited {
 pub enum EngineError {
     /// The deadline passed.
     #[error(
-        "rank {rank}: nothing came within {waited:?}: {on}. Is that rank stopped, still computing, or in another \
+        "rank {rank}: nothing came within {waited:.1?}: {on}. Is that rank stopped, still computing, or in another \
          call? A longer deadline: SAPWOOD_TIMEOUT (seconds), or the builder's timeout"
     )]
     Deadline {

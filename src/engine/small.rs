@@ -153,7 +153,7 @@ fn await_peer(core: &Core, small: &Small, peer: u32) -> Result<(), EngineError> 
                 last,
                 operation: small.signature.to_string(),
                 sequence,
-                plan: "direct".into(),
+                plan: "flat".into(),
                 peer,
                 step: format!("it has not called this operation yet{chain}"),
             };
