@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
 use super::{Access, Capabilities, Completion, Doorbell, FabricError, PostError, Rank, Receive, Request};
@@ -143,6 +144,20 @@ pub trait Endpoint: Send {
     /// Where the fabric has load/store reach: rings the peer (a rank's own: wakes itself), so that whoever stored
     /// into shared memory directly can wake who waits for it. `None` without that reach, or before `connect`.
     fn doorbell(&self, peer: Rank) -> Option<Doorbell>;
+
+    /// Ends this endpoint's `wait` from any thread, as if there were something to do: the one in progress, else the
+    /// next. `poll` takes the alarm back. It may outlive the endpoint.
+    fn alarm(&self) -> Waker;
+
+    /// What a completion that is not a success means, for people: which peer, over what, the usual causes and what
+    /// mends them.
+    fn explain(&self, completion: &Completion) -> String {
+        let (rank, peer) = (self.rank(), completion.peer);
+        format!(
+            "rank {rank}: {} with rank {peer} failed: {}",
+            completion.opcode, completion.status
+        )
+    }
 
     /// Whether the peer was there when last looked (`poll` and `wait` look): `false` once its process or its endpoint
     /// is known to be gone. For who waits for something that no completion reports. A fabric that cannot tell says `true`.

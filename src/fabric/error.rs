@@ -51,6 +51,14 @@ pub enum FabricError {
         /// The reason given.
         source: std::io::Error,
     },
+    /// What only this provider can say.
+    #[error("fabric {fabric}: {source}")]
+    Provider {
+        /// Which provider.
+        fabric: &'static str,
+        /// Its own error, with what mends it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Memory could not be had or mapped.
     #[error(transparent)]
     Memory(#[from] crate::memory::MemoryError),

@@ -1,5 +1,6 @@
 //! What is posted to a queue pair and what comes back. Plain data; every slice keeps its registration alive.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::{Rank, Registration, RemoteRegion};
@@ -143,6 +144,20 @@ pub enum Opcode {
     ReceiveWithImmediate,
 }
 
+impl fmt::Display for Opcode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Write => "a write",
+            Self::Read => "a read",
+            Self::FetchAdd => "a fetch-and-add",
+            Self::CompareSwap => "a compare-and-swap",
+            Self::Send => "a send",
+            Self::Receive => "a receive",
+            Self::ReceiveWithImmediate => "a receive of an immediate",
+        })
+    }
+}
+
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -162,6 +177,25 @@ pub enum Status {
     PeerUnreachable,
     /// The queue pair went to the error state before it was this one's turn.
     Flushed,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Success => "success",
+            Self::LocalProtection => "the local slice leaves its registration",
+            Self::LocalLength => "the local memory of the receive is shorter than the message",
+            Self::RemoteAccess => {
+                "the peer's region does not allow it: bounds, rights, or a key that is no longer valid"
+            }
+            Self::RemoteOperation => {
+                "it is not possible at the peer: a misaligned atomic word, or a receive too short for the message"
+            }
+            Self::ReceiverNotReady => "the peer posted no receive in time",
+            Self::PeerUnreachable => "the peer does not answer any more: dead, gone, or cut off",
+            Self::Flushed => "the queue pair failed before it was this one's turn",
+        })
+    }
 }
 
 /// The end of one request or receive. Those of one queue pair's requests come in the order of posting.

@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use super::alarm::Alarm;
 use super::control::{DEPTH, Front, Inbound, Shared};
 use super::keys::{Domain, Incoming, system};
 use super::life::{Life, Process};
@@ -44,6 +46,7 @@ pub(super) struct ShmEndpoint {
     looked: Instant,
     /// A peer was lost since the last poll.
     news: bool,
+    alarm: Arc<Alarm>,
 }
 
 impl ShmEndpoint {
@@ -51,6 +54,7 @@ impl ShmEndpoint {
         domain.birthplace.check(FabricError::Forked)?;
         let (front, front_file) = Shared::<Front>::create()?;
         let bell = front.doorbell();
+        let alarm = Arc::new(Alarm::new(bell.clone()));
         Ok(Self {
             rank,
             generation,
@@ -67,6 +71,7 @@ impl ShmEndpoint {
             polls: 0,
             looked: Instant::now(),
             news: false,
+            alarm,
         })
     }
 
@@ -119,7 +124,10 @@ impl ShmEndpoint {
     }
 
     fn has_work(&self) -> bool {
-        self.news || !self.completions.is_empty() || self.pairs.iter().any(QueuePair::has_work)
+        self.news
+            || self.alarm.is_raised()
+            || !self.completions.is_empty()
+            || self.pairs.iter().any(QueuePair::has_work)
     }
 
     fn deliver(&mut self, into: &mut Vec<Completion>) -> usize {
@@ -288,6 +296,7 @@ impl Endpoint for ShmEndpoint {
             self.look_at_peers();
         }
         self.news = false;
+        self.alarm.lower();
         Ok(self.deliver(into))
     }
 
@@ -356,6 +365,10 @@ impl Endpoint for ShmEndpoint {
         }
         let outbound = self.pairs[self.find(peer)?].outbound.as_ref()?;
         Some(outbound.bell.clone())
+    }
+
+    fn alarm(&self) -> Waker {
+        self.alarm.clone().into()
     }
 
     fn reachable(&self, peer: Rank) -> bool {

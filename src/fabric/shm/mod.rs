@@ -11,6 +11,7 @@
 //! request that waits for a receive of the peer fails after [`Shm::receiver_patience`]; one that waits for the peer to
 //! take in what was sent earlier waits as long as the peer lives.
 
+mod alarm;
 mod control;
 mod copy;
 mod endpoint;

@@ -13,6 +13,11 @@ pub const CASES: &[Case] = &[
     Case::new("a sleeper is woken when its request can go on", woken_to_go_on),
     Case::new("a wait ends at its deadline", deadline),
     Case {
+        ranks: 1,
+        modes: super::THREADS,
+        ..Case::new("an alarm ends a wait from another thread", alarm)
+    },
+    Case {
         modes: super::PROCESSES,
         ..Case::new("waiting costs next to no processor time", polite)
     },
@@ -185,4 +190,43 @@ fn own_doorbell(member: &mut Member) {
     }
     assert!(start.elapsed() < FORGOTTEN, "nobody woke us");
     thread.join().expect("the ringer");
+}
+
+/// Rings at moments around falling asleep; then before the wait has begun; then after the endpoint is gone.
+fn alarm(member: &mut Member) {
+    use std::sync::mpsc;
+    let mut line = member.connect();
+    let (ask, asked) = mpsc::channel::<u64>();
+    let ringer = line.endpoint.alarm();
+    let thread = std::thread::spawn(move || {
+        let mut random = Random(9);
+        while let Ok(pause) = asked.recv() {
+            std::thread::sleep(Duration::from_micros(random.below(pause as usize + 1) as u64));
+            ringer.wake_by_ref();
+        }
+        ringer
+    });
+    for round in 0..200u64 {
+        ask.send([0, 50, 2000, 20_000][round as usize % 4])
+            .expect("the ringer");
+        let start = Instant::now();
+        while !line.endpoint.wait(start + FORGOTTEN).expect("wait") {
+            assert!(start.elapsed() < FORGOTTEN, "round {round}: nobody woke us");
+        }
+        assert!(line.poll_all().is_empty());
+    }
+    drop(ask);
+    let ringer = thread.join().expect("the ringer");
+    ringer.wake_by_ref();
+    assert!(
+        line.endpoint.wait(Instant::now()).expect("wait"),
+        "a ring before the wait is kept"
+    );
+    line.poll_all();
+    assert!(
+        !line.endpoint.wait(Instant::now()).expect("wait"),
+        "a poll takes the alarm back"
+    );
+    drop(line);
+    ringer.wake();
 }

@@ -323,6 +323,10 @@ impl Endpoint for DefectiveEndpoint {
         self.inner.doorbell(peer)
     }
 
+    fn alarm(&self) -> std::task::Waker {
+        self.inner.alarm()
+    }
+
     fn reachable(&self, peer: Rank) -> bool {
         self.defect == Defect::SilentDeath || self.inner.reachable(peer)
     }
