@@ -1,0 +1,26 @@
+# For suites: `. "$RIG/guest/suite.sh"`.
+# shellcheck shell=bash
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+# The suite ends as skipped, with this reason in the table. Only for what a suite cannot help; a missing device is no reason.
+skip() {
+    echo "skipped: $*"
+    exit 77
+}
+
+# wait_until SECONDS WHAT COMMAND...: repeats the command until it is true.
+wait_until() {
+    local until=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@"; do
+        ((SECONDS < until)) || fail "waited in vain until $what"
+        sleep 0.1
+    done
+}
+
+# listening PORT: whether a process listens on the TCP port.
+listening() { ss -Hltn "sport = :$1" | grep -q .; }
