@@ -8,7 +8,7 @@ link_executables() {
     local kind name path
     while read -r kind name path; do
         [[ $kind =~ ^($1)$ ]] || continue
-        [[ $kind == lib ]] && name=$name-lib
+        [[ $kind != lib ]] || name=${name//_/-}-lib
         ln -sfn "$path" "$SAPWOOD_BIN/$name"
     done < <(sed -nE 's/.*"target":\{"kind":\["([a-z-]+)"[^]]*\],"crate_types":\[[^]]*\],"name":"([^"]+)".*"executable":"([^"]+)".*/\1 \2 \3/p')
 }

@@ -132,7 +132,10 @@ print_table() {
 boot_and_watch() {
     local name bad=0
     mkdir -p "$OUT/.rig"
-    printf 'RIG=%q\nREPO=%q\nOUT=%q\nSAPWOOD_BIN=%q\n' "$RIG" "$REPO" "$OUT" "$SAPWOOD_BIN" >"$OUT/.rig/guest"
+    {
+        printf 'RIG=%q\nREPO=%q\nOUT=%q\nSAPWOOD_BIN=%q\n' "$RIG" "$REPO" "$OUT" "$SAPWOOD_BIN"
+        printf 'DMABUF_MODULE=%q\nDMABUF_PRELOAD=%q\n' "${DMABUF_MODULE:-}" "${DMABUF_PRELOAD:-}"
+    } >"$OUT/.rig/guest"
     for name in "${suites[@]}"; do
         printf '%s %s %s %s\n' "$name" "$(suite_timeout "$name")" "$(suite_packets "$name")" "$(suite_setting "$name" needs)"
     done >"$OUT/.rig/suites"

@@ -75,10 +75,9 @@ fetch_packages() {
     rm -rf "$work/debs"
 }
 
-# pack_initramfs KERNEL_TREE OUT [OWN_MODULE...]: busybox, guest/init, the modules in the order of loading.
+# pack_initramfs KERNEL_TREE OUT: busybox, guest/init, the modules in the order of loading.
 pack_initramfs() (
     tree=$1 out=$2
-    shift 2
     version=$(basename "$tree"/lib/modules/*)
     root=$(mktemp -d)
     trap 'rm -rf "$root"' EXIT
@@ -96,7 +95,6 @@ pack_initramfs() (
         echo "$name" >>"$root/modules/order"
     done <"$root/files"
     rm "$root/files"
-    for file in "$@"; do cp "$file" "$root/modules/patched-$(basename "$file")"; done
     cd "$root" || exit
     find . | LC_ALL=C sort | cpio -o -H newc --quiet --owner=0:0 | gzip -1 >"$out"
 )
@@ -125,7 +123,7 @@ make_boot() {
     cp "$PACKAGES"/kernel/boot/vmlinuz-* "$1/vmlinuz"
 }
 
-# Sets PACKAGES (the guest's tools) and BOOT (kernel and initramfs).
+# Sets PACKAGES (the guest's tools) and BOOT (kernel and initramfs), and with --dmabuf what host/dmabuf.sh makes.
 prepare_packages() {
     mkdir -p "$CACHE"
     exec 8>"$CACHE/lock"
@@ -138,5 +136,6 @@ prepare_packages() {
     boot_key=$({ echo "$packages_key" "$GUEST_MODULES" && cat "$RIG/guest/init" && declare -f pack_initramfs make_boot; } | hash_of)
     cached boot "$boot_key" make_boot
     BOOT=$REPLY
+    [[ -z $DMABUF ]] || prepare_dmabuf
     flock -u 8
 }
