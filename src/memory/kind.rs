@@ -15,6 +15,12 @@ pub trait MemoryKind: Debug + Send + Sync {
 
     /// A descriptor from which another process of this host can map the same bytes from offset 0, if there is one.
     fn share(&self) -> Option<BorrowedFd<'_>>;
+
+    /// The dma-buf that NICs reach the memory through, and where in it the memory starts, if that is the way to
+    /// register it.
+    fn dma_buf(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        None
+    }
 }
 
 /// Whatever keeps foreign memory alive: a tensor's handle, a vector, a mapping.
