@@ -30,6 +30,7 @@ mod remote;
 mod settings;
 mod survey;
 mod sysfs;
+mod transition;
 
 use std::sync::Arc;
 
