@@ -7,7 +7,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{BootstrapError, DEFAULT_TIMEOUT, Job, MAXIMUM_SIZE, Rendezvous, Secret};
+use super::{BootstrapError, DEFAULT_TIMEOUT, Job, MAXIMUM_SIZE, Rendezvous, Secret, host, job};
 
 /// The names of the environment variables, for launchers.
 pub mod variable {
@@ -17,14 +17,16 @@ pub mod variable {
     pub const SIZE: &str = "SAPWOOD_SIZE";
     /// This rank's number among those on its host; the rank itself where absent.
     pub const LOCAL_RANK: &str = "SAPWOOD_LOCAL_RANK";
-    /// Where the ranks meet: `@name` or `/path`.
+    /// Where the ranks meet: `@name`, `/path` or, on several hosts, `host:port` of rank 0.
     pub const RENDEZVOUS: &str = "SAPWOOD_RENDEZVOUS";
     /// A file with the job's secret, or an inherited descriptor as `/dev/fd/N`.
     pub const SECRET_FILE: &str = "SAPWOOD_SECRET_FILE";
     /// How long a blocking step waits for the others, in seconds.
     pub const TIMEOUT: &str = "SAPWOOD_TIMEOUT";
-    /// Which fabric to use: `auto` or `shm`, which are the same until there is a second one.
+    /// Which fabric to use: `auto`, `shm` or `verbs`.
     pub const FABRIC: &str = "SAPWOOD_FABRIC";
+    /// The host that this rank says it is on, instead of the one it is on; for tests.
+    pub const HOST: &str = "SAPWOOD_HOST";
 }
 
 impl Job {
@@ -40,7 +42,7 @@ impl Job {
     pub(super) fn from_variables(
         lookup: impl Fn(&'static str) -> Option<OsString>,
     ) -> Result<Option<Self>, BootstrapError> {
-        use variable::{FABRIC, LOCAL_RANK, RANK, RENDEZVOUS, SECRET_FILE, SIZE, TIMEOUT};
+        use variable::{FABRIC, HOST, LOCAL_RANK, RANK, RENDEZVOUS, SECRET_FILE, SIZE, TIMEOUT};
         let text = |name: &'static str| -> Result<Option<String>, BootstrapError> {
             match lookup(name).map(OsString::into_string) {
                 None => Ok(None),
@@ -53,7 +55,7 @@ impl Job {
         let needed = [
             (RANK, "this process's rank, from 0"),
             (SIZE, "the number of ranks"),
-            (RENDEZVOUS, "@NAME or /PATH of a socket"),
+            (RENDEZVOUS, "@NAME or /PATH of a socket, or HOST:PORT of rank 0"),
             (SECRET_FILE, "a file of at least 16 secret bytes"),
         ];
         let mut values = Vec::with_capacity(needed.len());
@@ -105,20 +107,23 @@ impl Job {
         };
         let rendezvous = Rendezvous::from_str(&rendezvous_text)
             .map_err(|expected| refuse(RENDEZVOUS, &rendezvous_text, &expected))?;
+        if matches!(rendezvous, Rendezvous::Network { port: 0, .. }) {
+            let expected = "port 0 is no port that all ranks could know; it must be 1 to 65535";
+            return Err(refuse(RENDEZVOUS, &rendezvous_text, expected));
+        }
         let timeout = match text(TIMEOUT)? {
             Some(value) => parse_timeout(&value).map_err(|expected| refuse(TIMEOUT, &value, &expected))?,
             None => DEFAULT_TIMEOUT,
         };
-        match text(FABRIC)?.as_deref() {
-            None | Some("auto" | "shm") => {}
-            Some(name @ ("verbs" | "tcp")) => {
-                return Err(refuse(
-                    FABRIC,
-                    name,
-                    "this fabric is not built yet; it must be auto or shm",
-                ));
-            }
-            Some(name) => return Err(refuse(FABRIC, name, "it must be auto or shm")),
+        let fabric = text(FABRIC)?;
+        if let Some(name) = &fabric
+            && let Some(expected) = job::refuse_fabric(name)
+        {
+            return Err(refuse(FABRIC, name, expected));
+        }
+        let host = text(HOST)?;
+        if let Some(name) = &host {
+            host::check_name(name).map_err(|error| refuse(HOST, name, &error.to_string()))?;
         }
         let secret = Secret::from_file(Path::new(&secret_path)).map_err(|error| match error {
             BootstrapError::Secret { problem, .. } => refuse(SECRET_FILE, &secret_path, &problem),
@@ -126,6 +131,8 @@ impl Job {
         })?;
         let mut job = Self::new(rank, size, local_rank, rendezvous, secret)?;
         job.timeout = timeout;
+        job.host = host;
+        job.fabric = fabric.unwrap_or(job.fabric);
         Ok(Some(job))
     }
 }
@@ -197,10 +204,16 @@ mod tests {
         let (_descriptor, mut variables) = good();
         variables.insert(variable::LOCAL_RANK, "1".into());
         variables.insert(variable::TIMEOUT, "2.5".into());
+        variables.insert(variable::FABRIC, "verbs".into());
+        variables.insert(variable::HOST, "left".into());
         let job = read(&variables).unwrap().unwrap();
         assert_eq!((job.rank, job.size, job.local_rank), (3, 8, 1));
         assert_eq!(job.rendezvous, Rendezvous::Abstract("meet".into()));
         assert_eq!(job.timeout, Duration::from_millis(2500));
+        assert_eq!(
+            (job.fabric.as_str(), job.host.as_deref()),
+            ("verbs", Some("left"))
+        );
     }
 
     #[test]
@@ -208,8 +221,9 @@ mod tests {
         for (name, value, right) in [
             (variable::RANK, "8", "from 0 to 7"),
             (variable::RANK, "-1", "from 0 to 7"),
-            (variable::FABRIC, "verbs", "not built yet"),
-            (variable::FABRIC, "carrier-pigeon", "must be auto or shm"),
+            (variable::FABRIC, "tcp", "not built yet"),
+            (variable::FABRIC, "carrier-pigeon", "must be auto, shm or verbs"),
+            (variable::HOST, "", "printable"),
             (variable::RANK, "+1", "from 0 to 7"),
             (variable::RANK, "three", "from 0 to 7"),
             (variable::SIZE, "0", "1 to 4096"),
@@ -217,7 +231,8 @@ mod tests {
             (variable::SIZE, "99999999999", "1 to 4096"),
             (variable::LOCAL_RANK, "9", "from 0 to 7"),
             (variable::RENDEZVOUS, "meet", "@NAME"),
-            (variable::RENDEZVOUS, "node:99", "several hosts"),
+            (variable::RENDEZVOUS, "node:port", "HOST:PORT"),
+            (variable::RENDEZVOUS, "node:0", "1 to 65535"),
             (variable::TIMEOUT, "0", "seconds above 0"),
             (variable::TIMEOUT, "NaN", "seconds above 0"),
             (variable::TIMEOUT, "1e300", "seconds above 0"),
@@ -250,9 +265,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_in_the_environment_panics(values in prop::collection::vec(prop::option::of(".{0,40}"), 7)) {
+        fn nothing_in_the_environment_panics(values in prop::collection::vec(prop::option::of(".{0,40}"), 8)) {
             let names = [variable::RANK, variable::SIZE, variable::LOCAL_RANK, variable::RENDEZVOUS,
-                variable::SECRET_FILE, variable::TIMEOUT, variable::FABRIC];
+                variable::SECRET_FILE, variable::TIMEOUT, variable::FABRIC, variable::HOST];
             let variables: HashMap<_, _> =
                 names.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect();
             let _ = read(&variables);

@@ -133,11 +133,20 @@ impl Step<'_> {
                 sequence: self.sequence,
             };
             let body = Arc::new(message::encode_with_payload(&header, &gathered.payload));
-            let descriptors = Arc::new(gathered.descriptors);
+            let mut descriptors = Arc::new(gathered.descriptors);
             for (channel, other) in channels.iter_mut().zip(1..) {
                 if other != rank {
-                    channel.queue(Kind::Relayed, Arc::clone(&body), Arc::clone(&descriptors));
+                    // Descriptors are for those who could also share memory.
+                    let shared = if self.on_one_host(rank, other) {
+                        Arc::clone(&descriptors)
+                    } else {
+                        Arc::default()
+                    };
+                    channel.queue(Kind::Relayed, Arc::clone(&body), shared);
                 }
+            }
+            if !self.on_one_host(rank, 0) {
+                descriptors = Arc::default();
             }
             kept.push((gathered.payload, descriptors));
         }
@@ -272,6 +281,11 @@ impl Step<'_> {
             descriptors,
         });
         Ok(relayed.into_iter().flatten().collect())
+    }
+
+    fn on_one_host(&self, one: Rank, other: Rank) -> bool {
+        let peers = &self.liveness.peers;
+        peers[one as usize].host == peers[other as usize].host
     }
 
     fn turn(&self, channels: &mut [Channel]) -> Result<(), BootstrapError> {

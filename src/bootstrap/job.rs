@@ -1,17 +1,15 @@
 //! What one rank knows before it has met any other: who it is, where to meet, and with which secret.
 
-use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{BootstrapError, Rank, Secret, noise};
+use super::{BootstrapError, Rank, Rendezvous, Secret};
 
 /// The most ranks that a job may have.
 pub const MAXIMUM_SIZE: u32 = 4096;
 /// How long a rank waits for the others where nobody says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-/// `sun_path` holds 108 bytes; a path needs one for its end, an abstract name one for its beginning.
-const NAME_LIMIT: usize = 107;
+/// What [`Job::fabric`] may be.
+const FABRICS: [&str; 3] = ["auto", "shm", "verbs"];
 
 /// One rank's description of the job it belongs to.
 #[derive(Debug, Clone)]
@@ -29,6 +27,11 @@ pub struct Job {
     pub secret: Secret,
     /// How long each blocking step waits for the others unless the caller says otherwise.
     pub timeout: Duration,
+    /// The host that this rank says it is on, instead of the one it is on: ranks of one machine that pretend to be on
+    /// several, for tests.
+    pub host: Option<String>,
+    /// The fabric that was asked for: `auto`, `shm` or `verbs`.
+    pub fabric: String,
 }
 
 impl Job {
@@ -68,6 +71,8 @@ impl Job {
             rendezvous,
             secret,
             timeout: DEFAULT_TIMEOUT,
+            host: None,
+            fabric: FABRICS[0].into(),
         })
     }
 
@@ -90,75 +95,18 @@ impl Job {
     }
 }
 
-/// Where the ranks of a job meet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Rendezvous {
-    /// A Unix socket in the abstract name space: no file, gone with its process. Written `@name`.
-    Abstract(String),
-    /// A Unix socket in the file system. Written as its absolute path.
-    Path(PathBuf),
-}
-
-impl Rendezvous {
-    /// An abstract name that nobody else has.
-    ///
-    /// # Errors
-    /// [`BootstrapError::System`] if the system gives no random bytes.
-    pub fn random() -> Result<Self, BootstrapError> {
-        let mut bytes = [0; 16];
-        noise::fill_random(&mut bytes)?;
-        Ok(Self::Abstract(format!(
-            "sapwood-{:032x}",
-            u128::from_ne_bytes(bytes)
-        )))
-    }
-}
-
-impl std::str::FromStr for Rendezvous {
-    type Err = String;
-
-    /// Reads `@name` or `/path`; the error says what would be right.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let what_would_be_right = "it must be @NAME (an abstract socket) or /PATH (a socket's absolute path)";
-        if text.len() > NAME_LIMIT {
-            return Err(format!(
-                "it is {} bytes long and a socket's name has at most {NAME_LIMIT}",
-                text.len()
-            ));
-        }
-        if text.contains('\0') {
-            return Err(format!("it contains a zero byte; {what_would_be_right}"));
-        }
-        match text.as_bytes() {
-            [b'@', _, ..] => Ok(Self::Abstract(text[1..].into())),
-            [b'/', _, ..] => Ok(Self::Path(text.into())),
-            _ if text
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) =>
-            {
-                Err(format!(
-                    "ranks on several hosts cannot meet yet; on one host {what_would_be_right}"
-                ))
-            }
-            _ => Err(what_would_be_right.into()),
-        }
-    }
-}
-
-impl fmt::Display for Rendezvous {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Abstract(name) => write!(formatter, "@{name}"),
-            Self::Path(path) => write!(formatter, "{}", path.display()),
-        }
+/// The sentence that refuses a fabric; none for one that there is.
+pub(super) fn refuse_fabric(name: &str) -> Option<&'static str> {
+    match name {
+        "tcp" => Some("this fabric is not built yet; it must be auto, shm or verbs"),
+        _ if FABRICS.contains(&name) => None,
+        _ => Some("it must be auto, shm or verbs"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn impossible_jobs_are_refused() {
@@ -171,26 +119,5 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("the last one is 1"), "{error}");
-    }
-
-    #[test]
-    fn several_hosts_are_refused_with_a_sentence() {
-        let error = "node7:4000".parse::<Rendezvous>().unwrap_err();
-        assert!(error.contains("several hosts"), "{error}");
-    }
-
-    #[test]
-    fn a_name_that_does_not_fit_is_refused() {
-        assert!(format!("@{}", "x".repeat(106)).parse::<Rendezvous>().is_ok());
-        assert!(format!("@{}", "x".repeat(107)).parse::<Rendezvous>().is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn what_parses_prints_as_it_was_written(text in "[@/]?.{0,120}") {
-            if let Ok(rendezvous) = text.parse::<Rendezvous>() {
-                prop_assert_eq!(rendezvous.to_string(), text);
-            }
-        }
     }
 }

@@ -11,10 +11,11 @@ use rustix::process::{Pid, PidfdFlags};
 use super::channel::Channel;
 use super::control::{self, Control};
 use super::liveness::{self, DepartureKind, Liveness, Processes};
-use super::message::{self, Hello, HostIdentity, Kind, Message, Table, Verdict};
+use super::message::{self, Hello, Kind, Message, Table, Verdict};
 use super::noise::{HANDSHAKE_BYTES, Handshake};
+use super::progress::{JoinProgress, Listener};
 use super::roll::{Presence, Roll};
-use super::{BootstrapError, Job, listen, socket};
+use super::{BootstrapError, HostIdentity, Job, listen, socket};
 
 /// How often a rendezvous that is not open yet is tried.
 const RETRY: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(20));
@@ -23,18 +24,26 @@ const RETRY: (Duration, Duration) = (Duration::from_micros(500), Duration::from_
 const LAST_BREATH: Duration = Duration::from_millis(200);
 
 /// Rank 0's part.
-pub(super) fn as_root(job: &Job, deadline: Instant) -> Result<(Liveness, Control), BootstrapError> {
-    listen::Reception::open(job, deadline)?.receive_all()
+pub(super) fn as_root(
+    job: &Job,
+    deadline: Instant,
+    progress: Listener<'_>,
+) -> Result<(Liveness, Control), BootstrapError> {
+    listen::Reception::open(job, deadline, progress)?.receive_all()
 }
 
 /// Every other rank's part.
-pub(super) fn as_leaf(job: &Job, deadline: Instant) -> Result<(Liveness, Control), BootstrapError> {
+pub(super) fn as_leaf(
+    job: &Job,
+    deadline: Instant,
+    progress: Listener<'_>,
+) -> Result<(Liveness, Control), BootstrapError> {
     let mut attempt = Attempt {
         job,
         started: Instant::now(),
         deadline,
     };
-    let socket = attempt.connect()?;
+    let socket = attempt.connect(progress)?;
     let credentials =
         socket::peer_credentials(&socket).map_err(BootstrapError::system("asking who rank 0 is"))?;
     let own_user = socket::own_user();
@@ -54,11 +63,12 @@ pub(super) fn as_leaf(job: &Job, deadline: Instant) -> Result<(Liveness, Control
         rank: job.rank,
         size: job.size,
         local_rank: job.local_rank,
-        host: HostIdentity::this(),
+        host: HostIdentity::of(job),
     };
     channel.queue_body(Kind::Hello, message::encode(&hello));
     channel.flush().map_err(protocol)?;
     let roll = attempt.be_accepted(&mut channel)?;
+    progress(JoinProgress::Accepted);
     match attempt.take_table(&mut channel, &roll) {
         Ok((table, descriptors)) => {
             let liveness = Liveness {
@@ -100,8 +110,9 @@ struct Attempt<'job> {
 }
 
 impl Attempt<'_> {
-    fn connect(&mut self) -> Result<OwnedFd, BootstrapError> {
+    fn connect(&mut self, progress: Listener<'_>) -> Result<OwnedFd, BootstrapError> {
         let mut pause = RETRY.0;
+        let mut told = None;
         loop {
             let last = match socket::connect_once(&self.job.rendezvous) {
                 Ok(socket) => return Ok(socket),
@@ -112,6 +123,12 @@ impl Attempt<'_> {
                     return Err(BootstrapError::System { doing, source: error });
                 }
             };
+            if told.replace(last) != Some(last) {
+                progress(JoinProgress::NobodyThere {
+                    rendezvous: &self.job.rendezvous,
+                    why: last,
+                });
+            }
             let now = Instant::now();
             if now >= self.deadline {
                 let (rendezvous, waited) = (self.job.rendezvous.to_string(), self.started.elapsed());

@@ -14,12 +14,13 @@ use rustix::process::{Pid, PidfdFlags};
 use super::channel::Channel;
 use super::control::{self, Control};
 use super::liveness::{self, Liveness, Processes};
-use super::message::{self, Hello, HostIdentity, Kind, Peer, Table};
+use super::message::{self, Hello, Kind, Peer, Table};
 use super::noise::HANDSHAKE_BYTES;
+use super::progress::JoinProgress;
 use super::roll::{Presence, Roll};
 use super::socket::{self, Credentials, Listener};
 use super::visitor::{Progress, Stage, Visitor, refuse};
-use super::{BootstrapError, Job, Rank};
+use super::{BootstrapError, HostIdentity, Job, Rank, progress};
 
 /// How long a connection may take to introduce itself.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -52,10 +53,15 @@ pub(super) struct Reception<'job> {
     stirring: Vec<usize>,
     /// There is no descriptor left to accept with until a visitor goes.
     exhausted: bool,
+    progress: progress::Listener<'job>,
 }
 
 impl<'job> Reception<'job> {
-    pub(super) fn open(job: &'job Job, deadline: Instant) -> Result<Self, BootstrapError> {
+    pub(super) fn open(
+        job: &'job Job,
+        deadline: Instant,
+        progress: progress::Listener<'job>,
+    ) -> Result<Self, BootstrapError> {
         let roll = Roll::create(job.size)?;
         roll.mark(0, Presence::Joined);
         let duplicate = roll
@@ -79,13 +85,14 @@ impl<'job> Reception<'job> {
             listener,
             roll,
             roll_descriptor: Arc::new(vec![duplicate]),
-            host: HostIdentity::this(),
+            host: HostIdentity::of(job),
             visitors: Vec::new(),
             members,
             pids: Vec::new(),
             pidfds: Vec::new(),
             stirring: Vec::new(),
             exhausted: false,
+            progress,
         };
         reception.watch_process(std::process::id() as i32)?;
         Ok(reception)
@@ -138,6 +145,12 @@ impl<'job> Reception<'job> {
     }
 
     fn gather(&mut self) -> Result<(), BootstrapError> {
+        if self.listener.is_some() {
+            (self.progress)(JoinProgress::Open {
+                rendezvous: &self.job.rendezvous,
+            });
+        }
+        let mut told = Vec::new();
         loop {
             self.accept()?;
             self.look_at_visitors()?;
@@ -145,6 +158,10 @@ impl<'job> Reception<'job> {
             let ranks = self.absent();
             if ranks.is_empty() {
                 return Ok(());
+            }
+            if told != ranks {
+                (self.progress)(JoinProgress::WaitingFor { absent: &ranks });
+                told.clone_from(&ranks);
             }
             if Instant::now() >= self.deadline {
                 return Err(self.missing(ranks));
@@ -279,8 +296,8 @@ impl<'job> Reception<'job> {
             ))
         } else if credentials.pid == 0 {
             Some("its process is in a PID name space that rank 0 cannot see".into())
-        } else if hello.host != self.host {
-            Some("it is on another host, and ranks on several hosts cannot meet yet".into())
+        } else if !hello.host.shares_kernel(&self.host) {
+            Some("it is on another host than this Unix socket".into())
         } else {
             None
         };

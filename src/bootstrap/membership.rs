@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use super::control::Control;
 use super::liveness::{Departure, Liveness};
-use super::message::HostIdentity;
+use super::progress::JoinProgress;
 use super::roll::Presence;
-use super::{BootstrapError, Job, Rank, gather, join};
+use super::{BootstrapError, HostIdentity, Job, Rank, gather, host, join};
 use crate::fabric::fork::Birthplace;
 
 /// What one rank brought to [`Membership::all_gather`].
@@ -47,11 +47,31 @@ impl Membership {
     /// At the deadline every rank that had come names those that had not. See [`BootstrapError`] for what else can
     /// happen. Connections from strangers are refused, logged, and change nothing.
     pub fn join(job: &Job, deadline: Instant) -> Result<Self, BootstrapError> {
+        Self::join_with(job, deadline, |_| {})
+    }
+
+    /// [`Self::join`], which tells `progress` what it has come to, on the calling thread.
+    ///
+    /// # Errors
+    /// As [`Self::join`].
+    pub fn join_with(
+        job: &Job,
+        deadline: Instant,
+        mut progress: impl FnMut(JoinProgress<'_>),
+    ) -> Result<Self, BootstrapError> {
         let birthplace = Birthplace::here();
+        if let Some(name) = &job.host {
+            host::check_name(name)?;
+            tracing::warn!(
+                rank = job.rank,
+                host = name,
+                "this rank says that it is on another host than it is on"
+            );
+        }
         let (liveness, control) = if job.rank == 0 {
-            join::as_root(job, deadline)?
+            join::as_root(job, deadline, &mut progress)?
         } else {
-            join::as_leaf(job, deadline)?
+            join::as_leaf(job, deadline, &mut progress)?
         };
         Ok(Self {
             liveness,
@@ -103,6 +123,12 @@ impl Membership {
         &self.liveness.peers[rank as usize].host
     }
 
+    /// The host of each rank, by rank, as a number: hosts count from 0 by first appearance, so that every rank has the
+    /// same numbers.
+    pub fn hosts(&self) -> Vec<u32> {
+        host::numbered(self.liveness.peers.iter().map(|peer| &peer.host))
+    }
+
     /// The ranks on this rank's host, ascending, this one included.
     pub fn host_ranks(&self) -> Vec<Rank> {
         (0..self.size())
@@ -130,9 +156,10 @@ impl Membership {
         self.birthplace.check(BootstrapError::Forked)
     }
 
-    /// Gives every rank what every rank brings: a payload of any length up to 64 MiB (less 4 KiB) and any number of
-    /// descriptors. Collective: every rank calls it in the same order with the same `what`, which names the step in
-    /// errors. The answer is by rank, this one's own part included.
+    /// Gives every rank what every rank brings: a payload of any length up to 64 MiB (less 4 KiB), to all, and any
+    /// number of descriptors, to those on the same host ([`Self::host_ranks`]): from ranks on other hosts there come
+    /// none. Collective: every rank calls it in the same order with the same `what`, which names the step in errors.
+    /// The answer is by rank, this one's own part included.
     ///
     /// Rank 0 passes everything on inside its own call, so the others get their answer no sooner than it calls.
     ///

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BootstrapError, DepartureKind, Rank, noise};
+use super::{BootstrapError, DepartureKind, HostIdentity, Rank, noise};
 
 /// Grows whenever an older peer would misunderstand.
 pub(super) const PROTOCOL_VERSION: u32 = 1;
@@ -63,18 +63,6 @@ pub(super) struct Message {
     pub(super) kind: Kind,
     pub(super) body: Vec<u8>,
     pub(super) descriptors: Vec<OwnedFd>,
-}
-
-/// Tells hosts apart: ranks with the same identity share a kernel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostIdentity(String);
-
-impl HostIdentity {
-    /// This host's identity, which changes when it boots.
-    pub fn this() -> Self {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Self(boot.trim().to_owned())
-    }
 }
 
 /// The only part of a hello that every version of the protocol understands.

@@ -17,6 +17,7 @@ mod control;
 mod environment;
 mod error;
 mod gather;
+mod host;
 mod job;
 mod join;
 mod listen;
@@ -24,17 +25,24 @@ mod liveness;
 mod membership;
 mod message;
 mod noise;
+mod pair;
+mod progress;
+mod rendezvous;
 mod roll;
 mod secret;
 mod socket;
+mod tcp;
 mod visitor;
 
 pub use environment::variable;
 pub use error::BootstrapError;
-pub use job::{DEFAULT_TIMEOUT, Job, MAXIMUM_SIZE, Rendezvous};
+pub use host::HostIdentity;
+pub use job::{DEFAULT_TIMEOUT, Job, MAXIMUM_SIZE};
 pub use liveness::{Departure, DepartureKind};
 pub use membership::{Gathered, Membership};
-pub use message::HostIdentity;
+pub use pair::PairRole;
+pub use progress::JoinProgress;
+pub use rendezvous::Rendezvous;
 pub use secret::Secret;
 
 /// The number of a participant in a job or communicator, from 0.

@@ -18,6 +18,7 @@ fn address(rendezvous: &Rendezvous) -> Result<SocketAddrUnix, Errno> {
     match rendezvous {
         Rendezvous::Abstract(name) => SocketAddrUnix::new_abstract_name(name.as_bytes()),
         Rendezvous::Path(path) => SocketAddrUnix::new(path),
+        Rendezvous::Network { .. } => Err(Errno::AFNOSUPPORT),
     }
 }
 
