@@ -197,6 +197,17 @@ impl Verbs {
         Self::load_from(LIBRARY)
     }
 
+    /// Takes every function from elsewhere: from a library that is loaded already, or from what stands in for it in a
+    /// test. `find` is given name and version and answers null for what there is not; `Err` lists those that are
+    /// required and missing, as `name@version`.
+    ///
+    /// # Safety
+    /// What `find` answers is null or a function of the signature that this version of the name has, and stays so for
+    /// good.
+    pub unsafe fn from_symbols(find: impl Fn(&CStr, &CStr) -> *mut c_void) -> Result<Self, Vec<String>> {
+        Self::resolve(find)
+    }
+
     /// Loads another file in its place.
     fn load_from(library: &str) -> Result<Self, LoadError> {
         let named = |source| LoadError::Library {
