@@ -7,7 +7,7 @@ KERNELS="linux-image-6.12-amd64 linux-image-amd64"
 
 # What the guest has over the host's own file system. `a|b`: the first that the release has; `?a`: where there is one.
 GUEST_PACKAGES="busybox-static iproute2 rdma-core ibverbs-providers ibverbs-utils rdmacm-utils perftest strace
-    libibverbs1 librdmacm1|librdmacm1t64 libibumad3 libnl-3-200 libnl-route-3-200 libpci3 libelf1|libelf1t64 libbpf1
+    libibverbs-dev libibverbs1 librdmacm1|librdmacm1t64 libibumad3 libnl-3-200 libnl-route-3-200 libpci3 libelf1|libelf1t64 libbpf1
     libmnl0 libcap2 libxtables12 libtirpc3|libtirpc3t64 libdb5.3|libdb5.3t64 libbsd0 libmd0 libunwind8"
 
 # Kernel modules that the guest loads, besides those that they depend on.
