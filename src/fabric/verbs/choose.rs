@@ -328,3 +328,7 @@ fn reason(chosen: &Candidate<'_>, settings: &Settings, turn: usize, equal: usize
     }
     reasons.join(", ")
 }
+
+#[cfg(test)]
+#[path = "choose_tests.rs"]
+mod tests;
