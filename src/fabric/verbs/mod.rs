@@ -158,3 +158,6 @@ impl Fabric for Verbs {
 pub fn inventory() -> Result<Inventory, VerbsError> {
     survey::take(Library::load()?, |_| true)
 }
+
+#[cfg(test)]
+mod device_tests;
