@@ -20,6 +20,12 @@ fn on_threads<T: Send>(jobs: Vec<Job>, body: impl Fn(Job) -> T + Sync) -> Vec<T>
     })
 }
 
+/// A job's descriptions for each way in which its ranks can meet.
+fn every_way(size: u32) -> impl Iterator<Item = Vec<Job>> {
+    let over_network = ["127.0.0.1", "::1"].map(|host| Job::networked(size, host).unwrap());
+    [Job::local(size).unwrap()].into_iter().chain(over_network)
+}
+
 fn memory_file(content: &[u8]) -> OwnedFd {
     let file = File::from(rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
     file.write_all_at(content, 0).unwrap();
@@ -37,8 +43,9 @@ fn content(descriptor: &OwnedFd) -> Vec<u8> {
 
 #[test]
 fn ranks_join_and_exchange_payloads_and_descriptors() {
-    for size in [1, 2, 8, 32] {
-        on_threads(Job::local(size).unwrap(), |job| {
+    for jobs in [1, 2, 8, 32].into_iter().flat_map(every_way) {
+        let size = jobs.len() as u32;
+        on_threads(jobs, |job| {
             let membership = Membership::join(&job, soon(30.0)).unwrap();
             assert_eq!(
                 (membership.rank(), membership.size(), membership.local_rank()),
@@ -71,165 +78,179 @@ fn ranks_join_and_exchange_payloads_and_descriptors() {
 
 #[test]
 fn megabytes_and_hundreds_of_descriptors_pass() {
-    on_threads(Job::local(3).unwrap(), |job| {
-        let membership = Membership::join(&job, soon(30.0)).unwrap();
-        let payload: Vec<u8> = (0..3_000_000u32).map(|index| (index + job.rank) as u8).collect();
-        let files = (0..130u8)
-            .map(|index| memory_file(&[job.rank as u8, index]))
-            .collect();
-        let all = membership
-            .all_gather("everything", &payload, files, soon(30.0))
-            .unwrap();
-        for (rank, gathered) in (0u32..).zip(&all) {
-            assert!(
-                gathered
-                    .payload
-                    .iter()
-                    .zip(0u32..)
-                    .all(|(byte, index)| *byte == (index + rank) as u8)
-            );
-            assert_eq!(
-                (gathered.payload.len(), gathered.descriptors.len()),
-                (3_000_000, 130)
-            );
-            assert!(
-                (0..130u8)
-                    .zip(&gathered.descriptors)
-                    .all(|(i, file)| content(file) == [rank as u8, i])
-            );
-        }
-    });
+    for jobs in every_way(3) {
+        on_threads(jobs, |job| {
+            let membership = Membership::join(&job, soon(30.0)).unwrap();
+            let payload: Vec<u8> = (0..3_000_000u32).map(|index| (index + job.rank) as u8).collect();
+            let files = (0..130u8)
+                .map(|index| memory_file(&[job.rank as u8, index]))
+                .collect();
+            let all = membership
+                .all_gather("everything", &payload, files, soon(30.0))
+                .unwrap();
+            for (rank, gathered) in (0u32..).zip(&all) {
+                assert!(
+                    gathered
+                        .payload
+                        .iter()
+                        .zip(0u32..)
+                        .all(|(byte, index)| *byte == (index + rank) as u8)
+                );
+                assert_eq!(
+                    (gathered.payload.len(), gathered.descriptors.len()),
+                    (3_000_000, 130)
+                );
+                assert!(
+                    (0..130u8)
+                        .zip(&gathered.descriptors)
+                        .all(|(i, file)| content(file) == [rank as u8, i])
+                );
+            }
+        });
+    }
 }
 
 #[test]
 fn every_rank_that_came_names_those_that_did_not() {
-    let mut jobs = Job::local(8).unwrap();
-    jobs.retain(|job| job.rank != 3 && job.rank != 5);
-    for error in on_threads(jobs, |job| Membership::join(&job, soon(0.5)).unwrap_err()) {
-        assert!(
-            matches!(&error, BootstrapError::Missing { ranks, size: 8, .. } if *ranks == [3, 5]),
-            "{error}"
-        );
-        assert!(
-            error
-                .to_string()
-                .starts_with("ranks 3 and 5 of 8 did not join within"),
-            "{error}"
-        );
+    for mut jobs in every_way(8) {
+        jobs.retain(|job| job.rank != 3 && job.rank != 5);
+        for error in on_threads(jobs, |job| Membership::join(&job, soon(0.5)).unwrap_err()) {
+            assert!(
+                matches!(&error, BootstrapError::Missing { ranks, size: 8, .. } if *ranks == [3, 5]),
+                "{error}"
+            );
+            assert!(
+                error
+                    .to_string()
+                    .starts_with("ranks 3 and 5 of 8 did not join within"),
+                "{error}"
+            );
+        }
     }
 }
 
 #[test]
 fn an_early_deadline_on_one_rank_still_names_the_absent_on_all() {
-    let mut jobs = Job::local(4).unwrap();
-    jobs.retain(|job| job.rank != 2);
-    for error in on_threads(jobs, |job| {
-        Membership::join(&job, soon(if job.rank == 1 { 0.2 } else { 20.0 })).unwrap_err()
-    }) {
-        assert!(
-            matches!(&error, BootstrapError::Missing { ranks, .. } if *ranks == [2]),
-            "{error}"
-        );
+    for mut jobs in every_way(4) {
+        jobs.retain(|job| job.rank != 2);
+        for error in on_threads(jobs, |job| {
+            Membership::join(&job, soon(if job.rank == 1 { 0.2 } else { 20.0 })).unwrap_err()
+        }) {
+            assert!(
+                matches!(&error, BootstrapError::Missing { ranks, .. } if *ranks == [2]),
+                "{error}"
+            );
+        }
     }
 }
 
 #[test]
 fn without_rank_0_the_others_say_so() {
-    let mut jobs = Job::local(3).unwrap();
-    jobs.remove(0);
-    for error in on_threads(jobs, |job| Membership::join(&job, soon(0.2)).unwrap_err()) {
-        assert!(
-            error
-                .to_string()
-                .starts_with("rank 0 did not open the rendezvous @sapwood-"),
-            "{error}"
-        );
+    for mut jobs in every_way(3) {
+        jobs.remove(0);
+        for error in on_threads(jobs, |job| Membership::join(&job, soon(0.2)).unwrap_err()) {
+            assert!(
+                error
+                    .to_string()
+                    .starts_with("rank 0 did not open the rendezvous "),
+                "{error}"
+            );
+        }
     }
 }
 
 #[test]
 fn another_secret_is_refused_on_that_rank_and_harms_nobody_else() {
-    let jobs = Job::local(3).unwrap();
-    let mut stranger = jobs[2].clone();
-    stranger.secret = Secret::random().unwrap();
-    std::thread::scope(|scope| {
-        let join = |job: Job| scope.spawn(move || Membership::join(&job, soon(20.0)).map(drop));
-        let early: Vec<_> = jobs[..2].iter().cloned().map(join).collect();
-        let error = join(stranger).join().unwrap().unwrap_err();
-        assert!(
-            matches!(error, BootstrapError::NotAuthenticated { .. }),
-            "{error}"
-        );
-        assert!(error.to_string().contains("secret differs"), "{error}");
-        join(jobs[2].clone()).join().unwrap().unwrap();
-        early.into_iter().for_each(|rank| rank.join().unwrap().unwrap());
-    });
+    for jobs in every_way(3) {
+        let mut stranger = jobs[2].clone();
+        stranger.secret = Secret::random().unwrap();
+        std::thread::scope(|scope| {
+            let join = |job: Job| scope.spawn(move || Membership::join(&job, soon(20.0)).map(drop));
+            let early: Vec<_> = jobs[..2].iter().cloned().map(join).collect();
+            let error = join(stranger).join().unwrap().unwrap_err();
+            assert!(
+                matches!(error, BootstrapError::NotAuthenticated { .. }),
+                "{error}"
+            );
+            assert!(error.to_string().contains("secret differs"), "{error}");
+            join(jobs[2].clone()).join().unwrap().unwrap();
+            early.into_iter().for_each(|rank| rank.join().unwrap().unwrap());
+        });
+    }
 }
 
 #[test]
 fn duplicate_ranks_and_other_sizes_are_told_why() {
-    let jobs = Job::local(3).unwrap();
-    let with =
-        |rank, size| Job::new(rank, size, 0, jobs[0].rendezvous.clone(), jobs[0].secret.clone()).unwrap();
-    std::thread::scope(|scope| {
-        let join = |job: Job| scope.spawn(move || Membership::join(&job, soon(20.0)));
-        let (root, first) = (join(jobs[0].clone()), join(jobs[1].clone()));
-        std::thread::sleep(Duration::from_millis(100));
-        let duplicate = join(with(1, 3)).join().unwrap().unwrap_err();
-        assert!(
-            duplicate.to_string().contains("rank 1 has already joined"),
-            "{duplicate}"
-        );
-        let other_size = join(with(2, 4)).join().unwrap().unwrap_err();
-        assert!(
-            other_size
-                .to_string()
-                .contains("a job of 4 ranks and this one has 3"),
-            "{other_size}"
-        );
-        let second_root = join(with(0, 3)).join().unwrap().unwrap_err();
-        assert!(
-            matches!(second_root, BootstrapError::RendezvousTaken { .. }),
-            "{second_root}"
-        );
-        let last = join(jobs[2].clone());
-        for rank in [root, first, last] {
-            rank.join().unwrap().unwrap();
-        }
-    });
+    for jobs in every_way(3) {
+        let with =
+            |rank, size| Job::new(rank, size, 0, jobs[0].rendezvous.clone(), jobs[0].secret.clone()).unwrap();
+        std::thread::scope(|scope| {
+            let join = |job: Job| scope.spawn(move || Membership::join(&job, soon(20.0)));
+            let (root, first) = (join(jobs[0].clone()), join(jobs[1].clone()));
+            std::thread::sleep(Duration::from_millis(100));
+            let duplicate = join(with(1, 3)).join().unwrap().unwrap_err();
+            assert!(
+                duplicate.to_string().contains("rank 1 has already joined"),
+                "{duplicate}"
+            );
+            let other_size = join(with(2, 4)).join().unwrap().unwrap_err();
+            assert!(
+                other_size
+                    .to_string()
+                    .contains("a job of 4 ranks and this one has 3"),
+                "{other_size}"
+            );
+            let second_root = join(with(0, 3)).join().unwrap().unwrap_err();
+            assert!(
+                matches!(second_root, BootstrapError::RendezvousTaken { .. }),
+                "{second_root}"
+            );
+            let last = join(jobs[2].clone());
+            for rank in [root, first, last] {
+                rank.join().unwrap().unwrap();
+            }
+        });
+    }
 }
 
 #[test]
 fn a_mismatched_step_names_both_steps_on_every_rank() {
-    let errors = on_threads(Job::local(4).unwrap(), |job| {
-        let membership = Membership::join(&job, soon(20.0)).unwrap();
-        let step = if job.rank == 2 {
-            "register bias"
-        } else {
-            "register weights"
-        };
-        let error = membership.all_gather(step, &[], vec![], soon(20.0)).unwrap_err();
-        assert_eq!(
-            membership
-                .all_gather("again", &[], vec![], soon(20.0))
-                .unwrap_err(),
+    for jobs in every_way(4) {
+        let errors = on_threads(jobs, |job| {
+            let membership = Membership::join(&job, soon(20.0)).unwrap();
+            let step = if job.rank == 2 {
+                "register bias"
+            } else {
+                "register weights"
+            };
+            let error = membership.all_gather(step, &[], vec![], soon(20.0)).unwrap_err();
+            assert_eq!(
+                membership
+                    .all_gather("again", &[], vec![], soon(20.0))
+                    .unwrap_err(),
+                error
+            );
             error
-        );
-        error
-    });
-    for error in errors {
-        let text = error.to_string();
-        assert!(
-            text.contains("rank 2") && text.contains("register bias") && text.contains("register weights"),
-            "{text}"
-        );
+        });
+        for error in errors {
+            let text = error.to_string();
+            assert!(
+                text.contains("rank 2")
+                    && text.contains("register bias")
+                    && text.contains("register weights"),
+                "{text}"
+            );
+        }
     }
 }
 
 #[test]
 fn a_rank_that_does_not_come_to_a_step_is_named_on_all_who_did() {
-    for absent in [0, 2] {
-        let errors = on_threads(Job::local(4).unwrap(), |job| {
+    for (absent, jobs) in [0, 2]
+        .into_iter()
+        .flat_map(|absent| every_way(4).map(move |jobs| (absent, jobs)))
+    {
+        let errors = on_threads(jobs, |job| {
             let membership = Membership::join(&job, soon(20.0)).unwrap();
             if job.rank == absent {
                 std::thread::sleep(Duration::from_millis(800));
@@ -252,33 +273,34 @@ fn a_rank_that_does_not_come_to_a_step_is_named_on_all_who_did() {
 
 #[test]
 fn leaving_and_panicking_are_told_apart() {
-    let mut jobs = Job::local(3).unwrap();
-    let watcher = jobs.remove(1);
-    std::thread::scope(|scope| {
-        for (job, panics) in jobs.into_iter().zip([false, true]) {
-            scope.spawn(move || {
-                let _ = std::panic::catch_unwind(|| {
-                    let _membership = Membership::join(&job, soon(20.0)).unwrap();
-                    std::thread::sleep(Duration::from_millis(100));
-                    assert!(!panics, "a rank that panics, as this test wants");
+    for mut jobs in every_way(3) {
+        let watcher = jobs.remove(1);
+        std::thread::scope(|scope| {
+            for (job, panics) in jobs.into_iter().zip([false, true]) {
+                scope.spawn(move || {
+                    let _ = std::panic::catch_unwind(|| {
+                        let _membership = Membership::join(&job, soon(20.0)).unwrap();
+                        std::thread::sleep(Duration::from_millis(100));
+                        assert!(!panics, "a rank that panics, as this test wants");
+                    });
                 });
-            });
-        }
-        let membership = Membership::join(&watcher, soon(20.0)).unwrap();
-        assert_eq!(membership.departed(), None);
-        let patience = soon(20.0);
-        while membership.departures().len() < 2 && Instant::now() < patience {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let gone: Vec<_> = membership
-            .departures()
-            .iter()
-            .map(|gone| (gone.rank, gone.how))
-            .collect();
-        assert_eq!(gone, [(0, DepartureKind::Left), (2, DepartureKind::Panicked)]);
-        let error = membership.barrier("the end", soon(20.0)).unwrap_err();
-        assert!(matches!(error, BootstrapError::Departed { .. }), "{error}");
-    });
+            }
+            let membership = Membership::join(&watcher, soon(20.0)).unwrap();
+            assert_eq!(membership.departed(), None);
+            let patience = soon(20.0);
+            while membership.departures().len() < 2 && Instant::now() < patience {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let gone: Vec<_> = membership
+                .departures()
+                .iter()
+                .map(|gone| (gone.rank, gone.how))
+                .collect();
+            assert_eq!(gone, [(0, DepartureKind::Left), (2, DepartureKind::Panicked)]);
+            let error = membership.barrier("the end", soon(20.0)).unwrap_err();
+            assert!(matches!(error, BootstrapError::Departed { .. }), "{error}");
+        });
+    }
 }
 
 #[test]
@@ -302,14 +324,16 @@ fn a_socket_path_works_too_and_is_gone_afterwards() {
 
 #[test]
 fn a_payload_that_is_too_large_is_refused_and_nothing_is_broken() {
-    on_threads(Job::local(2).unwrap(), |job| {
-        let membership = Membership::join(&job, soon(20.0)).unwrap();
-        let error = membership
-            .all_gather("huge", &vec![0; 64 << 20], vec![], soon(20.0))
-            .unwrap_err();
-        assert!(matches!(error, BootstrapError::TooLarge { .. }), "{error}");
-        membership.barrier("still here", soon(20.0)).unwrap();
-    });
+    for jobs in every_way(2) {
+        on_threads(jobs, |job| {
+            let membership = Membership::join(&job, soon(20.0)).unwrap();
+            let error = membership
+                .all_gather("huge", &vec![0; 64 << 20], vec![], soon(20.0))
+                .unwrap_err();
+            assert!(matches!(error, BootstrapError::TooLarge { .. }), "{error}");
+            membership.barrier("still here", soon(20.0)).unwrap();
+        });
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! An encrypted connection between rank 0 and another rank that carries messages with descriptors and never blocks.
+//! An encrypted connection between rank 0 and another rank that carries messages and never blocks; on one host it
+//! carries descriptors with them.
 //!
 //! On the wire a record is its length in 4 bytes and a Noise message. A record's descriptors go with its first
 //! byte, so they have arrived when its last byte has.
@@ -16,8 +17,9 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags,
 };
 
+use super::inherit::Unshared;
 use super::message::{self, Assembler, BODY_LIMIT, DESCRIPTORS_LIMIT, HEADER_BYTES, Kind, Message};
-use super::noise;
+use super::{noise, tcp};
 
 const ANCILLARY_BYTES: usize = rustix::cmsg_space!(ScmRights(DESCRIPTORS_LIMIT));
 /// Bytes that one `receive` takes at most before others get their turn.
@@ -34,6 +36,9 @@ struct Outgoing {
 
 /// One end of an authenticated connection.
 pub(super) struct Channel {
+    /// Kept from forked children: the connection's end is what tells of this process's.
+    _unshared: Unshared,
+    network: bool,
     socket: Arc<OwnedFd>,
     noise: snow::TransportState,
     incoming: Vec<u8>,
@@ -49,12 +54,15 @@ pub(super) struct Channel {
     /// The kernel has too many descriptors in flight; it cannot be polled for.
     starved: bool,
     closed: bool,
+    out_of_reach: bool,
 }
 
 impl Channel {
     /// Takes messages of at most `limit` bytes.
     pub(super) fn new(socket: OwnedFd, noise: snow::TransportState, limit: usize) -> Self {
         Self {
+            _unshared: Unshared::new(&socket),
+            network: false,
             socket: Arc::new(socket),
             noise,
             incoming: Vec::new(),
@@ -67,7 +75,14 @@ impl Channel {
             sealed_descriptors: 0,
             starved: false,
             closed: false,
+            out_of_reach: false,
         }
+    }
+
+    /// Over a connection that crosses hosts: it carries no descriptors.
+    pub(super) fn over_network(mut self) -> Self {
+        self.network = true;
+        self
     }
 
     pub(super) fn set_limit(&mut self, limit: usize) {
@@ -81,6 +96,25 @@ impl Channel {
     /// The other end has hung up and everything it sent has been taken.
     pub(super) fn is_closed(&self) -> bool {
         self.closed && self.messages.is_empty()
+    }
+
+    /// It is closed because the other end's host has fallen silent, not because anybody closed it.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        self.out_of_reach
+    }
+
+    /// Closes it if the other end's host has fallen silent while something is on its way there; says whether
+    /// something is.
+    pub(super) fn look_after_delivery(&mut self) -> bool {
+        let delivery = if self.network && !self.closed {
+            tcp::delivery(&*self.socket)
+        } else {
+            tcp::Delivery::Done
+        };
+        if delivery == tcp::Delivery::CutOff {
+            (self.closed, self.out_of_reach) = (true, true);
+        }
+        delivery == tcp::Delivery::Pending
     }
 
     /// Everything queued has been handed to the kernel, or never can be.
@@ -149,6 +183,9 @@ impl Channel {
                     self.sealed_at = 0;
                     break;
                 }
+                Err(error) if tcp::is_out_of_reach(error) => {
+                    (self.closed, self.out_of_reach) = (true, true);
+                }
                 Err(error) => return Err(format!("cannot be written to ({error})")),
             }
         }
@@ -160,6 +197,9 @@ impl Channel {
         let Some(front) = self.outgoing.front() else {
             return Ok(false);
         };
+        if self.network && !front.descriptors.is_empty() {
+            return Err("cannot be given descriptors: they mean something on one host only".into());
+        }
         let body = &front.body[front.body_at..];
         let body = &body[..body.len().min(BODY_LIMIT)];
         let descriptors = (front.descriptors.len() - front.descriptors_at).min(DESCRIPTORS_LIMIT);
@@ -257,6 +297,9 @@ impl Channel {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
                 Err(Errno::CONNRESET | Errno::PIPE) => self.closed = true,
+                Err(error) if tcp::is_out_of_reach(error) => {
+                    (self.closed, self.out_of_reach) = (true, true);
+                }
                 Err(error) => return Err(format!("cannot be read from ({error})")),
             }
         }
@@ -289,29 +332,21 @@ impl Channel {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Secret, noise::Handshake};
+    use super::super::Secret;
     use super::*;
     use proptest::prelude::*;
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
     fn pair(limit: usize) -> (Channel, Channel) {
         let secret = Secret::from_bytes(vec![5; 32]).unwrap();
-        let (mut left, mut right) = (
-            Handshake::initiator(&secret).unwrap(),
-            Handshake::responder(&secret).unwrap(),
-        );
-        right.read(&left.write().unwrap()).unwrap();
-        left.read(&right.write().unwrap()).unwrap();
-        let (first, second) = sockets();
-        (
-            Channel::new(first, left.finish().unwrap(), limit),
-            Channel::new(second, right.finish().unwrap(), limit),
-        )
-    }
-
-    fn sockets() -> (OwnedFd, OwnedFd) {
+        let (left, right) = noise::both_ends(&secret).unwrap();
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
+        let (first, second) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        (
+            Channel::new(first, left, limit),
+            Channel::new(second, right, limit),
+        )
     }
 
     fn carry(from: &mut Channel, to: &mut Channel) -> Message {
@@ -339,6 +374,18 @@ mod tests {
         assert!(message.body == body);
         assert_eq!(carry(&mut left, &mut right).kind, Kind::Hello);
         assert!(left.is_flushed());
+    }
+
+    #[test]
+    fn descriptors_are_refused_over_the_network() {
+        let (left, mut right) = pair(1000);
+        let mut left = left.over_network();
+        let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        left.queue(Kind::Contribution, Arc::default(), Arc::new(vec![file]));
+        let refused = left.flush().unwrap_err();
+        assert!(refused.contains("on one host only"), "{refused}");
+        right.receive().unwrap();
+        assert!(right.next_message().is_none());
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::channel::Channel;
-use super::message::{self, Kind, Verdict};
+use super::message::{self, Kind};
+use super::verdict::Verdict;
 use super::{BootstrapError, Rank, socket};
 
 /// How long a wait lasts before liveness is looked at again.
@@ -74,7 +75,7 @@ pub(super) fn tell_all<'channels>(
     channels: impl Iterator<Item = &'channels mut Channel>,
     error: &BootstrapError,
 ) {
-    let body = Arc::new(message::encode(&Verdict::of(error)));
+    let body = Arc::new(message::encode(&Verdict::of(error, 0)));
     let until = Instant::now() + FAREWELL;
     let mut waiting: Vec<&mut Channel> = channels.collect();
     for channel in &mut waiting {

@@ -65,6 +65,17 @@ pub enum BootstrapError {
         /// How long was waited.
         waited: Duration,
     },
+    /// Over the network rank 0 answers who is missing; here it did not answer either.
+    #[error(
+        "{step:?} was not finished within {} s, and rank 0 does not answer who is missing: is its process stopped, or \
+         its host out of reach?", seconds(.waited)
+    )]
+    Unanswered {
+        /// What was being exchanged.
+        step: String,
+        /// How long was waited.
+        waited: Duration,
+    },
     /// A rank that is needed is gone.
     #[error("rank {rank} {how} {}", during(.step))]
     Departed {

@@ -7,8 +7,9 @@ use std::time::Instant;
 use super::channel::Channel;
 use super::control::{self, Control};
 use super::liveness::{DepartureKind, Liveness};
-use super::membership::State;
-use super::message::{self, ContributionHeader, Kind, PAYLOAD_LIMIT, RelayedHeader, STEP_LIMIT, Verdict};
+use super::message::{self, ContributionHeader, Kind, RelayedHeader};
+use super::one_host::State;
+use super::verdict::Verdict;
 use super::{BootstrapError, Gathered, Rank};
 
 /// One collective step, as one rank sees it.
@@ -23,23 +24,11 @@ struct Step<'step> {
 pub(super) fn all_gather(
     liveness: &Liveness,
     state: &mut State,
-    what: &str,
+    name: &str,
     payload: &[u8],
     descriptors: Vec<OwnedFd>,
     deadline: Instant,
 ) -> Result<Vec<Gathered>, BootstrapError> {
-    let cut = (0..=what.len().min(STEP_LIMIT))
-        .rev()
-        .find(|&at| what.is_char_boundary(at))
-        .unwrap_or(0);
-    let name = &what[..cut];
-    if payload.len() > PAYLOAD_LIMIT {
-        return Err(BootstrapError::TooLarge {
-            step: name.into(),
-            bytes: payload.len(),
-            limit: PAYLOAD_LIMIT,
-        });
-    }
     state.sequence += 1;
     let step = Step {
         liveness,
@@ -131,6 +120,7 @@ impl Step<'_> {
             let header = RelayedHeader {
                 rank,
                 sequence: self.sequence,
+                apart: 0,
             };
             let body = Arc::new(message::encode_with_payload(&header, &gathered.payload));
             let mut descriptors = Arc::new(gathered.descriptors);
@@ -200,6 +190,7 @@ impl Step<'_> {
         let header = ContributionHeader {
             step: self.name.into(),
             sequence: self.sequence,
+            apart: 0,
         };
         let descriptors = Arc::new(descriptors);
         let body = Arc::new(message::encode_with_payload(&header, payload));

@@ -1,7 +1,9 @@
 //! What one rank knows before it has met any other: who it is, where to meet, and with which secret.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::socket::Listener;
 use super::{BootstrapError, Rank, Rendezvous, Secret};
 
 /// The most ranks that a job may have.
@@ -32,6 +34,8 @@ pub struct Job {
     pub host: Option<String>,
     /// The fabric that was asked for: `auto`, `shm` or `verbs`.
     pub fabric: String,
+    /// The rendezvous, opened before the join by the process that is rank 0.
+    opened: Option<Arc<Mutex<Option<Listener>>>>,
 }
 
 impl Job {
@@ -73,6 +77,7 @@ impl Job {
             timeout: DEFAULT_TIMEOUT,
             host: None,
             fabric: FABRICS[0].into(),
+            opened: None,
         })
     }
 
@@ -92,6 +97,51 @@ impl Job {
                 ..first.clone()
             })
             .collect())
+    }
+
+    /// The descriptions of all ranks of a new job that meets at a free port of one of this host's addresses: as
+    /// [`Self::local`], over the network. Rank 0's holds the port open.
+    ///
+    /// # Errors
+    /// As [`Self::local`] and [`Self::open`].
+    pub fn networked(size: u32, host: &str) -> Result<Vec<Self>, BootstrapError> {
+        let mut jobs = Self::local(size)?;
+        jobs[0].rendezvous = Rendezvous::network(host, 0)?;
+        jobs[0].open()?;
+        let rendezvous = jobs[0].rendezvous.clone();
+        for job in &mut jobs {
+            job.rendezvous.clone_from(&rendezvous);
+        }
+        Ok(jobs)
+    }
+
+    /// Opens the rendezvous before the join, for rank 0 alone: other ranks can come from now on, and port 0 becomes the
+    /// free one that the system picked. The first clone of the job that joins takes it.
+    ///
+    /// # Errors
+    /// [`BootstrapError::RendezvousTaken`], [`BootstrapError::System`] if the address is not this host's, and
+    /// [`BootstrapError::InvalidJob`] for another rank.
+    pub fn open(&mut self) -> Result<(), BootstrapError> {
+        if self.rank != 0 {
+            return Err(BootstrapError::InvalidJob(format!(
+                "rank {} cannot open the rendezvous: rank 0 does",
+                self.rank
+            )));
+        }
+        let listener = Listener::open(&self.rendezvous, Instant::now() + self.timeout)?;
+        self.rendezvous = listener.found_at(&self.rendezvous)?;
+        self.opened = Some(Arc::new(Mutex::new(Some(listener))));
+        Ok(())
+    }
+
+    /// The rendezvous, open.
+    pub(super) fn listener(&self, deadline: Instant) -> Result<Listener, BootstrapError> {
+        let opened = self.opened.as_ref();
+        let opened = opened.and_then(|place| place.lock().unwrap_or_else(PoisonError::into_inner).take());
+        match opened {
+            Some(listener) => Ok(listener),
+            None => Listener::open(&self.rendezvous, deadline),
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Departure {
 pub enum DepartureKind {
     /// It ended without leaving the job: killed, crashed, or exited too early.
     Died,
+    /// Nothing has come from its host for 10 s, not even acknowledgements: the host or the network has failed.
+    OutOfReach,
     /// It left while its thread was panicking.
     Panicked,
     /// It left in order.
@@ -42,6 +44,7 @@ impl fmt::Display for DepartureKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Died => "died (its process ended without leaving the job)",
+            Self::OutOfReach => "cannot be reached any more (its host has been silent for 10 s)",
             Self::Panicked => "panicked and left the job",
             Self::GaveUp => "gave up",
             Self::Left => "left the job",

@@ -1,14 +1,14 @@
 //! A rank's place in a job that has come together.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::control::Control;
-use super::liveness::{Departure, Liveness};
-use super::progress::JoinProgress;
-use super::roll::Presence;
-use super::{BootstrapError, HostIdentity, Job, Rank, gather, host, join};
+use super::liveness::Departure;
+use super::message::{PAYLOAD_LIMIT, Peer, STEP_LIMIT};
+use super::one_host::OneHost;
+use super::progress::{JoinProgress, Watch};
+use super::star::Star;
+use super::{BootstrapError, HostIdentity, Job, Rank, host, join};
 use crate::fabric::fork::Birthplace;
 
 /// What one rank brought to [`Membership::all_gather`].
@@ -24,24 +24,25 @@ pub struct Gathered {
 ///
 /// `Send + Sync`; a process may hold several. Dropping it leaves the job, which the others can tell from a death.
 pub struct Membership {
-    pub(super) liveness: Liveness,
-    pub(super) birthplace: Birthplace,
+    rank: Rank,
     local_rank: u32,
-    state: Mutex<State>,
+    peers: Vec<Peer>,
+    birthplace: Birthplace,
+    meeting: Meeting,
 }
 
-/// What changes from step to step.
-pub(super) struct State {
-    pub(super) control: Control,
-    /// The number of the latest collective step, from 1.
-    pub(super) sequence: u64,
-    /// Why no step can be done any more.
-    pub(super) broken: Option<BootstrapError>,
+/// How the ranks of a job are connected.
+pub(super) enum Meeting {
+    /// All at one Unix socket.
+    OneHost(Box<OneHost>),
+    /// Over the network.
+    Network(Box<Star>),
 }
 
 impl Membership {
-    /// Meets the other ranks and waits until all have come. No thread is started: rank 0 receives the others inside
-    /// this call.
+    /// Meets the other ranks and waits until all have come: rank 0 receives the others inside this call. Over the
+    /// network rank 0 then has a thread that passes on what the ranks say until they have left; on one host no thread
+    /// is started.
     ///
     /// # Errors
     /// At the deadline every rank that had come names those that had not. See [`BootstrapError`] for what else can
@@ -59,7 +60,6 @@ impl Membership {
         deadline: Instant,
         mut progress: impl FnMut(JoinProgress<'_>),
     ) -> Result<Self, BootstrapError> {
-        let birthplace = Birthplace::here();
         if let Some(name) = &job.host {
             host::check_name(name)?;
             tracing::warn!(
@@ -68,31 +68,34 @@ impl Membership {
                 "this rank says that it is on another host than it is on"
             );
         }
-        let (liveness, control) = if job.rank == 0 {
-            join::as_root(job, deadline, &mut progress)?
-        } else {
-            join::as_leaf(job, deadline, &mut progress)?
+        let mut watch = Watch {
+            tell: &mut progress,
+            still: None,
         };
+        Self::meet(job, deadline, &mut watch)
+    }
+
+    /// [`Self::join`] for whoever may want to end it.
+    pub(super) fn meet(job: &Job, deadline: Instant, watch: &mut Watch<'_>) -> Result<Self, BootstrapError> {
+        let birthplace = Birthplace::here();
+        let (peers, meeting) = join::join(job, deadline, watch)?;
         Ok(Self {
-            liveness,
-            birthplace,
+            rank: job.rank,
             local_rank: job.local_rank,
-            state: Mutex::new(State {
-                control,
-                sequence: 0,
-                broken: None,
-            }),
+            peers,
+            birthplace,
+            meeting,
         })
     }
 
     /// This rank.
     pub fn rank(&self) -> Rank {
-        self.liveness.rank
+        self.rank
     }
 
     /// Ranks in the job.
     pub fn size(&self) -> u32 {
-        self.liveness.peers.len() as u32
+        self.peers.len() as u32
     }
 
     /// This rank's number among those on its host, as its launcher said.
@@ -100,9 +103,9 @@ impl Membership {
         self.local_rank
     }
 
-    /// The process of each rank, by rank, as rank 0's PID name space numbers it.
+    /// The process of each rank, by rank, as rank 0's PID name space numbers it; over the network, as its own does.
     pub fn pids(&self) -> Vec<i32> {
-        self.liveness.peers.iter().map(|peer| peer.pid).collect()
+        self.peers.iter().map(|peer| peer.pid).collect()
     }
 
     /// Whether a rank is a thread of this process.
@@ -110,9 +113,9 @@ impl Membership {
     /// # Panics
     /// If there is no such rank.
     pub fn same_process(&self, rank: Rank) -> bool {
-        let peers = &self.liveness.peers;
-        let own = &peers[self.liveness.rank as usize];
-        peers[rank as usize].pid == own.pid && peers[rank as usize].host == own.host
+        let own = &self.peers[self.rank as usize];
+        let other = &self.peers[rank as usize];
+        other.pid == own.pid && other.host == own.host
     }
 
     /// The host of a rank.
@@ -120,13 +123,13 @@ impl Membership {
     /// # Panics
     /// If there is no such rank.
     pub fn host(&self, rank: Rank) -> &HostIdentity {
-        &self.liveness.peers[rank as usize].host
+        &self.peers[rank as usize].host
     }
 
     /// The host of each rank, by rank, as a number: hosts count from 0 by first appearance, so that every rank has the
     /// same numbers.
     pub fn hosts(&self) -> Vec<u32> {
-        host::numbered(self.liveness.peers.iter().map(|peer| &peer.host))
+        host::numbered(self.peers.iter().map(|peer| &peer.host))
     }
 
     /// The ranks on this rank's host, ascending, this one included.
@@ -137,14 +140,22 @@ impl Membership {
     }
 
     /// A rank that is gone, if any is: one that died before one that left in order, then the lowest. Does not block
-    /// and takes no lock, so that any waiting loop can ask it now and then (it is one `poll` system call).
+    /// and waits for no lock, so that any waiting loop can ask it now and then (it is a `poll` system call or two).
+    ///
+    /// A process that is killed is seen at once. A host that vanishes is seen after 10 s of silence. Over the network
+    /// the deaths on other hosts are rank 0's process to tell: once that has ended, its own is the last that is seen.
     pub fn departed(&self) -> Option<Departure> {
-        self.liveness.first()
+        self.departures()
+            .into_iter()
+            .min_by_key(|departure| departure.how)
     }
 
     /// All ranks that are gone, ascending. Does not block.
     pub fn departures(&self) -> Vec<Departure> {
-        self.liveness.departures()
+        match &self.meeting {
+            Meeting::OneHost(one_host) => one_host.liveness.departures(),
+            Meeting::Network(star) => star.departures(),
+        }
     }
 
     /// Refuses in a forked child of the process that joined. One relaxed load.
@@ -161,7 +172,8 @@ impl Membership {
     /// none. Collective: every rank calls it in the same order with the same `what`, which names the step in errors.
     /// The answer is by rank, this one's own part included.
     ///
-    /// Rank 0 passes everything on inside its own call, so the others get their answer no sooner than it calls.
+    /// On one host rank 0 passes everything on inside its own call, so the others get their answer no sooner than it
+    /// calls.
     ///
     /// # Errors
     /// [`BootstrapError::Missing`] at the deadline names the ranks that had not come, on every rank that had; a
@@ -175,18 +187,21 @@ impl Membership {
         deadline: Instant,
     ) -> Result<Vec<Gathered>, BootstrapError> {
         self.birthplace.check(BootstrapError::Forked)?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(error) = &state.broken {
-            return Err(error.clone());
+        let cut = (0..=what.len().min(STEP_LIMIT))
+            .rev()
+            .find(|&at| what.is_char_boundary(at))
+            .unwrap_or(0);
+        let name = &what[..cut];
+        if payload.len() > PAYLOAD_LIMIT {
+            return Err(BootstrapError::TooLarge {
+                step: name.into(),
+                bytes: payload.len(),
+                limit: PAYLOAD_LIMIT,
+            });
         }
-        let outcome = gather::all_gather(&self.liveness, &mut state, what, payload, descriptors, deadline);
-        match outcome {
-            Err(error) if !matches!(error, BootstrapError::TooLarge { .. }) => {
-                self.liveness.roll.mark(self.rank(), Presence::GaveUp);
-                state.broken = Some(error.clone());
-                Err(error)
-            }
-            other => other,
+        match &self.meeting {
+            Meeting::OneHost(one_host) => one_host.all_gather(name, payload, descriptors, deadline),
+            Meeting::Network(star) => star.all_gather(name, payload, descriptors, deadline),
         }
     }
 
@@ -196,6 +211,13 @@ impl Membership {
     /// As [`Self::all_gather`].
     pub fn barrier(&self, what: &str, deadline: Instant) -> Result<(), BootstrapError> {
         self.all_gather(what, &[], Vec::new(), deadline).map(drop)
+    }
+
+    /// Says to the others that this rank takes part in nothing any more.
+    pub(super) fn give_up(&self) {
+        if let Meeting::OneHost(one_host) = &self.meeting {
+            one_host.give_up();
+        }
     }
 }
 
@@ -209,12 +231,11 @@ impl Drop for Membership {
     fn drop(&mut self) {
         // A forked child's copy must not sign its parent off.
         if self.birthplace.is_here() {
-            let presence = match self.liveness.roll.presence(self.rank()) {
-                _ if std::thread::panicking() => Presence::Panicked,
-                Presence::GaveUp => Presence::GaveUp,
-                _ => Presence::Left,
-            };
-            self.liveness.roll.mark(self.rank(), presence);
+            let panicking = std::thread::panicking();
+            match &mut self.meeting {
+                Meeting::OneHost(one_host) => one_host.leave(panicking),
+                Meeting::Network(star) => star.leave(panicking),
+            }
         }
     }
 }

@@ -8,10 +8,11 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BootstrapError, DepartureKind, HostIdentity, Rank, noise};
+use super::verdict::Verdict;
+use super::{DepartureKind, HostIdentity, Rank, noise};
 
 /// Grows whenever an older peer would misunderstand.
-pub(super) const PROTOCOL_VERSION: u32 = 1;
+pub(super) const PROTOCOL_VERSION: u32 = 2;
 /// Spoken in the hello, inside the encrypted channel.
 pub(super) const MAGIC: &str = "sapwood";
 /// The first bytes of each record: kind, flags, number of descriptors, zero.
@@ -46,14 +47,34 @@ pub(super) enum Kind {
     Relayed = 6,
     /// Rank 0 says why a step or the join cannot be finished.
     Verdict = 7,
+    /// A rank says how it leaves, or that it has given up. Over the network only, as all that follow: on one host
+    /// the roll says it.
+    Leaving = 8,
+    /// Who has gone, and how.
+    News = 9,
+    /// A rank asks who has not come to a step.
+    Question = 10,
+    /// Who has not.
+    Answer = 11,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
         use Kind::*;
-        [Hello, Accepted, Refused, Table, Contribution, Relayed, Verdict]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        let all = [
+            Hello,
+            Accepted,
+            Refused,
+            Table,
+            Contribution,
+            Relayed,
+            Verdict,
+            Leaving,
+            News,
+            Question,
+            Answer,
+        ];
+        all.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -81,15 +102,15 @@ pub(super) struct Hello {
     pub(super) size: u32,
     pub(super) local_rank: u32,
     pub(super) host: HostIdentity,
+    /// Its process, as its own PID name space numbers it: what is believed where the kernel cannot tell.
+    pub(super) pid: i32,
 }
 
 /// One line of the table that rank 0 sends to all.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Peer {
-    /// The process, as rank 0's PID name space numbers it.
+    /// The process, as rank 0's PID name space numbers it, or over the network as its own does.
     pub(super) pid: i32,
-    pub(super) uid: u32,
-    pub(super) local_rank: u32,
     pub(super) host: HostIdentity,
 }
 
@@ -98,6 +119,8 @@ pub(super) struct Peer {
 pub(super) struct Table {
     pub(super) peers: Vec<Peer>,
     pub(super) watched: Vec<i32>,
+    /// Random, for this job alone: what the ranks derive names from that no other job has.
+    pub(super) salt: u128,
 }
 
 /// What stands before the payload of a contribution.
@@ -105,6 +128,8 @@ pub(super) struct Table {
 pub(super) struct ContributionHeader {
     pub(super) step: String,
     pub(super) sequence: u64,
+    /// How many descriptors the rank brings, if they do not come with this message.
+    pub(super) apart: u32,
 }
 
 /// What stands before the payload of a relayed contribution.
@@ -112,107 +137,36 @@ pub(super) struct ContributionHeader {
 pub(super) struct RelayedHeader {
     pub(super) rank: Rank,
     pub(super) sequence: u64,
+    /// As in the contribution.
+    pub(super) apart: u32,
 }
 
-/// Why rank 0 ended a step or the join, in a form that can travel.
+/// How a rank leaves, or why it has given up.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) enum Verdict {
-    Missing {
-        ranks: Vec<Rank>,
-        size: u32,
-        step: String,
-        waited_ms: u64,
-    },
-    Departed {
-        rank: Rank,
-        how: DepartureKind,
-        step: String,
-    },
-    Mismatch {
-        rank: Rank,
-        step: String,
-        sequence: u64,
-        other_rank: Rank,
-        other_step: String,
-        other_sequence: u64,
-    },
-    Failed {
-        rank: Rank,
-        problem: String,
-    },
+pub(super) struct Leaving {
+    pub(super) how: DepartureKind,
+    pub(super) verdict: Option<Verdict>,
+    /// Nothing more comes from it.
+    pub(super) last: bool,
 }
 
-impl Verdict {
-    /// What rank 0 tells the others when its own call ends with this error.
-    pub(super) fn of(error: &BootstrapError) -> Self {
-        match error.clone() {
-            BootstrapError::Missing {
-                ranks,
-                size,
-                step,
-                waited,
-            } => Self::Missing {
-                ranks,
-                size,
-                step,
-                waited_ms: waited.as_millis() as u64,
-            },
-            BootstrapError::Departed { rank, how, step } => Self::Departed { rank, how, step },
-            BootstrapError::Mismatch {
-                rank,
-                step,
-                sequence,
-                other_rank,
-                other_step,
-                other_sequence,
-            } => Self::Mismatch {
-                rank,
-                step,
-                sequence,
-                other_rank,
-                other_step,
-                other_sequence,
-            },
-            BootstrapError::Protocol { rank, problem } => Self::Failed { rank, problem },
-            other => Self::Failed {
-                rank: 0,
-                problem: other.to_string(),
-            },
-        }
-    }
+/// Ranks that have gone since the last news.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct News {
+    pub(super) gone: Vec<(Rank, Leaving)>,
+}
 
-    pub(super) fn into_error(self) -> BootstrapError {
-        match self {
-            Self::Missing {
-                ranks,
-                size,
-                step,
-                waited_ms,
-            } => BootstrapError::Missing {
-                ranks,
-                size,
-                step,
-                waited: std::time::Duration::from_millis(waited_ms),
-            },
-            Self::Departed { rank, how, step } => BootstrapError::Departed { rank, how, step },
-            Self::Mismatch {
-                rank,
-                step,
-                sequence,
-                other_rank,
-                other_step,
-                other_sequence,
-            } => BootstrapError::Mismatch {
-                rank,
-                step,
-                sequence,
-                other_rank,
-                other_step,
-                other_sequence,
-            },
-            Self::Failed { rank, problem } => BootstrapError::Protocol { rank, problem },
-        }
-    }
+/// Who has not come to a step yet? The number of the join is 0.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Question {
+    pub(super) sequence: u64,
+}
+
+/// These have not.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Answer {
+    pub(super) sequence: u64,
+    pub(super) behind: Vec<Rank>,
 }
 
 /// A control body. Only types of this module are written, and none of them can fail to be.
@@ -356,13 +310,17 @@ mod tests {
             let _ = decode::<Hello>(&body);
             let _ = decode::<Table>(&body);
             let _ = decode::<Verdict>(&body);
+            let _ = decode::<Leaving>(&body);
+            let _ = decode::<News>(&body);
+            let _ = decode::<Question>(&body);
+            let _ = decode::<Answer>(&body);
             let _ = decode_with_payload::<ContributionHeader>(body.clone());
             let _ = decode_with_payload::<RelayedHeader>(body);
         }
 
         #[test]
         fn headers_and_payloads_come_apart_as_they_went_in(payload in prop::collection::vec(any::<u8>(), 0..500), sequence: u64, step in ".{0,50}") {
-            let body = encode_with_payload(&ContributionHeader { step: step.clone(), sequence }, &payload);
+            let body = encode_with_payload(&ContributionHeader { step: step.clone(), sequence, apart: 0 }, &payload);
             let (header, rest) = decode_with_payload::<ContributionHeader>(body).unwrap();
             prop_assert_eq!((header.step, header.sequence, rest), (step, sequence, payload));
         }

@@ -9,29 +9,42 @@
 //! Invariant 9 is kept here: nothing but the handshake is answered before the other side has proved that it knows
 //! the secret and runs as the same user, and the secret itself is never sent, logged or printed.
 //!
-//! This module must never start a thread, leave a file behind, or carry bulk data: it is the control path. All the
-//! ranks are on one host today; [`Rendezvous`] and [`HostIdentity`] are where several hosts come in.
+//! Ranks on one host meet at a Unix socket. Ranks on several meet at a TCP port of rank 0's host, and those that share
+//! a host at a Unix socket of that host besides: bytes go to everybody, encrypted; descriptors to host-mates.
+//!
+//! This module must never leave a file behind or carry bulk data: it is the control path. The only thread that it
+//! keeps is rank 0's of a job over the network, which passes on what the ranks say, deaths above all, while the
+//! program computes; nothing else is done there.
 
+mod admission;
+mod attempt;
 mod channel;
 mod control;
 mod environment;
 mod error;
 mod gather;
 mod host;
+mod hub;
+mod inherit;
+mod inquiry;
 mod job;
 mod join;
-mod listen;
 mod liveness;
 mod membership;
 mod message;
+mod near;
 mod noise;
+mod one_host;
 mod pair;
 mod progress;
+mod reception;
 mod rendezvous;
 mod roll;
 mod secret;
 mod socket;
+mod star;
 mod tcp;
+mod verdict;
 mod visitor;
 
 pub use environment::variable;

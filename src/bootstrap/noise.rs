@@ -40,6 +40,31 @@ fn pre_shared_key(secret: &Secret) -> Result<Zeroizing<[u8; 32]>, snow::Error> {
     Ok(key)
 }
 
+/// 32 bytes that only who knows the secret can make, different for each purpose, salt and number.
+pub(super) fn derive(
+    secret: &Secret,
+    purpose: &str,
+    salt: u128,
+    number: u32,
+) -> Result<Zeroizing<[u8; 32]>, BootstrapError> {
+    let hash = DefaultResolver.resolve_hash(&HashChoice::Blake2s);
+    let mut hash = hash.ok_or_else(|| BootstrapError::System {
+        doing: "preparing a hash".into(),
+        source: rustix::io::Errno::IO,
+    })?;
+    hash.reset();
+    // Lengths are fixed or said, so that no two inputs make one text.
+    hash.input(b"sapwood derived, version 1\0");
+    hash.input(&(purpose.len() as u64).to_le_bytes());
+    hash.input(purpose.as_bytes());
+    hash.input(&salt.to_le_bytes());
+    hash.input(&number.to_le_bytes());
+    hash.input(secret.bytes());
+    let mut derived = Zeroizing::new([0; 32]);
+    hash.result(&mut derived[..]);
+    Ok(derived)
+}
+
 /// One side of a handshake that has not finished.
 pub(super) struct Handshake(snow::HandshakeState);
 
@@ -95,6 +120,22 @@ impl Handshake {
     }
 }
 
+/// Both ends of a connection that does not leave this process.
+pub(super) fn both_ends(
+    secret: &Secret,
+) -> Result<(snow::TransportState, snow::TransportState), BootstrapError> {
+    let (mut left, mut right) = (Handshake::initiator(secret)?, Handshake::responder(secret)?);
+    let shake = || -> Result<_, snow::Error> {
+        right.read(&left.write()?)?;
+        left.read(&right.write()?)?;
+        Ok((left.finish()?, right.finish()?))
+    };
+    shake().map_err(|error| BootstrapError::System {
+        doing: format!("a handshake within this process ({error})"),
+        source: rustix::io::Errno::IO,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +167,23 @@ mod tests {
             Handshake::responder(&secret(2)).unwrap(),
         );
         assert!(right.read(&left.write().unwrap()).is_err());
+    }
+
+    #[test]
+    fn what_is_derived_differs_in_everything_it_is_derived_from() {
+        let made = [
+            derive(&secret(1), "name", 1, 1),
+            derive(&secret(2), "name", 1, 1),
+            derive(&secret(1), "secret", 1, 1),
+            derive(&secret(1), "name", 2, 1),
+            derive(&secret(1), "name", 1, 2),
+        ];
+        let different: std::collections::HashSet<[u8; 32]> = made.into_iter().map(|d| *d.unwrap()).collect();
+        assert_eq!(different.len(), 5);
+        assert_eq!(
+            derive(&secret(1), "name", 1, 1).unwrap(),
+            derive(&secret(1), "name", 1, 1).unwrap()
+        );
     }
 
     proptest! {

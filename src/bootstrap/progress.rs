@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use super::{Rank, Rendezvous};
+use super::{BootstrapError, Rank, Rendezvous};
 
 /// What a rank has come to in [`super::Membership::join_with`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,5 +29,20 @@ pub enum JoinProgress<'join> {
     Accepted,
 }
 
-/// Who is told.
-pub(super) type Listener<'listener> = &'listener mut dyn FnMut(JoinProgress<'_>);
+/// Who is told of a join's progress, and who may end it.
+pub(super) struct Watch<'watch> {
+    pub(super) tell: &'watch mut dyn FnMut(JoinProgress<'_>),
+    /// Asked now and then, if anybody can want to.
+    pub(super) still: Option<&'watch mut dyn FnMut() -> Result<(), BootstrapError>>,
+}
+
+impl Watch<'_> {
+    pub(super) fn tell(&mut self, progress: JoinProgress<'_>) {
+        (self.tell)(progress);
+    }
+
+    /// The error is why the join must not go on.
+    pub(super) fn still(&mut self) -> Result<(), BootstrapError> {
+        self.still.as_mut().map_or(Ok(()), |still| still())
+    }
+}

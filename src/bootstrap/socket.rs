@@ -1,5 +1,7 @@
-//! Unix sockets at a rendezvous: listening, connecting, who is at the other end, and waiting with a deadline.
+//! Sockets at a rendezvous: listening, connecting, who is at the other end, and waiting with a deadline.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -9,7 +11,7 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::{BootstrapError, Rendezvous};
+use super::{BootstrapError, Rendezvous, tcp};
 
 /// More connections than any job has ranks may wait to be accepted; the kernel cuts it to its own limit.
 const BACKLOG: i32 = 4096;
@@ -32,13 +34,22 @@ fn stream_socket() -> Result<OwnedFd, Errno> {
 }
 
 /// A listening socket; takes its path away again when dropped.
+#[derive(Debug)]
 pub(super) struct Listener {
     pub(super) socket: OwnedFd,
     path: Option<PathBuf>,
+    network: bool,
 }
 
 impl Listener {
-    pub(super) fn open(rendezvous: &Rendezvous) -> Result<Self, BootstrapError> {
+    pub(super) fn open(rendezvous: &Rendezvous, deadline: Instant) -> Result<Self, BootstrapError> {
+        if let Rendezvous::Network { host, port } = rendezvous {
+            return Ok(Self {
+                socket: tcp::listen(host, *port, BACKLOG, deadline)?,
+                path: None,
+                network: true,
+            });
+        }
         let failed = || BootstrapError::system(format!("opening the rendezvous {rendezvous}"));
         let socket = stream_socket().map_err(failed())?;
         let address = address(rendezvous).map_err(failed())?;
@@ -47,7 +58,7 @@ impl Listener {
             // The mode of the socket becomes that of its path: the job's user alone may connect.
             rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed())?;
             // A path outlives a killed rank 0. One that nobody listens on any more is in nobody's use.
-            if matches!(connect_once(rendezvous), Err(Errno::CONNREFUSED)) {
+            if matches!(connect_once(rendezvous, deadline), Err(Errno::CONNREFUSED)) {
                 let _ = std::fs::remove_file(place);
             }
             path = Some(place.clone());
@@ -61,19 +72,53 @@ impl Listener {
             }
             Err(error) => return Err(failed()(error)),
         }
-        let listener = Self { socket, path };
+        let network = false;
+        let listener = Self {
+            socket,
+            path,
+            network,
+        };
         rustix::net::listen(&listener.socket, BACKLOG).map_err(failed())?;
         Ok(listener)
     }
 
-    /// The next connection, if one is waiting.
-    pub(super) fn accept(&self) -> Result<Option<OwnedFd>, Errno> {
+    /// Where it is found: what it was opened as, with the port that it has got.
+    pub(super) fn found_at(&self, rendezvous: &Rendezvous) -> Result<Rendezvous, BootstrapError> {
+        let mut found = rendezvous.clone();
+        if let Rendezvous::Network { port, .. } = &mut found {
+            *port =
+                tcp::port(&self.socket).map_err(BootstrapError::system("asking for the rendezvous' port"))?;
+        }
+        Ok(found)
+    }
+
+    /// The next connection, if one is waiting, and where it comes from.
+    pub(super) fn accept(&self) -> Result<Option<(OwnedFd, Origin)>, Errno> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         loop {
-            match rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(socket) => return Ok(Some(socket)),
+            let (socket, from) = match rustix::net::acceptfrom_with(&self.socket, flags) {
+                Ok(accepted) => accepted,
                 Err(Errno::AGAIN) => return Ok(None),
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                // The last four are an earlier end's of the connection that would have come.
+                Err(
+                    Errno::INTR
+                    | Errno::CONNABORTED
+                    | Errno::PROTO
+                    | Errno::HOSTUNREACH
+                    | Errno::NETUNREACH
+                    | Errno::NETDOWN,
+                ) => continue,
                 Err(error) => return Err(error),
+            };
+            // A connection that is gone already has nothing more to say.
+            if !self.network {
+                if let Ok(credentials) = peer_credentials(&socket) {
+                    return Ok(Some((socket, Origin::Process(credentials))));
+                }
+            } else if let Some(Ok(address)) = from.map(SocketAddr::try_from)
+                && tcp::tune(&socket).is_ok()
+            {
+                return Ok(Some((socket, Origin::Address(address))));
             }
         }
     }
@@ -87,15 +132,42 @@ impl Drop for Listener {
     }
 }
 
-/// One attempt to connect, which does not wait.
-pub(super) fn connect_once(rendezvous: &Rendezvous) -> Result<OwnedFd, Errno> {
+/// One attempt to connect. To a Unix socket it does not wait; over the network it may until the deadline.
+pub(super) fn connect_once(rendezvous: &Rendezvous, deadline: Instant) -> Result<OwnedFd, Errno> {
+    if let Rendezvous::Network { host, port } = rendezvous {
+        let socket = tcp::connect(host, *port, deadline)?;
+        tcp::tune(&socket)?;
+        return Ok(socket);
+    }
     let socket = stream_socket()?;
     rustix::net::connect(&socket, &address(rendezvous)?)?;
     Ok(socket)
 }
 
+/// Where a connection comes from, as the kernel knows it.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// A process of this host.
+    Process(Credentials),
+    /// Somewhere on the network.
+    Address(SocketAddr),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process(Credentials { pid, uid }) => write!(formatter, "process {pid} of user {uid}"),
+            Self::Address(address) => {
+                let plain = SocketAddr::new(address.ip().to_canonical(), address.port());
+                write!(formatter, "{plain}")
+            }
+        }
+    }
+}
+
 /// Whose process is at the other end, as the kernel knows it. For a connection that was made to a listener, the
 /// one who called `listen`.
+#[derive(Debug)]
 pub(super) struct Credentials {
     /// 0 if the process is in a PID name space that this one cannot see.
     pub(super) pid: i32,

@@ -1,8 +1,32 @@
-//! The network's part of a rendezvous: looking up a host.
+//! The network's sockets: finding a host, listening, connecting, and noticing that the other end is out of reach.
+//!
+//! A process that ends closes its connections, which is seen at once. A host that vanishes closes nothing: its silence
+//! must tell. The kernel answers for a process that is stopped or busy, so that such a one is not silent; hence no
+//! timeout may count here that a kernel's acknowledgement does not stop, and `TCP_USER_TIMEOUT` counts on through a
+//! full window.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+use super::{BootstrapError, Rendezvous, socket};
+
+/// A host that has acknowledged nothing for this long is out of reach. It is noticed within [`CHECK`] more.
+pub(super) const SILENCE: Duration = Duration::from_secs(9);
+/// How often connections with something unacknowledged are looked at.
+pub(super) const CHECK: Duration = Duration::from_secs(1);
+/// After this long without a word the kernel asks whether the other end is there; three questions without an answer
+/// make up [`SILENCE`].
+const IDLE: Duration = Duration::from_secs(3);
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+const QUESTIONS: u32 = 3;
+/// How long one attempt to connect may take before the next address has its turn.
+const ATTEMPT: Duration = Duration::from_secs(3);
 
 /// The addresses of a host, with a port. The system's look-up of a name has no deadline and cannot be interrupted, so
 /// a thread of its own does it, which is left to its fate at the deadline; an address needs no looking up.
@@ -23,5 +47,238 @@ pub(super) fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<So
     match receiver.recv_timeout(left) {
         Ok(found) => found,
         Err(_) => Err("the system's look-up of the name gives no answer".into()),
+    }
+}
+
+fn stream_socket(address: &SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(family, SocketType::STREAM, flags, None)
+}
+
+/// Listens on the first address of the host that is one of this host's.
+pub(super) fn listen(
+    host: &str,
+    port: u16,
+    backlog: i32,
+    deadline: Instant,
+) -> Result<OwnedFd, BootstrapError> {
+    let rendezvous = Rendezvous::network(host, port)?;
+    let mut addresses = resolve(host, port, deadline)
+        .map_err(|problem| BootstrapError::InvalidJob(format!("rendezvous {rendezvous}: {problem}")))?;
+    if host == Ipv6Addr::UNSPECIFIED.to_string() {
+        // Every address, also where the kernel has no version 6.
+        addresses.push((Ipv4Addr::UNSPECIFIED, port).into());
+    }
+    let mut last = Errno::ADDRNOTAVAIL;
+    for address in &addresses {
+        match listen_on(address, backlog) {
+            Ok(socket) => {
+                let named = host.parse::<IpAddr>().is_err() && host != "localhost";
+                if named && address.ip().is_loopback() {
+                    tracing::warn!(
+                        %address,
+                        "the name of this host means an address that no other host can reach: give an address"
+                    );
+                }
+                return Ok(socket);
+            }
+            Err(Errno::ADDRINUSE) => {
+                return Err(BootstrapError::RendezvousTaken {
+                    rendezvous: rendezvous.to_string(),
+                });
+            }
+            Err(error) => last = error,
+        }
+    }
+    let whose = match last {
+        Errno::ADDRNOTAVAIL => " (that address is not this host's, on which rank 0 runs)",
+        _ => "",
+    };
+    Err(BootstrapError::System {
+        doing: format!("opening the rendezvous {rendezvous}{whose}"),
+        source: last,
+    })
+}
+
+fn listen_on(address: &SocketAddr, backlog: i32) -> Result<OwnedFd, Errno> {
+    let socket = stream_socket(address)?;
+    // A port whose last connections are still fading away may be opened again; one that is listened on may not.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
+    }
+    rustix::net::bind(&socket, address)?;
+    rustix::net::listen(&socket, backlog)?;
+    Ok(socket)
+}
+
+/// The port that a socket is bound to.
+pub(super) fn port(socket: &OwnedFd) -> Result<u16, Errno> {
+    let address = rustix::net::getsockname(socket)?;
+    SocketAddr::try_from(address).map(|address| address.port())
+}
+
+/// One attempt to connect to a host, at one of its addresses after the other.
+pub(super) fn connect(host: &str, port: u16, deadline: Instant) -> Result<OwnedFd, Errno> {
+    // A name that is not known yet is one that is not there yet.
+    let addresses = resolve(host, port, deadline).map_err(|_| Errno::HOSTUNREACH)?;
+    let mut last = Errno::HOSTUNREACH;
+    for address in &addresses {
+        match connect_to(address, deadline.min(Instant::now() + ATTEMPT)) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn connect_to(address: &SocketAddr, until: Instant) -> Result<OwnedFd, Errno> {
+    connect_with(stream_socket(address)?, address, until)
+}
+
+fn connect_with(socket: OwnedFd, address: &SocketAddr, until: Instant) -> Result<OwnedFd, Errno> {
+    match rustix::net::connect(&socket, address) {
+        Ok(()) => {}
+        Err(Errno::INPROGRESS | Errno::INTR) => match socket::wait_for(&socket, PollFlags::OUT, until) {
+            Ok(true) => sockopt::socket_error(&socket)??,
+            _ => return Err(Errno::TIMEDOUT),
+        },
+        Err(error) => return Err(error),
+    }
+    // Where nobody listens, a connection within one host can be given the very port that it goes to, and then it meets
+    // itself.
+    let own = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
+    if own == *address {
+        return Err(Errno::CONNREFUSED);
+    }
+    Ok(socket)
+}
+
+/// Sends what is written at once, and has the kernel ask whether a silent other end is still there.
+pub(super) fn tune(socket: &OwnedFd) -> Result<(), Errno> {
+    sockopt::set_tcp_nodelay(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, IDLE)?;
+    sockopt::set_tcp_keepintvl(socket, ASK_AGAIN)?;
+    sockopt::set_tcp_keepcnt(socket, QUESTIONS)?;
+    sockopt::set_socket_keepalive(socket, true)
+}
+
+/// What becomes of what was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// Everything has been acknowledged: if the other end falls silent, the kernel asks by itself.
+    Done,
+    /// Something is on its way, while the kernel does not ask.
+    Pending,
+    /// Something has been sent again and again, and nothing has come back for [`SILENCE`].
+    CutOff,
+}
+
+/// Looks at how a connection's deliveries go.
+pub(super) fn delivery(socket: &impl AsFd) -> Delivery {
+    // SAFETY: the structure is made of integers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the option writes at most `length` bytes, which is the size of the structure it is given.
+    let code = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &mut length,
+        )
+    };
+    if code != 0 || (info.tcpi_unacked == 0 && info.tcpi_notsent_bytes == 0) {
+        return Delivery::Done;
+    }
+    let silent = Duration::from_millis(info.tcpi_last_ack_recv.into()) >= SILENCE;
+    // Where the other end takes nothing more for now (its process is stopped, say), the kernel asks ever more seldom:
+    // two questions in a row without an answer are then needed.
+    if silent && (info.tcpi_retransmits > 0 || info.tcpi_probes > 1) {
+        Delivery::CutOff
+    } else {
+        Delivery::Pending
+    }
+}
+
+/// Whether an error of an established connection means that the other end is out of reach.
+pub(super) fn is_out_of_reach(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::NETDOWN
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    #[test]
+    fn names_and_addresses_are_found() {
+        assert_eq!(
+            resolve("::1", 7, soon()).unwrap(),
+            [SocketAddr::from((Ipv6Addr::LOCALHOST, 7))]
+        );
+        assert!(!resolve("localhost", 7, soon()).unwrap().is_empty());
+        assert!(resolve("no-such-host.invalid", 7, soon()).is_err());
+    }
+
+    #[test]
+    fn a_port_is_listened_on_once() {
+        let first = listen("127.0.0.1", 0, 16, soon()).unwrap();
+        let port = port(&first).unwrap();
+        let taken = listen("127.0.0.1", port, 16, soon()).unwrap_err();
+        assert!(matches!(taken, BootstrapError::RendezvousTaken { .. }), "{taken}");
+        assert!(connect("127.0.0.1", port, soon()).is_ok());
+        drop(first);
+        assert_eq!(
+            connect("127.0.0.1", port, soon()).unwrap_err(),
+            Errno::CONNREFUSED
+        );
+    }
+
+    #[test]
+    fn every_address_means_both_versions() {
+        let socket = listen("::", 0, 16, soon()).unwrap();
+        assert!(connect("127.0.0.1", port(&socket).unwrap(), soon()).is_ok());
+    }
+
+    #[test]
+    fn an_address_of_another_host_cannot_be_opened() {
+        let error = listen("192.0.2.1", 0, 16, soon()).unwrap_err().to_string();
+        assert!(error.contains("not this host's"), "{error}");
+    }
+
+    #[test]
+    fn nobody_meets_himself() {
+        // A socket that is bound to the port it connects to is given what an unlucky one gets by chance.
+        let probe = listen("127.0.0.1", 0, 16, soon()).unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port(&probe).unwrap()));
+        drop(probe);
+        let socket = stream_socket(&address).unwrap();
+        sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+        rustix::net::bind(&socket, &address).unwrap();
+        let met = connect_with(socket, &address, soon());
+        assert_eq!(met.unwrap_err(), Errno::CONNREFUSED);
+    }
+
+    #[test]
+    fn what_arrives_is_seen_to_have_arrived() {
+        let listener = listen("127.0.0.1", 0, 16, soon()).unwrap();
+        let socket = connect("127.0.0.1", port(&listener).unwrap(), soon()).unwrap();
+        tune(&socket).unwrap();
+        rustix::io::write(&socket, b"leaf").unwrap();
+        while delivery(&socket) != Delivery::Done {
+            assert!(Instant::now() < soon());
+        }
     }
 }

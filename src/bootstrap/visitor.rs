@@ -10,14 +10,14 @@ use super::Job;
 use super::channel::Channel;
 use super::message::{self, Greeting, Hello, Kind};
 use super::noise::{HANDSHAKE_BYTES, Handshake};
-use super::socket::Credentials;
+use super::socket::Origin;
 
 /// The largest hello.
 const HELLO_LIMIT: usize = 4096;
 
 /// A connection that has not introduced itself yet.
 pub(super) struct Visitor {
-    pub(super) credentials: Credentials,
+    pub(super) origin: Origin,
     pub(super) since: Instant,
     pub(super) stage: Stage,
 }
@@ -126,7 +126,12 @@ fn prove(job: &Job, socket: &OwnedFd, message: &[u8]) -> Result<Channel, String>
     let socket = socket
         .try_clone()
         .map_err(|error| format!("there is no descriptor left for it ({error})"))?;
-    Ok(Channel::new(socket, noise, HELLO_LIMIT))
+    let channel = Channel::new(socket, noise, HELLO_LIMIT);
+    Ok(if job.rendezvous.is_network() {
+        channel.over_network()
+    } else {
+        channel
+    })
 }
 
 /// Reads a hello. The version comes first, since nothing else of a hello may be relied on before it fits.
@@ -149,18 +154,13 @@ fn introduce(channel: &mut Channel, body: &[u8]) -> Progress {
     Progress::Refused(reason)
 }
 
-pub(super) fn refuse(credentials: &Credentials, reason: &str) {
-    tracing::warn!(
-        pid = credentials.pid,
-        uid = credentials.uid,
-        reason,
-        "refused a connection to the rendezvous"
-    );
+pub(super) fn refuse(origin: &Origin, reason: &str) {
+    tracing::warn!(from = %origin, reason, "refused a connection to the rendezvous");
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::socket;
+    use super::super::socket::{self, Credentials};
     use super::*;
     use proptest::prelude::*;
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -174,14 +174,14 @@ mod tests {
             frame: [0; 4 + HANDSHAKE_BYTES],
             length: 0,
         };
-        let credentials = Credentials {
+        let origin = Origin::Process(Credentials {
             pid: 1,
             uid: socket::own_user(),
-        };
+        });
         (
             client,
             Visitor {
-                credentials,
+                origin,
                 since: Instant::now(),
                 stage,
             },
