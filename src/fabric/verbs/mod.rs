@@ -71,12 +71,24 @@ impl Verbs {
     /// [`VerbsError`], as the source of a [`FabricError::Provider`]: no library, no device, none that can be used, no
     /// permission, or the device refuses.
     pub fn open(settings: &Settings) -> Result<Self, FabricError> {
-        Ok(Self::try_open(settings)?)
+        settings.check()?;
+        Ok(Self::try_open(Library::load().map_err(VerbsError::from)?, settings)?)
     }
 
-    fn try_open(settings: &Settings) -> Result<Self, VerbsError> {
+    /// As [`Verbs::open`], with the functions of a library that is loaded already, or of what stands in for it in a
+    /// test.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// The functions keep the promises of libibverbs.
+    pub unsafe fn open_with(library: Library, settings: &Settings) -> Result<Self, FabricError> {
+        Ok(Self::try_open(library, settings)?)
+    }
+
+    fn try_open(library: Library, settings: &Settings) -> Result<Self, VerbsError> {
         settings.check()?;
-        let library = Library::load()?;
         // A child of fork() must not take the parent's registered pages away by writing to them. Kernels from 5.12 on
         // see to it, and this does nothing there.
         // SAFETY: it may be called at any time; before the first registration of this library it is not too late.
