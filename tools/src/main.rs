@@ -2,8 +2,10 @@
 
 mod arguments;
 mod bench;
+mod binding;
 mod demo;
 mod output;
+mod perf;
 mod plan;
 mod run;
 mod table;
@@ -36,6 +38,7 @@ enum Command {
     /// Starts ranks of a program on this host, and ends them together
     Run(run::RunArguments),
     Bench(bench::BenchArguments),
+    Perf(Box<perf::PerfArguments>),
     /// Draws a plan, or proves it: every contribution exactly once, no deadlock, nothing reused too early
     Plan(plan::PlanArguments),
     #[command(hide = true)]
@@ -56,6 +59,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             }
         },
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Perf(arguments) => perf::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::DemoWorker { assignment } => demo::worker::run(assignment.as_deref()),
     }

@@ -1,7 +1,6 @@
 //! `sapwood bench`: times collectives as nccl-tests does, and checks every element. Arguments and order of events
 //! here; times are taken in `measure`, results judged in `check`, figures printed in `report`.
 
-mod binding;
 mod check;
 mod measure;
 mod report;
@@ -20,6 +19,7 @@ use sapwood::memory::{DataType, check_allocation};
 use sapwood::plan::{Collective, builders};
 
 use crate::arguments::{parse_size, parse_timeout};
+use crate::binding;
 use crate::output::{Failure, Output};
 use crate::run::{Fabric, Launcher, Running};
 use measure::{Bench, Method, clock_cost};

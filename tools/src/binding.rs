@@ -5,7 +5,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Binds this process to the `local_rank`-th of the cores it may use; leaves it alone where the ranks outnumber the
 /// cores (they must share) or somebody has bound it already.
-pub(super) fn bind(local_rank: u32, ranks: u32) {
+pub fn bind(local_rank: u32, ranks: u32) {
     let Ok(allowed) = sched_getaffinity(None) else {
         return;
     };
