@@ -4,6 +4,7 @@ mod arguments;
 mod bench;
 mod binding;
 mod demo;
+mod devices;
 mod output;
 mod perf;
 mod plan;
@@ -39,6 +40,7 @@ enum Command {
     Run(run::RunArguments),
     Bench(bench::BenchArguments),
     Perf(Box<perf::PerfArguments>),
+    Devices(devices::DevicesArguments),
     /// Draws a plan, or proves it: every contribution exactly once, no deadlock, nothing reused too early
     Plan(plan::PlanArguments),
     #[command(hide = true)]
@@ -60,6 +62,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         },
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Perf(arguments) => perf::run(&arguments),
+        Command::Devices(arguments) => devices::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::DemoWorker { assignment } => demo::worker::run(assignment.as_deref()),
     }

@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use sapwood::bootstrap::{BootstrapError, Gathered, Job, Membership};
-use sapwood::fabric::Parcel;
+use sapwood::fabric::{Capabilities, Parcel};
 use serde::{Deserialize, Serialize};
 
 use super::watch::{SILENCE, Side, gone};
@@ -78,7 +78,13 @@ impl Meeting {
         let membership = Membership::join(job, Instant::now() + job.timeout).map_err(|error| {
             Failure::Check(match &error {
                 BootstrapError::Missing { waited, .. } => format!(
-                    "{}: no {other} came within {:.0} s {place}: start the same test there",
+                    "{}: no {other} came within {:.1} s {place}: start the same test there, with this host's name",
+                    side.name(),
+                    waited.as_secs_f64()
+                ),
+                BootstrapError::NoRendezvous { waited, last, .. } => format!(
+                    "{}: no {other} waited {place} within {:.1} s ({last}): start the same test there first, without \
+                     a host",
                     side.name(),
                     waited.as_secs_f64()
                 ),
@@ -99,6 +105,19 @@ impl Meeting {
 
     pub(super) fn side(&self) -> Side {
         self.side
+    }
+
+    /// Memory is shared on one host only.
+    pub(super) fn reached_by(&self, capabilities: &Capabilities, fabric: &str) -> Result<(), Failure> {
+        let other = self.side.other();
+        let one_host = self.membership.host(other.rank()) == self.membership.host(self.side.rank());
+        if capabilities.load_store && !one_host {
+            return Err(Failure::Arguments(format!(
+                "--fabric {fabric}: the {} is on another host, where no memory can be shared; verbs is for that",
+                other.name()
+            )));
+        }
+        Ok(())
     }
 
     /// Gives the other side a value, and gets its own.

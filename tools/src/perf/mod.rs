@@ -22,7 +22,7 @@ use std::fmt::Display;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use sapwood::bootstrap::{DEFAULT_TIMEOUT, Job, variable};
+use sapwood::bootstrap::{BootstrapError, DEFAULT_TIMEOUT, Job, PairRole, Secret, variable};
 use sapwood::observe::Clock;
 
 pub use arguments::PerfArguments;
@@ -80,17 +80,36 @@ fn timeout(arguments: &PerfArguments) -> Result<Duration, Failure> {
 }
 
 /// Where the two sides of a test without a launcher meet.
-fn pair(_arguments: &PerfArguments, _setup: &Setup) -> Result<(Job, Side, String), Failure> {
-    Err(Failure::Arguments(
-        "two commands cannot meet yet; --local plays both sides".into(),
-    ))
+fn pair(arguments: &PerfArguments, setup: &Setup) -> Result<(Job, Side, String), Failure> {
+    let refuse = |error: BootstrapError| Failure::Arguments(error.to_string());
+    let secret = arguments
+        .secret_file
+        .as_deref()
+        .map(Secret::from_file)
+        .transpose()
+        .map_err(refuse)?;
+    let (role, side) = match arguments.host {
+        None => (PairRole::Server, Side::Server),
+        Some(_) => (PairRole::Client, Side::Client),
+    };
+    let (port, here_only) = (arguments.port, secret.is_none());
+    let mut job = Job::pair(port, role, arguments.host.as_deref(), secret).map_err(refuse)?;
+    job.timeout = setup.timeout;
+    let place = match &arguments.host {
+        Some(host) => format!("at {host}, port {port}"),
+        None if here_only => format!("on port {port} (this user on this host; others need --secret-file)"),
+        None => format!("on port {port}"),
+    };
+    Ok((job, side, place))
 }
 
 /// Starts two processes of this same command, which then find themselves under a launcher.
 fn start_both(arguments: &PerfArguments, setup: &Setup) -> Result<ExitCode, Failure> {
     // What cannot be opened is refused before a process is started; the client opens it again.
     Output::open(arguments.json_target())?;
-    Provider::open(arguments, setup)?;
+    for local_rank in 0..2 {
+        Provider::open(arguments, setup, local_rank)?;
+    }
     let program =
         std::env::current_exe().map_err(|error| broken(format!("this program's own file: {error}")))?;
     let launcher = Launcher::new(2).map_err(broken)?.timeout(setup.timeout);
@@ -120,7 +139,7 @@ fn take_part(
             output.text(text);
         }
     };
-    let mut provider = Provider::open(arguments, &setup)?;
+    let mut provider = Provider::open(arguments, &setup, job.local_rank)?;
     if side == Side::Server && arguments.host.is_none() {
         say(&output, &report::waiting(place));
     }

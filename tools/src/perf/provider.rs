@@ -3,18 +3,22 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use sapwood::fabric::Fabric;
 use sapwood::fabric::shm::Shm;
+use sapwood::fabric::verbs::{LinkLayer, Mtu, Settings, Verbs};
+use sapwood::fabric::{Fabric, FabricError};
 
 use super::arguments::PerfArguments;
 use super::setup::Setup;
+use super::test::Verb;
 use crate::output::Failure;
 
 /// The value of `--fabric`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
+    /// Verbs where a device can be used, else shm.
     Auto,
     Shm,
+    Verbs,
 }
 
 impl FromStr for Choice {
@@ -24,8 +28,9 @@ impl FromStr for Choice {
         match word {
             "auto" => Ok(Self::Auto),
             "shm" => Ok(Self::Shm),
-            "verbs" | "tcp" => Err("not built yet; auto or shm is needed".into()),
-            _ => Err("no such fabric; auto or shm is needed".into()),
+            "verbs" => Ok(Self::Verbs),
+            "tcp" => Err("not built yet; auto, shm or verbs is needed".into()),
+            _ => Err("no such fabric; auto, shm or verbs is needed".into()),
         }
     }
 }
@@ -57,14 +62,71 @@ pub(super) struct Facts {
 }
 
 impl Provider {
-    /// Opens what the flags ask for.
+    /// Opens what the flags ask for. `local_rank` says which of two sides on one host this is.
     ///
     /// # Errors
     /// What they name is not there or cannot be used.
-    pub(super) fn open(arguments: &PerfArguments, setup: &Setup) -> Result<Self, Failure> {
+    pub(super) fn open(arguments: &PerfArguments, setup: &Setup, local_rank: u32) -> Result<Self, Failure> {
+        let refuse = |error: FabricError| Failure::Arguments(error.to_string());
         match arguments.fabric {
-            Choice::Auto | Choice::Shm => Self::open_shm(arguments, setup),
+            Choice::Shm => Self::open_shm(arguments, setup),
+            Choice::Verbs => Self::open_verbs(arguments, setup, local_rank).map_err(refuse),
+            Choice::Auto => match Self::open_verbs(arguments, setup, local_rank) {
+                // Who names a device wants that one or an error.
+                Err(error) if arguments.ib_dev.is_empty() => {
+                    let mut provider = Self::open_shm(arguments, setup)?;
+                    provider
+                        .remarks
+                        .insert(0, format!("over shm, as there is no device to use: {error}"));
+                    Ok(provider)
+                }
+                opened => opened.map_err(refuse),
+            },
         }
+    }
+
+    fn open_verbs(arguments: &PerfArguments, setup: &Setup, local_rank: u32) -> Result<Self, FabricError> {
+        let settings = settings(arguments, setup, local_rank)?;
+        let labels = match arguments.flow_label.as_slice() {
+            [] => &[settings.flow_label][..],
+            labels => &labels[..labels.len().min(setup.queue_pairs)],
+        };
+        let mut opened = Vec::with_capacity(labels.len());
+        for flow_label in labels {
+            opened.push(Verbs::open(&Settings {
+                flow_label: *flow_label,
+                ..settings.clone()
+            })?);
+        }
+        let choice = opened[0].choice();
+        let facts = Facts {
+            device: Some(choice.device.clone()),
+            port: Some(choice.port),
+            transport: Some("IB".into()),
+            link: Some(choice.link_layer.to_string()),
+            gid: Some(choice.gid.to_string()),
+            gid_index: (choice.link_layer == LinkLayer::Ethernet || choice.global_route)
+                .then_some(choice.gid.index),
+            mtu: Some(
+                settings
+                    .mtu
+                    .map_or(choice.active_mtu, |most| most.min(choice.active_mtu))
+                    .bytes(),
+            ),
+            inline: setup
+                .sends_data()
+                .then(|| opened[0].capabilities().inline_size as u32),
+            ..Facts::default()
+        };
+        let fabrics = opened
+            .into_iter()
+            .map(|verbs| Arc::new(verbs) as Arc<dyn Fabric>)
+            .collect();
+        Ok(Self {
+            fabrics,
+            facts,
+            remarks: Vec::new(),
+        })
     }
 
     fn open_shm(arguments: &PerfArguments, setup: &Setup) -> Result<Self, Failure> {
@@ -87,6 +149,50 @@ impl Provider {
     pub(super) fn name(&self) -> &'static str {
         self.fabrics[0].name()
     }
+}
+
+/// The environment's settings, with perftest's defaults where those differ and nobody has said otherwise, and the flags.
+fn settings(arguments: &PerfArguments, setup: &Setup, local_rank: u32) -> Result<Settings, FabricError> {
+    let mut settings = Settings::from_environment()?;
+    let unset =
+        |name: &str| std::env::var_os(format!("SAPWOOD_VERBS_{name}")).is_none_or(|value| value.is_empty());
+    settings.local_rank = local_rank as usize;
+    if unset("TIMEOUT") {
+        settings.timeout = 14;
+    }
+    if unset("QUEUE_DEPTH") {
+        settings.queue_depth = setup.queue_depth();
+    }
+    if unset("READ_DEPTH") {
+        // What the device allows.
+        settings.read_depth = u8::MAX;
+    }
+    if unset("RELAXED_ORDERING") && setup.test.is_latency() && setup.test.verb == Verb::Write {
+        // Else a write's last byte would say nothing, and every write needed an immediate.
+        settings.relaxed_ordering = false;
+    }
+    if unset("INLINE_SIZE") {
+        settings.inline_size = match (setup.test.is_latency(), setup.test.verb) {
+            (true, Verb::Write) => 220,
+            (true, Verb::Send) => 236,
+            _ => 0,
+        };
+    }
+    if !arguments.ib_dev.is_empty() {
+        settings.devices.clone_from(&arguments.ib_dev);
+    }
+    settings.port = arguments.ib_port.or(settings.port);
+    settings.gid_index = arguments.gid_index.map(u32::from).or(settings.gid_index);
+    settings.service_level = arguments.sl.unwrap_or(settings.service_level);
+    settings.timeout = arguments.qp_timeout.unwrap_or(settings.timeout);
+    settings.traffic_class = arguments.tclass.unwrap_or(settings.traffic_class);
+    settings.inline_size = setup.inline.unwrap_or(settings.inline_size);
+    // Its parser lets only sizes through that there are.
+    settings.mtu = arguments
+        .mtu
+        .and_then(|bytes| Mtu::try_from(bytes).ok())
+        .or(settings.mtu);
+    Ok(settings)
 }
 
 /// The flags given that only a device understands.

@@ -46,6 +46,7 @@ impl Session {
         let capabilities = provider.fabrics[0].capabilities().clone();
         let ordered = capabilities.ordering == OrderingScope::QueuePair;
         meeting.agree(&settings(&setup, provider.name()))?;
+        meeting.reached_by(&capabilities, provider.name())?;
         if setup.test.verb == Verb::Atomic && capabilities.atomic_domain == AtomicDomain::None {
             return Err(Failure::Arguments(format!(
                 "{}: the {} fabric here has no atomics",

@@ -159,6 +159,18 @@ impl Setup {
         self.test.verb == Verb::Send || self.with_immediate
     }
 
+    /// Whether messages carry data from the initiator, which could be inline.
+    pub(super) fn sends_data(&self) -> bool {
+        matches!(self.test.verb, Verb::Write | Verb::Send)
+    }
+
+    /// Requests and receives that a queue must hold.
+    pub(super) fn queue_depth(&self) -> usize {
+        let receives = if self.has_receives() { self.rx_depth } else { 0 };
+        // A data check has one message more than slots.
+        self.tx_depth.max(receives).max(2 * MOST_CHECKED)
+    }
+
     pub(super) fn iterations(&self) -> Option<u64> {
         match self.length {
             Length::Iterations(count) => Some(count),
