@@ -137,7 +137,7 @@ pub struct InvalidAttributes {
 type Mask = ibv_qp_attr_mask;
 
 /// Required and optional attributes of a transition of a reliable connection (InfiniBand specification, table of
-/// queue-pair transitions); `None` where there is no such transition. The state itself is always sent.
+/// queue-pair transitions); `None` where there is no such transition.
 pub(super) fn transition(from: State, to: State) -> Option<(Mask, Mask)> {
     use State::*;
     Some(match (from, to) {

@@ -36,10 +36,10 @@ impl Context {
             let errno = super::error::last_errno();
             // SAFETY: the caller's contract: the entry is still there to be read.
             let file = unsafe { super::permission::file_of(device) };
-            return Err(super::permission::explain(name, &file, errno).map_or_else(
-                || Place::device(name).failed(VerbError::OpenDevice, errno),
-                Into::into,
-            ));
+            return Err(match super::permission::explain(name, &file) {
+                Some(error) => error.into(),
+                None => Place::device(name).failed(VerbError::OpenDevice, errno),
+            });
         };
         Ok(Self {
             library,

@@ -305,7 +305,7 @@ fn hint(verb: &str, errno: i32) -> Option<&'static str> {
              /etc/security/limits.conf or with LimitMEMLOCK=infinity in the systemd unit) or the device's own memory \
              for registrations"
         }
-        ("ibv_reg_mr", libc::EFAULT) => "not all of it is mapped memory of this process",
+        ("ibv_reg_mr", libc::EFAULT) => "not all of it is memory that this process has mapped and may write",
         ("ibv_reg_mr", libc::EPERM | libc::EACCES) => {
             "the memory is mapped read-only, but peers shall write to it"
         }

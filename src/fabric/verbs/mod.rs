@@ -153,6 +153,7 @@ impl Fabric for Verbs {
     }
 
     fn endpoint(&self, rank: Rank, generation: u32) -> Result<Box<dyn Endpoint>, FabricError> {
+        self.device.birthplace().check(FabricError::Forked)?;
         // Temporary, until `endpoint::VerbsEndpoint::new(device, rank, generation)` is here.
         let _ = (rank, generation);
         Err(self

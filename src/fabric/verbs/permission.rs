@@ -17,11 +17,18 @@ pub(super) unsafe fn file_of(device: *mut ibv_device) -> String {
     format!("/dev/infiniband/{}", name.to_string_lossy())
 }
 
-/// What stands against opening `file`, if it is the permissions.
-pub(super) fn explain(device: &str, file: &str, errno: i32) -> Option<PermissionError> {
-    if errno != libc::EACCES && errno != libc::EPERM {
+/// What stands against opening `file`, if it is the permissions. The file is asked and not the errno of the open:
+/// libibverbs looks for the device elsewhere then, and answers that it is not there.
+pub(super) fn explain(device: &str, file: &str) -> Option<PermissionError> {
+    use rustix::fs::{Access, AtFlags, CWD};
+    let access = rustix::fs::accessat(CWD, file, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS);
+    if !matches!(access, Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM)) {
         return None;
     }
+    Some(describe(device, file))
+}
+
+fn describe(device: &str, file: &str) -> PermissionError {
     let (who, group) = match std::fs::metadata(file) {
         Ok(metadata) => {
             let group = name_of("/etc/group", metadata.gid());
@@ -41,7 +48,7 @@ pub(super) fn explain(device: &str, file: &str, errno: i32) -> Option<Permission
     } else {
         format!("join the group (`usermod -aG {group} USER`, then log in again)")
     };
-    Some(PermissionError {
+    PermissionError {
         device: device.into(),
         file: file.into(),
         who,
@@ -49,7 +56,7 @@ pub(super) fn explain(device: &str, file: &str, errno: i32) -> Option<Permission
             "{join}, or let everybody use it (`chmod 0666 {file}`, the udev rule of rdma-core: MODE=\"0666\"); in a \
              container its device cgroup must allow it too (`--device {file}`)"
         ),
-    })
+    }
 }
 
 /// The name of a user or group in a file of the form `name:x:number:…`, else the number.
@@ -75,7 +82,7 @@ mod tests {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(&file, mode).unwrap();
         let file = file.to_str().unwrap();
-        let text = explain("r0", file, libc::EACCES).unwrap().to_string();
+        let text = describe("r0", file).to_string();
         for part in ["device r0", file, "mode 600", "group", "chmod 0666", "--device"] {
             assert!(text.contains(part), "{part}: {text}");
         }
@@ -83,7 +90,8 @@ mod tests {
 
     #[test]
     fn other_failures_are_not_about_permissions() {
-        assert_eq!(explain("r0", "/dev/null", libc::ENOMEM), None);
+        assert_eq!(explain("r0", "/dev/null"), None);
+        assert_eq!(explain("r0", "/nowhere"), None);
     }
 
     #[test]

@@ -132,8 +132,13 @@ impl Device {
             .into());
         }
         let mut raw = raw(attributes);
-        raw.qp_state = to.code();
-        let mask = (attributes.mask() | IBV_QP_STATE).cast_signed();
+        let mut mask = attributes.mask();
+        if from != to {
+            // Named again, SQD would begin to drain again.
+            raw.qp_state = to.code();
+            mask |= IBV_QP_STATE;
+        }
+        let mask = mask.cast_signed();
         // SAFETY: the caller's contract, and the attributes are readable.
         let errno = unsafe { (self.library().modify_qp)(pair, &mut raw, mask) };
         if errno == 0 {
