@@ -10,7 +10,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::net::Shutdown;
 
 use super::channel::Channel;
 use super::control;
@@ -356,7 +355,7 @@ impl Star {
         }
     }
 
-    /// Tells the hub how this rank leaves, and waits a moment until it has heard.
+    /// Tells the hub how this rank leaves, and waits a moment until it has heard: it then closes the connection.
     pub(super) fn leave(&mut self, panicking: bool) {
         let line = self.line.get_mut().unwrap_or_else(PoisonError::into_inner);
         let how = match (panicking, &line.broken) {
@@ -374,9 +373,6 @@ impl Star {
         while Instant::now() < until && !line.channel.is_closed() {
             if line.channel.flush().is_err() {
                 return;
-            }
-            if line.channel.is_flushed() {
-                let _ = rustix::net::shutdown(&**line.channel.socket(), Shutdown::Write);
             }
             // What still comes is for nobody; unread, it would have the kernel throw away what was just sent.
             if control::turn(&mut [&mut line.channel], |_| 0, until).is_err() {

@@ -1,31 +1,25 @@
-//! The bootstrap between real processes: this program starts itself again as the ranks, kills some of them, and
-//! reads what the others say. (Its own `main`, so that a rank is not a test in disguise.)
+//! Processes of one host that meet at an abstract socket.
 
 use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, Failed, Trial};
-use sapwood::bootstrap::{BootstrapError, DepartureKind, Job, Membership, variable};
+use libtest_mimic::{Failed, Trial};
 
-const ROLE: &str = "SAPWOOD_TEST_ROLE";
+use crate::ranks::{Ranks, expect, soon};
 
-fn main() -> std::process::ExitCode {
-    if let Ok(role) = std::env::var(ROLE) {
-        as_rank(&role);
-        return std::process::ExitCode::SUCCESS;
-    }
-    let trials = vec![
+pub fn trials() -> Vec<Trial> {
+    vec![
         Trial::test("processes_join_and_exchange", processes_join_and_exchange),
         Trial::test("a_killed_rank_is_named_by_all_others", || {
             a_killed_rank_is_named_by_all_others(2)
         }),
         Trial::test("a_killed_rank_0_is_named_by_all_others", || {
             a_killed_rank_is_named_by_all_others(0)
+        }),
+        Trial::test("a_killed_rank_whose_forked_child_lives_on_is_named", || {
+            a_killed_rank_with_a_child_is_named(Ranks::new)
         }),
         Trial::test(
             "a_rank_that_dies_in_the_join_ends_it",
@@ -48,198 +42,41 @@ fn main() -> std::process::ExitCode {
             "more_descriptors_than_fit_the_limit_are_an_error",
             descriptors_beyond_the_limit,
         ),
-    ];
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    ]
 }
 
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(60)
-}
-
-/// Says something to the test, at once.
-fn say(what: impl std::fmt::Display) {
-    println!("{what}");
-    let _ = std::io::stdout().flush();
-}
-
-fn as_rank(role: &str) {
-    let job = Job::from_environment().unwrap().unwrap();
-    let membership = match Membership::join(&job, soon()) {
-        Ok(membership) => membership,
-        Err(error) => return say(format!("ERROR {error}")),
-    };
-    say("joined");
-    match role {
-        "exchange" => {
-            let all = membership
-                .all_gather("names", job.rank.to_string().as_bytes(), vec![], soon())
-                .unwrap();
-            let names: Vec<_> = all
-                .into_iter()
-                .map(|one| String::from_utf8(one.payload).unwrap())
-                .collect();
-            assert_eq!(membership.pids()[job.rank as usize] as u32, std::process::id());
-            assert!((0..job.size).all(|rank| membership.same_process(rank) == (rank == job.rank)));
-            assert!(
-                membership
-                    .departures()
-                    .iter()
-                    .all(|gone| gone.how == DepartureKind::Left)
+/// Both a killed rank 0 and another one, while a child that either has forked keeps everything open that it can.
+pub fn a_killed_rank_with_a_child_is_named(job: impl Fn(u32) -> Ranks) -> Result<(), Failed> {
+    for victim in [0, 2] {
+        let mut ranks = job(4);
+        for rank in 0..4 {
+            ranks.start(
+                rank,
+                if rank == victim {
+                    "fork and linger"
+                } else {
+                    "gather"
+                },
             );
-            say(names.join(" "));
         }
-        // One rank stays away from the step until it is killed.
-        "linger" => std::thread::sleep(Duration::from_secs(120)),
-        "gather" => {
-            let error = membership
-                .all_gather("weights", &[0; 100_000], vec![], soon())
-                .unwrap_err();
-            say(format!("ERROR {error}"));
+        for rank in 0..4 {
+            ranks.hear(rank, true);
         }
-        "leave" => {}
-        "watch" => {
-            let patience = soon();
-            while membership.departures().len() + 1 < job.size as usize && Instant::now() < patience {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            // Long enough for their processes to be gone altogether.
-            std::thread::sleep(Duration::from_millis(200));
-            for gone in membership.departures() {
-                say(gone);
-            }
+        std::thread::sleep(Duration::from_millis(50));
+        ranks.kill(victim);
+        let killed = Instant::now();
+        for rank in (0..4).filter(|rank| *rank != victim) {
+            let said = ranks.finish(rank)?;
+            let named = said.starts_with(&format!("ERROR rank {victim} died"));
+            expect(named, format!("rank {rank} said {said:?}"))?;
         }
-        "fork" => {
-            if job.rank == 1 {
-                // SAFETY: this process has one thread, so the child may do anything that it could.
-                let child = unsafe { libc::fork() };
-                if child == 0 {
-                    let refused = membership.barrier("in the child", soon()) == Err(BootstrapError::Forked);
-                    drop(membership);
-                    // SAFETY: ends the child without running what the parent registered for its exit.
-                    unsafe { libc::_exit(if refused { 0 } else { 1 }) };
-                }
-                let mut status = -1;
-                // SAFETY: `child` is this process's own and `status` a valid place.
-                unsafe { libc::waitpid(child, &mut status, 0) };
-                say(format!("child {status}"));
-            }
-            membership.barrier("after the child", soon()).unwrap();
-            say("passed");
-        }
-        "few descriptors" => {
-            if job.rank == 1 {
-                let limit = libc::rlimit {
-                    rlim_cur: 40,
-                    rlim_max: 40,
-                };
-                // SAFETY: `limit` is a valid structure that the call only reads.
-                assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
-            }
-            let files = if job.rank == 0 { 200 } else { 0 };
-            let files = (0..files)
-                .map(|_| std::fs::File::open("/dev/null").unwrap().into())
-                .collect();
-            match membership.all_gather("windows", &[], files, soon()) {
-                Ok(_) => say("passed"),
-                Err(error) => say(format!("ERROR {error}")),
-            }
-        }
-        other => panic!("there is no role {other:?}"),
+        // The child lives for ten seconds.
+        expect(
+            killed.elapsed() < Duration::from_secs(8),
+            "named when the child had ended",
+        )?;
     }
-}
-
-/// The ranks of one job, as processes. Whatever is still alive when it is dropped is killed.
-struct Ranks {
-    folder: tempfile::TempDir,
-    name: String,
-    size: u32,
-    children: Vec<Option<Child>>,
-}
-
-impl Ranks {
-    fn new(size: u32) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(folder.path().join("secret"))
-            .unwrap();
-        file.write_all(b"a secret of this test alone").unwrap();
-        let name = Job::local(1).unwrap()[0].rendezvous.to_string();
-        Self {
-            folder,
-            name,
-            size,
-            children: (0..size).map(|_| None).collect(),
-        }
-    }
-
-    fn start(&mut self, rank: u32, role: &str) {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .env(ROLE, role)
-            .env(variable::RANK, rank.to_string())
-            .env(variable::SIZE, self.size.to_string())
-            .env(variable::RENDEZVOUS, &self.name)
-            .env(variable::SECRET_FILE, self.folder.path().join("secret"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        self.children[rank as usize] = Some(child);
-    }
-
-    fn start_all(size: u32, role: impl Fn(u32) -> &'static str) -> Self {
-        let mut ranks = Self::new(size);
-        (0..size).for_each(|rank| ranks.start(rank, role(rank)));
-        ranks
-    }
-
-    /// Reads one line of a rank's, or everything up to its end.
-    fn hear(&mut self, rank: u32, line_only: bool) -> String {
-        let stdout = self.children[rank as usize]
-            .as_mut()
-            .unwrap()
-            .stdout
-            .as_mut()
-            .unwrap();
-        let (mut text, mut byte) = (Vec::new(), [0]);
-        while stdout.read(&mut byte).unwrap() == 1 && !(line_only && byte == *b"\n") {
-            text.push(byte[0]);
-        }
-        String::from_utf8(text).unwrap()
-    }
-
-    fn kill(&mut self, rank: u32) {
-        self.children[rank as usize].as_mut().unwrap().kill().unwrap();
-    }
-
-    /// Everything that a rank still says; it must end well.
-    fn finish(&mut self, rank: u32) -> Result<String, Failed> {
-        let text = self.hear(rank, false);
-        let status = self.children[rank as usize].take().unwrap().wait().unwrap();
-        if status.success() {
-            Ok(text)
-        } else {
-            Err(format!("rank {rank}: {status}, signal {:?}", status.signal()).into())
-        }
-    }
-}
-
-impl Drop for Ranks {
-    fn drop(&mut self) {
-        for child in self.children.iter_mut().flatten() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn expect(condition: bool, otherwise: impl Into<String>) -> Result<(), Failed> {
-    if condition {
-        Ok(())
-    } else {
-        Err(otherwise.into().into())
-    }
+    Ok(())
 }
 
 fn processes_join_and_exchange() -> Result<(), Failed> {

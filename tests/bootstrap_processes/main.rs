@@ -1,0 +1,25 @@
+//! The bootstrap between real processes: this program starts itself again as the ranks, kills some of them, and
+//! reads what the others say. (Its own `main`, so that a rank is not a test in disguise.)
+
+mod namespaces;
+mod network;
+mod one_host;
+mod ranks;
+mod roles;
+mod strangers;
+
+use libtest_mimic::Arguments;
+
+fn main() -> std::process::ExitCode {
+    if let Ok(role) = std::env::var(ranks::ROLE) {
+        roles::play(&role);
+        return std::process::ExitCode::SUCCESS;
+    }
+    let trials = [
+        one_host::trials(),
+        network::trials(),
+        strangers::trials(),
+        namespaces::trials(),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
+}
