@@ -5,7 +5,9 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use sapwood::bootstrap::{BootstrapError, Job, JoinProgress, Membership, PairRole};
+use sapwood::bootstrap::{BootstrapError, Job, JoinProgress, Membership, PairRole, Rendezvous, Secret};
+use sapwood::communicator::Communicator;
+use sapwood::engine::reduce::Operation;
 
 fn soon(seconds: f64) -> Instant {
     Instant::now() + Duration::from_secs_f64(seconds)
@@ -122,4 +124,56 @@ fn a_pair_of_one_user_meets_without_a_secret_and_says_what_it_waits_for() {
         assert_eq!(all[0].payload, b"server");
         assert_eq!(content(all[0].descriptors.remove(0)), [7]);
     });
+}
+
+#[test]
+fn a_pair_with_a_secret_meets_over_the_network() {
+    let secret = || Secret::from_bytes(vec![9; 32]).unwrap();
+    // Nobody else's pair uses this port: it is this process's own number, below those that the system gives away.
+    let port = (std::process::id() % 20_000) as u16 + 10_000;
+    let server = Job::pair(port, PairRole::Server, None, Some(secret())).unwrap();
+    let client = Job::pair(port, PairRole::Client, Some("127.0.0.1"), Some(secret())).unwrap();
+    let brought = on_threads(vec![client, server], |job| {
+        let membership = Membership::join(&job, soon(30.0)).unwrap();
+        let rank = job.rank as u8;
+        membership
+            .all_gather("hello", &[rank], vec![pipe_with(rank)], soon(30.0))
+            .unwrap()
+    });
+    for all in brought {
+        assert_eq!(all.iter().map(|one| one.payload[0]).collect::<Vec<_>>(), [0, 1]);
+        assert!(all.iter().all(|one| one.descriptors.len() == 1));
+    }
+}
+
+#[test]
+fn a_port_that_nobody_opens_and_one_that_says_nothing_are_told_apart_at_the_deadline() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let join = || {
+        let rendezvous = Rendezvous::network("127.0.0.1", address.port()).unwrap();
+        let job = Job::new(1, 2, 1, rendezvous, Secret::random().unwrap()).unwrap();
+        let started = Instant::now();
+        let error = Membership::join(&job, soon(0.5)).unwrap_err();
+        assert!(started.elapsed() < Duration::from_secs(5), "{error}");
+        error
+    };
+    let silent = join();
+    assert!(matches!(silent, BootstrapError::Silent { .. }), "{silent}");
+    drop(listener);
+    let nobody = join();
+    assert!(matches!(nobody, BootstrapError::NoRendezvous { .. }), "{nobody}");
+}
+
+#[test]
+fn ranks_of_one_host_that_met_over_the_network_share_memory() {
+    let sums = on_threads(Job::networked(4, "127.0.0.1").unwrap(), |job| {
+        let communicator = Communicator::builder().join(&job).unwrap();
+        let mut values = vec![job.rank as f32 + 1.0; 1000];
+        communicator
+            .all_reduce_slice(&mut values, Operation::Sum)
+            .unwrap();
+        values
+    });
+    assert!(sums.iter().flatten().all(|sum| *sum == 10.0));
 }

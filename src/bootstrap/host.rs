@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BootstrapError, Job, Rendezvous};
+use super::{BootstrapError, Job, socket};
 
 /// The longest name that a host may be given.
 const NAME_LIMIT: usize = 64;
@@ -12,8 +12,8 @@ const NAME_LIMIT: usize = 64;
 /// Tells hosts apart: ranks with the same identity can share memory.
 ///
 /// That is: they run on one kernel since the same boot, nobody told one of them to say that it is elsewhere
-/// ([`Job::host`]) and, where the job meets over the network, they are in the same network and PID name spaces, as
-/// else they could neither meet at an abstract socket nor watch each other's processes.
+/// ([`Job::host`]) and, where the job meets over the network, they are one user's and in the same network and PID name
+/// spaces, as else they could neither meet at an abstract socket nor watch each other's processes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HostIdentity {
     kernel: String,
@@ -40,8 +40,8 @@ impl HostIdentity {
                 format!("{name}:{}:{} ", metadata.dev(), metadata.ino())
             })
         };
-        let spaces = if matches!(job.rendezvous, Rendezvous::Network { .. }) {
-            space("net") + &space("pid")
+        let spaces = if job.rendezvous.is_network() {
+            format!("{}{}user:{}", space("net"), space("pid"), socket::own_user())
         } else {
             // They meet at one Unix socket, so that what they do not share is no obstacle.
             String::new()

@@ -361,3 +361,6 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! Who is gone, and how: looked up, never waited for.
+//! Who is gone of the ranks that met at one Unix socket, and how: looked up, never waited for.
 //!
 //! Three witnesses: the roll, where a rank that leaves in order says so; a descriptor of each other process (pidfd),
 //! which is ready when the process has ended; and the control connections, which hang up. A stopped process is not
@@ -30,7 +30,8 @@ pub struct Departure {
 pub enum DepartureKind {
     /// It ended without leaving the job: killed, crashed, or exited too early.
     Died,
-    /// Nothing has come from its host for 10 s, not even acknowledgements: the host or the network has failed.
+    /// Nothing has come from its host for 9 s, not even acknowledgements: the host or the network has failed. Its
+    /// process may live on.
     OutOfReach,
     /// It left while its thread was panicking.
     Panicked,
@@ -44,7 +45,7 @@ impl fmt::Display for DepartureKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Died => "died (its process ended without leaving the job)",
-            Self::OutOfReach => "cannot be reached any more (its host has been silent for 10 s)",
+            Self::OutOfReach => "cannot be reached any more (nothing has come from its host for 9 s)",
             Self::Panicked => "panicked and left the job",
             Self::GaveUp => "gave up",
             Self::Left => "left the job",

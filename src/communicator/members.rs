@@ -41,6 +41,7 @@ impl Liveness for Members {
     fn ended(&self, rank: u32) -> bool {
         let departures = self.0.departures();
         let found = departures.iter().find(|departure| departure.rank == rank);
-        found.is_some_and(|departure| departure.how != DepartureKind::GaveUp)
+        // Who has given up may still read, and who is out of reach may still live.
+        found.is_some_and(|gone| !matches!(gone.how, DepartureKind::GaveUp | DepartureKind::OutOfReach))
     }
 }

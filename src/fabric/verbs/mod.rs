@@ -72,7 +72,10 @@ impl Verbs {
     /// permission, or the device refuses.
     pub fn open(settings: &Settings) -> Result<Self, FabricError> {
         settings.check()?;
-        Ok(Self::try_open(Library::load().map_err(VerbsError::from)?, settings)?)
+        Ok(Self::try_open(
+            Library::load().map_err(VerbsError::from)?,
+            settings,
+        )?)
     }
 
     /// As [`Verbs::open`], with the functions of a library that is loaded already, or of what stands in for it in a
