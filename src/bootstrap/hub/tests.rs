@@ -143,8 +143,8 @@ fn a_rank_that_gave_up_goes_on_hearing_who_has_gone() {
     ranks[2].queue_body(Kind::Leaving, leaving(DepartureKind::Left, true));
     // It hears of rank 0, and of itself, and is let go.
     while next(&mut ranks[2]).is_some() {}
-    for rank in 0..2 {
-        let gone = news(&mut ranks[rank]);
+    for rank in &mut ranks[..2] {
+        let gone = news(rank);
         assert_eq!((gone[0].0, gone[0].1.how), (2, DepartureKind::Left));
     }
     // A connection that ends without a word is a death; what was said before stands.
