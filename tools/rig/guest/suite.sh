@@ -1,6 +1,9 @@
 # For suites: `. "$RIG/guest/suite.sh"`.
 # shellcheck shell=bash
 
+# shellcheck source-path=SCRIPTDIR source=devices.sh
+. "$RIG/guest/devices.sh" # packets, devices_down, devices_up
+
 fail() {
     echo "FAILED: $*" >&2
     exit 1
@@ -21,6 +24,9 @@ wait_until() {
         sleep 0.1
     done
 }
+
+# moved COUNT BEFORE: whether so many packets have crossed the veth pair since `packets` said BEFORE.
+moved() { (($(packets) >= $2 + $1)); }
 
 # listening PORT: whether a process listens on the TCP port.
 listening() { ss -Hltn "sport = :$1" | grep -q .; }

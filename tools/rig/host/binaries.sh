@@ -3,7 +3,7 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # variables that run and its other parts set or use
 
 # link_executables FILTER: reads cargo's JSON messages; links each executable whose kind matches, under its target's name.
-# A library's unit tests get the suffix -lib.
+# A library's unit tests go by the package with -lib behind it.
 link_executables() {
     local kind name path
     while read -r kind name path; do

@@ -13,6 +13,7 @@ start_guest() {
     rm -f "$OUT/.rig/events" "$OUT/.rig/output" "$OUT/console.log"
     : >"$OUT/.rig/events"
     : >"$OUT/.rig/output"
+    : >"$OUT/qemu.log"
     chmod 666 "$OUT/.rig/events" "$OUT/.rig/output"
     qemu-system-x86_64 "$@" -cpu max,la57=off -smp "$SMP" -m "$MEMORY" -nodefaults -nographic -no-reboot \
         -serial "file:$OUT/console.log" -monitor none -kernel "$BOOT/vmlinuz" -initrd "$BOOT/initramfs.gz" \
@@ -21,6 +22,7 @@ start_guest() {
         -virtfs "local,path=$PACKAGES/guest,mount_tag=packages,security_model=none,readonly=on" \
         -virtfs "local,path=$OUT,mount_tag=out,security_model=none" </dev/null >"$OUT/qemu.log" 2>&1 8>&- 9>&- &
     QEMU=$!
+    disown "$QEMU" # its death is watched here; bash need not report it
 }
 
 running() { kill -0 "$QEMU" 2>/dev/null; }
@@ -52,7 +54,6 @@ boot() {
         start_guest -accel kvm
         if ! wait_for_boot 30; then
             kill -9 "$QEMU" 2>/dev/null || true
-            wait "$QEMU" 2>/dev/null || true
             say "/dev/kvm is there, but no guest boots with it within 30 s; emulating"
             echo "$machine" >"$useless"
             how=emulated
@@ -95,7 +96,6 @@ watch_guest() {
         sleep 0.1
     done
     kill -9 "$QEMU" 2>/dev/null || true
-    wait "$QEMU" 2>/dev/null || true
     QEMU=''
     grep -q '^finished' "$OUT/.rig/events" || GUEST_DIED=1
 }
@@ -135,6 +135,7 @@ boot_and_watch() {
     {
         printf 'RIG=%q\nREPO=%q\nOUT=%q\nSAPWOOD_BIN=%q\n' "$RIG" "$REPO" "$OUT" "$SAPWOOD_BIN"
         printf 'DMABUF_MODULE=%q\nDMABUF_PRELOAD=%q\n' "${DMABUF_MODULE:-}" "${DMABUF_PRELOAD:-}"
+        for name in "${variables[@]}"; do printf 'export %s=%q\n' "${name%%=*}" "${name#*=}"; done
     } >"$OUT/.rig/guest"
     for name in "${suites[@]}"; do
         printf '%s %s %s %s\n' "$name" "$(suite_timeout "$name")" "$(suite_packets "$name")" "$(suite_setting "$name" needs)"
