@@ -28,7 +28,7 @@ cargo_links() {
 }
 
 build_binaries() {
-    local name what wanted=() tests=() examples=() libraries=()
+    local name what wanted=() tests=() examples=() library=()
     for name in "${suites[@]}"; do
         read -ra what <<<"$(suite_setting "$name" builds)"
         wanted+=("${what[@]}")
@@ -40,9 +40,9 @@ build_binaries() {
     mapfile -t wanted < <(printf '%s\n' "${wanted[@]}" | sort -u)
     for what in "${wanted[@]}"; do
         case $what in
-        sapwood) cargo_links bin build --release -p sapwood-tools --bin sapwood ;;
+        sapwood) cargo_links bin build --release --bin sapwood ;;
         test:*) tests+=(--test "${what#test:}") ;;
-        lib:*) libraries+=(-p "${what#lib:}") ;;
+        lib:*) library=(--lib) ;;
         example:*) examples+=(--example "${what#example:}") ;;
         workspace:*) cargo_links bin build --release --manifest-path "${what#workspace:}/Cargo.toml" ;;
         workspace-tests:*) cargo_links "test|lib" test --no-run --release --manifest-path "${what#workspace-tests:}/Cargo.toml" ;;
@@ -50,7 +50,7 @@ build_binaries() {
         esac
     done
     # As .ci/run builds them (the whole workspace), so that nothing is built twice.
-    ((${#tests[@]} == 0)) || cargo_links "test" test --no-run --workspace "${tests[@]}"
-    ((${#libraries[@]} == 0)) || cargo_links "lib" test --no-run --lib "${libraries[@]}"
+    tests=("${library[@]}" "${tests[@]}")
+    ((${#tests[@]} == 0)) || cargo_links "test|lib" test --no-run --workspace "${tests[@]}"
     ((${#examples[@]} == 0)) || cargo_links "example" build --release "${examples[@]}"
 }

@@ -66,7 +66,7 @@ END {
         low = 1 / high
         printf "%-7s %-9s %-5s %10.1f %10.1f   %4.2f - %4.2f", test, point, unit, first, again, low, high
         printf "%s\n  {\"test\": \"%s\", \"point\": \"%s\", \"unit\": \"%s\", \"perftest\": %s, \"perftest_again\": %s, \"spread\": [%.4f, %.4f]", \
-            k > 1 ? "," : "", test, point, unit, list(key, "perftest"), list(key, "perftest-again"), low, high >json
+            (k > 1 ? "," : ""), test, point, unit, list(key, "perftest"), list(key, "perftest-again"), low, high >json
         if (sapwood) {
             mine = median(key, "sapwood", samples)
             ratio = mine / ((first + again) / 2)
