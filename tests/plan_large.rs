@@ -51,6 +51,7 @@ fn four_thousand_ranks_along_trees() {
         "k-ary-tree",
         "k-ary-tree:2",
         "double-binary-tree",
+        "hierarchical:64",
     ] {
         for collective in [
             Collective::AllReduce,

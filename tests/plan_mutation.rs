@@ -359,6 +359,13 @@ fn direct() {
     hunt("direct", &[2, 3, 4]);
 }
 
+#[test]
+fn hierarchical() {
+    hunt("hierarchical:2", &[3, 4, 5]);
+    hunt("hierarchical:0,1,0,1,1", &[5]);
+    hunt("hierarchical:8", &[3]);
+}
+
 /// `program` is rank 0's; the same for rank `by`.
 fn turned(program: &Program, by: Rank) -> Program {
     let mut program = program.clone();

@@ -16,6 +16,7 @@ fn any_name() -> impl Strategy<Value = String> {
         Just("double-binary-tree".to_owned()),
         Just("ring".to_owned()),
         Just("direct".to_owned()),
+        (1u32..40).prop_map(|size| format!("hierarchical:{size}")),
     ]
 }
 
@@ -162,9 +163,18 @@ fn bad_requests_are_refused_in_words() {
     let unsupported = text(builders::build("ring", Collective::Barrier, 4).unwrap_err());
     assert_eq!(
         unsupported,
-        "plan \"ring\" has no barrier; binomial-tree, k-ary-tree, double-binary-tree, direct have one"
+        "plan \"ring\" has no barrier; binomial-tree, k-ary-tree, double-binary-tree, direct, hierarchical have \
+         one"
     );
-    for name in ["k-ary-tree:1", "k-ary-tree:", "k-ary-tree:x", "ring:2"] {
+    for name in [
+        "k-ary-tree:1",
+        "k-ary-tree:",
+        "k-ary-tree:x",
+        "ring:2",
+        "hierarchical:0",
+        "hierarchical:0,,1",
+        "hierarchical:",
+    ] {
         assert!(
             matches!(builders::find(name), Err(PlanError::BadParameter { .. })),
             "{name}"

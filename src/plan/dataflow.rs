@@ -193,6 +193,13 @@ pub struct Use {
 pub enum Layout {
     /// For each tree each rank's parent, if it has one.
     Trees(Vec<Vec<Option<Rank>>>),
+    /// Trees that lead through hosts: inside each host one leader has a parent or children elsewhere.
+    Hosts {
+        /// As in [`Layout::Trees`].
+        trees: Vec<Vec<Option<Rank>>>,
+        /// Each rank's host, numbered from 0 in the order in which they first appear.
+        hosts: Vec<u32>,
+    },
     /// Every rank passes to the next one.
     Ring,
     /// Every rank reads from every rank.
@@ -321,6 +328,26 @@ impl Plan {
     /// What is known about its shape.
     pub fn symmetry(&self) -> Symmetry {
         self.symmetry
+    }
+
+    /// The ranks with which `rank` exchanges anything, data or signals, ascending: it needs a connection to these and
+    /// to no others. The same for every lowering, and mutual: each of them has `rank` among its own.
+    ///
+    /// # Panics
+    /// If there is no such rank.
+    pub fn neighbours(&self, rank: Rank) -> Vec<Rank> {
+        assert!(rank < self.ranks, "rank {rank} is not one of {}", self.ranks);
+        let steps = self.rule.steps(rank);
+        let sources = steps.iter().flat_map(Step::sources).map(|source| source.rank());
+        let uses = self.rule.uses(rank);
+        let consumers = uses
+            .iter()
+            .flat_map(|entry| &entry.by)
+            .map(|consumer| consumer.rank);
+        let mut neighbours: Vec<Rank> = sources.chain(consumers).filter(|peer| *peer != rank).collect();
+        neighbours.sort_unstable();
+        neighbours.dedup();
+        neighbours
     }
 
     /// Its rule.

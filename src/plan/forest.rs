@@ -55,6 +55,30 @@ pub fn plan(
     ranks: u32,
     trees: Vec<Box<dyn Shape>>,
 ) -> Result<Plan, PlanError> {
+    forest(name, collective, ranks, trees, None)
+}
+
+/// As [`plan`], for trees that know on which host each rank is; `hosts` is drawn.
+///
+/// # Errors
+/// As [`Plan::new`].
+pub fn plan_on_hosts(
+    name: impl Into<String>,
+    collective: Collective,
+    ranks: u32,
+    trees: Vec<Box<dyn Shape>>,
+    hosts: Vec<u32>,
+) -> Result<Plan, PlanError> {
+    forest(name, collective, ranks, trees, Some(hosts))
+}
+
+fn forest(
+    name: impl Into<String>,
+    collective: Collective,
+    ranks: u32,
+    trees: Vec<Box<dyn Shape>>,
+    hosts: Option<Vec<u32>>,
+) -> Result<Plan, PlanError> {
     if ranks == 1 {
         return alone(name, collective);
     }
@@ -69,6 +93,7 @@ pub fn plan(
             collective,
             ranks,
             trees,
+            hosts,
         }),
     )
 }
@@ -119,6 +144,8 @@ struct Forest {
     collective: Collective,
     ranks: u32,
     trees: Vec<Box<dyn Shape>>,
+    /// Each rank's host, where the trees know it.
+    hosts: Option<Vec<u32>>,
 }
 
 impl Forest {
@@ -266,6 +293,13 @@ impl Rule for Forest {
 
     fn layout(&self) -> Layout {
         let parents = |shape: &dyn Shape| (0..self.ranks).map(|rank| shape.parent(rank)).collect();
-        Layout::Trees(self.trees.iter().map(|shape| parents(&**shape)).collect())
+        let trees = self.trees.iter().map(|shape| parents(&**shape)).collect();
+        match &self.hosts {
+            None => Layout::Trees(trees),
+            Some(hosts) => Layout::Hosts {
+                trees,
+                hosts: hosts.clone(),
+            },
+        }
     }
 }

@@ -20,6 +20,7 @@ pub mod dataflow;
 pub mod draw;
 mod error;
 mod forest;
+mod hosts;
 pub mod lowered;
 pub mod lowering;
 pub mod table;
@@ -27,8 +28,9 @@ pub mod verify;
 
 pub use dataflow::{Collective, Plan};
 pub use error::PlanError;
+pub use hosts::hierarchical_name;
 pub use lowering::Reach;
-pub use table::{default_chunk_bytes, default_plan};
+pub use table::{default_chunk_bytes, default_plan, default_plan_on};
 
 /// The most ranks a plan may have.
 pub const MAX_RANKS: u32 = 4096;

@@ -1,6 +1,9 @@
 //! Which plan for which size: a built-in table, until there is a tuner that measures.
 
+use std::borrow::Cow;
+
 use super::dataflow::Collective;
+use super::hosts::{Hosts, hierarchical_name};
 
 const KIB: usize = 1 << 10;
 
@@ -19,6 +22,22 @@ pub fn default_plan(collective: Collective, ranks: u32, bytes: usize) -> &'stati
         Collective::Reduce { .. } | Collective::Broadcast { .. } if few && bytes <= 64 * KIB => "direct",
         Collective::Reduce { .. } | Collective::Broadcast { .. } if bytes <= 64 * KIB => "k-ary-tree",
         Collective::Reduce { .. } | Collective::Broadcast { .. } => "double-binary-tree",
+    }
+}
+
+/// As [`default_plan`], for ranks of which it is known on which host they are: one number per rank, equal on one host.
+/// The same on every rank that has the same list.
+///
+/// Where hosts are several and some have several ranks, the hierarchical plan for that map, at any size: a short vector
+/// crosses between hosts in the fewest rounds with it, a long one the fewest times. On one host, or with one rank to
+/// each, there is no hierarchy, and the choice is [`default_plan`]'s.
+pub fn default_plan_on(collective: Collective, hosts: &[u32], bytes: usize) -> Cow<'static, str> {
+    let ranks = hosts.len() as u32;
+    let count = Hosts::of(hosts.iter().copied()).count();
+    if count > 1 && count < ranks {
+        hierarchical_name(hosts).into()
+    } else {
+        default_plan(collective, ranks, bytes).into()
     }
 }
 
@@ -50,6 +69,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn hosts_change_the_plan_where_there_is_a_hierarchy() {
+        let all = Collective::AllReduce;
+        assert_eq!(
+            default_plan_on(all, &[0, 0, 0, 0], 1 << 20),
+            default_plan(all, 4, 1 << 20)
+        );
+        assert_eq!(
+            default_plan_on(all, &[0, 1, 2, 3], 1 << 20),
+            default_plan(all, 4, 1 << 20)
+        );
+        for bytes in [8, 1 << 20] {
+            for collective in [all, Collective::Barrier, Collective::Broadcast { root: 2 }] {
+                let name = default_plan_on(collective, &[0, 0, 1, 1], bytes);
+                assert_eq!(name, "hierarchical:2");
+                builders::build(&name, collective, 4).unwrap();
+            }
+        }
+        assert_eq!(default_plan_on(all, &[3, 1, 3], 8), "hierarchical:0/1/0");
     }
 
     #[test]

@@ -50,8 +50,8 @@ fn verify_proves_every_plan_and_writes_one_row_for_each() {
     succeeds(&words);
     let document: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     let rows = document["results"].as_array().unwrap();
-    // Five builders with four collectives, less the ring's barrier; six numbers of ranks; two reaches.
-    assert_eq!(rows.len(), (5 * 4 - 1) * 6 * 2);
+    // Six builders with four collectives, less the ring's barrier; six numbers of ranks; two reaches.
+    assert_eq!(rows.len(), (6 * 4 - 1) * 6 * 2);
     assert!(
         rows.iter()
             .all(|row| row["proved"] == true && row["time_ms"].is_f64())
@@ -69,6 +69,11 @@ fn bad_arguments_are_refused_in_one_line() {
         (&["show", "--size", "4Q"], "64M"),
         (&["verify", "--plan", "star"], "double-binary-tree"),
         (&["verify", "--plan", "k-ary-tree:1"], "k-ary-tree:3"),
+        (
+            &["show", "--plan", "hierarchical:0,0,1", "--ranks", "4"],
+            "3 ranks",
+        ),
+        (&["show", "--plan", "hierarchical:x"], "hierarchical:4"),
         (
             &["verify", "--plan", "ring", "--collective", "barrier"],
             "have one",

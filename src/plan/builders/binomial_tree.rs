@@ -7,8 +7,8 @@ pub(super) const BUILDER: super::Builder = super::Builder {
     name: "binomial-tree",
     summary: "one tree of depth log2(p); few rounds, a busy root: for short vectors",
     supports: |_| true,
-    make: |name, parameter, collective, ranks| {
-        super::refuse_parameter(name, parameter)?;
+    accepts: super::refuse_parameter,
+    make: |name, _, collective, ranks| {
         let root = collective.root().unwrap_or(0);
         let tree: Box<dyn Shape> = Box::new(Rooted { shape: Binomial { ranks }, ranks, root });
         forest::plan(name, collective, ranks, vec![tree])

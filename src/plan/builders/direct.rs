@@ -13,8 +13,8 @@ pub(super) const BUILDER: super::Builder = super::Builder {
     name: "direct",
     summary: "every rank combines one block from all inputs and takes the others: for few ranks that share memory",
     supports: |_| true,
-    make: |name, parameter, collective, ranks| {
-        super::refuse_parameter(name, parameter)?;
+    accepts: super::refuse_parameter,
+    make: |name, _, collective, ranks| {
         let symmetric = |blocks, rule| Plan::new(name, collective, ranks, blocks, Symmetry::Rotation, rule);
         match collective {
             _ if ranks == 1 => forest::alone(name, collective),

@@ -12,10 +12,10 @@ pub(super) const BUILDER: super::Builder = super::Builder {
     name: "double-binary-tree",
     summary: "two trees for a half each; inner in one is leaf in the other: full bandwidth at depth log2(p)",
     supports: |_| true,
-    make: |name, parameter, collective, ranks| {
-        super::refuse_parameter(name, parameter)?;
+    accepts: super::refuse_parameter,
+    make: |name, _, collective, ranks| {
         let twin = |second: bool| -> Box<dyn Shape> {
-            Box::new(Twin { ranks, root: collective.root(), second })
+            Box::new(Twin::new(ranks, collective.root(), second))
         };
         let trees = match collective {
             // Nothing is halved in a barrier.
@@ -34,13 +34,18 @@ pub(super) const BUILDER: super::Builder = super::Builder {
 ///
 /// A given root stands above the two trees, which are made of the other ranks.
 #[derive(Debug)]
-struct Twin {
+pub(super) struct Twin {
     ranks: u32,
     root: Option<Rank>,
     second: bool,
 }
 
 impl Twin {
+    /// For at least two ranks if there is a given root.
+    pub(super) fn new(ranks: u32, root: Option<Rank>, second: bool) -> Self {
+        Self { ranks, root, second }
+    }
+
     fn nodes(&self) -> u32 {
         self.ranks - u32::from(self.root.is_some())
     }

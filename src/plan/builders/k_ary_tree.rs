@@ -10,19 +10,22 @@ pub(super) const BUILDER: super::Builder = super::Builder {
     name: "k-ary-tree",
     summary: "one tree with k children to a rank (k-ary-tree:3; k = 4 unless told): for middle sizes",
     supports: |_| true,
+    accepts: |name, parameter| arity(name, parameter).map(drop),
     make: |name, parameter, collective, ranks| {
-        let arity = match parameter {
-            None => DEFAULT,
-            Some(text) => text.parse().ok().filter(|&arity| arity >= 2).ok_or_else(|| PlanError::BadParameter {
-                name: name.to_owned(),
-                reason: format!("\"{text}\" is not a number of children from 2 up, as in k-ary-tree:3"),
-            })?,
-        };
+        let arity = arity(name, parameter)?;
         let root = collective.root().unwrap_or(0);
         let tree: Box<dyn Shape> = Box::new(Rooted { shape: KAry { ranks, arity }, ranks, root });
         forest::plan(name, collective, ranks, vec![tree])
     },
 };
+
+fn arity(name: &str, parameter: Option<&str>) -> Result<u32, PlanError> {
+    let Some(text) = parameter else { return Ok(DEFAULT) };
+    text.parse().ok().filter(|&arity| arity >= 2).ok_or_else(|| PlanError::BadParameter {
+        name: name.to_owned(),
+        reason: format!("\"{text}\" is not a number of children from 2 up, as in k-ary-tree:3"),
+    })
+}
 
 /// Nodes in the order of their level, as in a heap.
 #[derive(Debug)]

@@ -13,6 +13,8 @@ pub struct Builder {
     pub summary: &'static str,
     /// Which collectives it has.
     pub supports: fn(Collective) -> bool,
+    /// Whether the name's parameter makes sense, whatever the number of ranks.
+    accepts: fn(&str, Option<&str>) -> Result<(), PlanError>,
     /// Makes the plan from the name as it was asked for, the parameter, the collective (supported) and the ranks (in
     /// range).
     make: fn(&str, Option<&str>, Collective, u32) -> Result<Plan, PlanError>,
@@ -32,6 +34,7 @@ registry! {
     double_binary_tree,
     ring,
     direct,
+    hierarchical,
 }
 
 /// A builder together with the parameter that its name carried.
@@ -88,8 +91,7 @@ pub fn find(name: &str) -> Result<Found, PlanError> {
             known,
         });
     };
-    // A plan for one rank is made only to hear whether the parameter is right.
-    (builder.make)(name, parameter, Collective::AllReduce, 1)?;
+    (builder.accepts)(name, parameter)?;
     Ok(Found {
         builder,
         name: name.to_owned(),

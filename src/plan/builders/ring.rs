@@ -13,8 +13,8 @@ pub(super) const BUILDER: super::Builder = super::Builder {
     name: "ring",
     summary: "reduce-scatter and all-gather around a ring; a chain for reduce and broadcast: for long vectors",
     supports: |collective| collective != Collective::Barrier,
-    make: |name, parameter, collective, ranks| {
-        super::refuse_parameter(name, parameter)?;
+    accepts: super::refuse_parameter,
+    make: |name, _, collective, ranks| {
         match collective.root() {
             _ if ranks == 1 => forest::alone(name, collective),
             None => {

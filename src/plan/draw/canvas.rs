@@ -9,6 +9,7 @@ pub(super) const UP: &str = "#1769aa";
 pub(super) const DOWN: &str = "#c2570c";
 pub(super) const INNER: &str = "#2f6f4f";
 pub(super) const LEAF: &str = "#e3f0e8";
+pub(super) const GROUND: &str = "#f4f6f8";
 pub(super) const RADIUS: f64 = 14.0;
 
 /// A point, in pixels from the top left.
@@ -85,6 +86,14 @@ impl Canvas {
             r#"<rect x="{x:.1}" y="{y:.1}" width="{side}" height="{side}" rx="3" fill="{fill}" stroke="{INNER}"/>"#
         ));
         self.reach(x + side, y + side);
+    }
+
+    /// A box around things that belong together; drawn before them.
+    pub fn frame(&mut self, (x, y): Point, (width, height): Point) {
+        self.put(format_args!(
+            r##"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" rx="8" fill="{GROUND}" stroke="{MUTED}" stroke-opacity="0.6"/>"##
+        ));
+        self.reach(x + width, y + height);
     }
 
     /// An arrow from node to node, moved `aside` to its left so that two directions lie side by side.

@@ -3,6 +3,7 @@
 
 mod canvas;
 mod complete;
+mod hosts;
 mod ring;
 mod trees;
 
@@ -30,6 +31,7 @@ pub fn svg(plan: &Plan) -> String {
     let flow = Flow::of(plan.collective());
     match plan.rule().layout() {
         Layout::Trees(trees) => trees::draw(&mut canvas, plan, &trees, flow),
+        Layout::Hosts { trees, hosts } => hosts::draw(&mut canvas, plan, &trees, &hosts, flow),
         Layout::Ring => ring::draw(&mut canvas, plan.ranks()),
         Layout::Complete => complete::draw(&mut canvas, plan.ranks(), flow),
     }

@@ -241,7 +241,7 @@ fn hidden_below(rank: usize, children: &[Vec<usize>], drawn: &Drawn) -> usize {
 }
 
 /// For every rank, in which tree it is inner.
-fn roles(canvas: &mut Canvas, trees: &[Vec<Option<Rank>>], top: f64) {
+pub(super) fn roles(canvas: &mut Canvas, trees: &[Vec<Option<Rank>>], top: f64) {
     const CELL: f64 = 26.0;
     const LABEL: f64 = 84.0;
     let ranks = trees[0].len().min(LEGIBLE_RANKS as usize);

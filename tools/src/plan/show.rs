@@ -99,6 +99,15 @@ fn print_layout(layout: &Layout, print: &dyn Fn(String)) {
     match layout {
         Layout::Ring => print("a ring: every rank passes to the next, the last to rank 0".to_owned()),
         Layout::Complete => print("complete: every rank exchanges with every rank".to_owned()),
+        Layout::Hosts { trees, hosts } => {
+            let count = hosts.iter().max().map_or(0, |last| last + 1);
+            print(format!("trees through {count} hosts"));
+            for host in 0..count.min(LISTED_RANKS) {
+                let ranks = (0..hosts.len()).filter(|&rank| hosts[rank] == host);
+                print(format!("  host {host}: ranks {}", in_runs(ranks)));
+            }
+            print_layout(&Layout::Trees(trees.clone()), print);
+        }
         Layout::Trees(trees) => {
             for (number, parents) in trees.iter().enumerate() {
                 if trees.len() > 1 {
@@ -111,6 +120,17 @@ fn print_layout(layout: &Layout, print: &dyn Fn(String)) {
             }
         }
     }
+}
+
+/// Ascending numbers, neighbours as a range.
+fn in_runs(numbers: impl Iterator<Item = usize>) -> String {
+    let numbers: Vec<usize> = numbers.collect();
+    let runs = numbers.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
+        [one] => one.to_string(),
+        [first, second] => format!("{first}, {second}"),
+        _ => format!("{}-{}", run[0], run[run.len() - 1]),
+    });
+    runs.collect::<Vec<_>>().join(", ")
 }
 
 /// The tree as text, a rank to a line; a subtree that is only a chain stays on one line.
