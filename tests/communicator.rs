@@ -3,37 +3,14 @@
 use std::time::{Duration, Instant};
 
 use sapwood::bootstrap::Job;
-use sapwood::communicator::{Communicator, CommunicatorError};
+use sapwood::communicator::CommunicatorError;
 use sapwood::engine::reduce::Operation;
 use sapwood::memory::Buffer;
 
-/// Runs `rank` on every rank of a job of threads and returns what they return, by rank.
-fn ranks<T: Send>(size: u32, rank: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
-    with(
-        size,
-        Communicator::builder().timeout(Duration::from_secs(20)),
-        rank,
-    )
-}
+#[path = "ranks/mod.rs"]
+mod support;
 
-fn with<T: Send>(
-    size: u32,
-    builder: sapwood::communicator::Builder,
-    rank: impl Fn(Communicator) -> T + Sync,
-) -> Vec<T> {
-    let jobs = Job::local(size).expect("a job");
-    std::thread::scope(|scope| {
-        let threads = jobs.iter().map(|job| {
-            let (builder, rank) = (builder.clone(), &rank);
-            scope.spawn(move || rank(builder.join(job).expect("all ranks join")))
-        });
-        let threads = threads.collect::<Vec<_>>();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("no rank panics"))
-            .collect()
-    })
-}
+use support::{Reach, with};
 
 /// Integers that floats hold exactly, so that sums can be compared exactly.
 fn value(rank: u32, index: usize) -> f32 {
@@ -53,13 +30,10 @@ const PLANS: [&str; 6] = [
     "direct",
 ];
 
-#[test]
-fn every_plan_sums_every_size_in_place_and_out_of_place() {
+fn every_plan_sums_every_size_in_place_and_out_of_place(reach: Reach) {
     for plan in PLANS {
         for size in [1, 2, 3, 5, 8] {
-            let builder = Communicator::builder()
-                .timeout(Duration::from_secs(20))
-                .plan(plan);
+            let builder = reach.builder().plan(plan);
             with(size, builder, |communicator| {
                 let rank = communicator.rank();
                 let mut input = communicator.window::<f32>(300_000).unwrap();
@@ -101,12 +75,9 @@ fn every_plan_sums_every_size_in_place_and_out_of_place() {
     }
 }
 
-#[test]
-fn reduce_and_broadcast_with_every_root() {
+fn reduce_and_broadcast_with_every_root(reach: Reach) {
     for plan in PLANS {
-        let builder = Communicator::builder()
-            .timeout(Duration::from_secs(20))
-            .plan(plan);
+        let builder = reach.builder().plan(plan);
         with(5, builder, |communicator| {
             let rank = communicator.rank();
             let mut window = communicator.window::<f32>(40_000).unwrap();
@@ -132,10 +103,9 @@ fn reduce_and_broadcast_with_every_root() {
     }
 }
 
-#[test]
-fn small_and_unregistered_memory() {
+fn small_and_unregistered_memory(reach: Reach) {
     for size in [1, 2, 4, 7] {
-        ranks(size, |communicator| {
+        with(size, reach.builder(), |communicator| {
             for count in [0usize, 1, 2, 11, 12, 13, 100, 1000, 2048, 5000, 40_000] {
                 for round in 0..5 {
                     let mut slice = (0..count)
@@ -152,9 +122,8 @@ fn small_and_unregistered_memory() {
     }
 }
 
-#[test]
-fn every_type_and_operation_agrees_on_all_ranks() {
-    ranks(3, |communicator| {
+fn every_type_and_operation_agrees_on_all_ranks(reach: Reach) {
+    with(3, reach.builder(), |communicator| {
         let mut bytes = [1u8, 2, 3, 250];
         communicator.all_reduce_slice(&mut bytes, Operation::Max).unwrap();
         assert_eq!(bytes, [1, 2, 3, 250]);
@@ -172,10 +141,9 @@ fn every_type_and_operation_agrees_on_all_ranks() {
     });
 }
 
-#[test]
-fn sums_are_bit_identical_on_every_rank_and_every_time() {
+fn sums_are_bit_identical_on_every_rank_and_every_time(reach: Reach) {
     for plan in PLANS {
-        let outcomes = with(6, Communicator::builder().plan(plan), |communicator| {
+        let outcomes = with(6, reach.builder().plan(plan), |communicator| {
             let mut window = communicator.window::<f32>(30_000).unwrap();
             let mut outcomes = Vec::new();
             for _ in 0..4 {
@@ -196,9 +164,8 @@ fn sums_are_bit_identical_on_every_rank_and_every_time() {
     }
 }
 
-#[test]
-fn many_operations_in_flight_end_in_any_order() {
-    ranks(3, |communicator| {
+fn many_operations_in_flight_end_in_any_order(reach: Reach) {
+    with(3, reach.builder(), |communicator| {
         let windows = (0..100)
             .map(|_| communicator.window::<i32>(5_000).unwrap())
             .collect::<Vec<_>>();
@@ -214,9 +181,8 @@ fn many_operations_in_flight_end_in_any_order() {
     });
 }
 
-#[test]
-fn a_dropped_handle_detaches_the_operation() {
-    ranks(2, |communicator| {
+fn a_dropped_handle_detaches_the_operation(reach: Reach) {
+    with(2, reach.builder(), |communicator| {
         for _ in 0..20 {
             let window = communicator.window::<f64>(50_000).unwrap();
             drop(communicator.start_all_reduce(window, Operation::Sum).unwrap());
@@ -232,10 +198,9 @@ fn text<T: std::fmt::Debug>(outcome: Result<T, CommunicatorError>) -> String {
     outcome.expect_err("an error").to_string()
 }
 
-#[test]
-fn a_mismatch_names_the_odd_rank_on_every_rank() {
+fn a_mismatch_names_the_odd_rank_on_every_rank(reach: Reach) {
     for (count, other) in [(4, 5), (100_000, 100_001), (2, 100_000)] {
-        let errors = ranks(4, |communicator| {
+        let errors = with(4, reach.builder(), |communicator| {
             let count = if communicator.rank() == 2 { other } else { count };
             let mut window = communicator.window::<f32>(200_000).unwrap();
             text(communicator.all_reduce_range(&mut window, 0..count, Operation::Sum))
@@ -248,7 +213,7 @@ fn a_mismatch_names_the_odd_rank_on_every_rank() {
             assert!(error.contains("ranks 0, 1 and 3 called"), "{error}");
         }
     }
-    let errors = ranks(3, |communicator| {
+    let errors = with(3, reach.builder(), |communicator| {
         let operation = if communicator.rank() == 0 {
             Operation::Max
         } else {
@@ -264,10 +229,9 @@ fn a_mismatch_names_the_odd_rank_on_every_rank() {
     );
 }
 
-#[test]
-fn a_rank_that_never_comes_is_named_at_the_deadline() {
+fn a_rank_that_never_comes_is_named_at_the_deadline(reach: Reach) {
     for count in [2, 100_000] {
-        let builder = Communicator::builder().timeout(Duration::from_millis(300));
+        let builder = reach.builder().timeout(Duration::from_millis(300));
         let errors = with(3, builder, |communicator| {
             let mut window = communicator.window::<f32>(100_000).unwrap();
             if communicator.rank() == 1 {
@@ -288,9 +252,8 @@ fn a_rank_that_never_comes_is_named_at_the_deadline() {
     }
 }
 
-#[test]
-fn a_rank_that_leaves_is_named_at_once() {
-    let errors = ranks(4, |communicator| {
+fn a_rank_that_leaves_is_named_at_once(reach: Reach) {
+    let errors = with(4, reach.builder(), |communicator| {
         if communicator.rank() == 3 {
             return None;
         }
@@ -308,11 +271,11 @@ fn a_rank_that_leaves_is_named_at_once() {
     );
 }
 
-#[test]
-fn after_a_failure_windows_are_in_custody_until_abort() {
-    let builder = Communicator::builder().timeout(Duration::from_millis(500));
+fn after_a_failure_windows_are_in_custody_until_abort(reach: Reach) {
+    let builder = reach.builder().timeout(Duration::from_millis(500));
     with(2, builder, |communicator| {
         let mut window = communicator.window::<f32>(100_000).unwrap();
+        communicator.all_reduce(&mut window, Operation::Sum).unwrap();
         if communicator.rank() == 1 {
             std::thread::sleep(Duration::from_millis(800));
             let error = communicator.all_reduce(&mut window, Operation::Sum).unwrap_err();
@@ -330,9 +293,8 @@ fn after_a_failure_windows_are_in_custody_until_abort() {
     });
 }
 
-#[test]
-fn abort_from_another_thread_ends_every_wait() {
-    let errors = ranks(3, |communicator| {
+fn abort_from_another_thread_ends_every_wait(reach: Reach) {
+    let errors = with(3, reach.builder(), |communicator| {
         if communicator.rank() == 0 {
             let handle = communicator.abort_handle();
             std::thread::spawn(move || {
@@ -353,9 +315,8 @@ fn abort_from_another_thread_ends_every_wait() {
     );
 }
 
-#[test]
-fn wrong_arguments_change_nothing() {
-    ranks(2, |communicator| {
+fn wrong_arguments_change_nothing(reach: Reach) {
+    with(2, reach.builder(), |communicator| {
         let mut window = communicator.window::<f32>(10).unwrap();
         assert!(text(communicator.broadcast(&mut window, 2)).contains("root 2 does not exist"));
         assert!(text(communicator.all_reduce_range(&mut window, 3..11, Operation::Sum)).contains("3..11"));
@@ -365,9 +326,8 @@ fn wrong_arguments_change_nothing() {
     });
 }
 
-#[test]
-fn windows_must_agree() {
-    let errors = ranks(2, |communicator| {
+fn windows_must_agree(reach: Reach) {
+    let errors = with(2, reach.builder(), |communicator| {
         text(communicator.window::<f32>(10 + communicator.rank() as usize))
     });
     assert!(
@@ -376,16 +336,15 @@ fn windows_must_agree() {
     );
 }
 
-#[test]
-fn two_communicators_in_one_process_are_independent() {
+fn two_communicators_in_one_process_are_independent(reach: Reach) {
     let first = Job::local(2).unwrap();
     let second = Job::local(2).unwrap();
     std::thread::scope(|scope| {
         for rank in 0..2 {
             let (first, second) = (&first[rank], &second[rank]);
             scope.spawn(move || {
-                let one = Communicator::builder().join(first).unwrap();
-                let two = Communicator::builder().join(second).unwrap();
+                let one = reach.builder().join(first).unwrap();
+                let two = reach.builder().join(second).unwrap();
                 let mut window = one.window::<f32>(10).unwrap();
                 assert!(text(two.all_reduce(&mut window, Operation::Sum)).contains("another communicator"));
                 one.barrier().unwrap();
@@ -395,10 +354,15 @@ fn two_communicators_in_one_process_are_independent() {
     });
 }
 
-#[test]
-fn a_handle_can_be_waited_for_a_while() {
-    ranks(2, |communicator| {
+fn a_handle_can_be_waited_for_a_while(reach: Reach) {
+    with(2, reach.builder(), |communicator| {
         let window = communicator.window::<f32>(50_000).unwrap();
+        // The first of its kind waits for all ranks, where they still have to connect for it.
+        let window = communicator
+            .start_all_reduce(window, Operation::Sum)
+            .unwrap()
+            .wait()
+            .unwrap();
         if communicator.rank() == 1 {
             std::thread::sleep(Duration::from_millis(300));
         }
@@ -413,9 +377,8 @@ fn a_handle_can_be_waited_for_a_while() {
     });
 }
 
-#[test]
-fn a_deadline_can_be_given_for_the_next_calls() {
-    let waited = ranks(2, |communicator| {
+fn a_deadline_can_be_given_for_the_next_calls(reach: Reach) {
+    let waited = with(2, reach.builder(), |communicator| {
         if communicator.rank() == 1 {
             std::thread::sleep(Duration::from_millis(900));
             return Duration::MAX;
@@ -431,16 +394,55 @@ fn a_deadline_can_be_given_for_the_next_calls() {
     );
 }
 
-#[test]
-fn memory_that_peers_cannot_map_is_no_window_but_can_be_reduced() {
-    ranks(2, |communicator| {
+fn memory_that_peers_cannot_map_is_no_window_but_can_be_reduced(reach: Reach) {
+    with(2, reach.builder(), |communicator| {
         let foreign = || Buffer::from_vec(vec![1.0f32; 10_000]).unwrap();
-        let refused = text(communicator.register(foreign()));
-        assert!(refused.contains("peers cannot map foreign memory"), "{refused}");
+        if reach == Reach::Messages {
+            // Requests reach it where it lies.
+            let mut window = communicator.register(foreign()).unwrap();
+            communicator.all_reduce(&mut window, Operation::Sum).unwrap();
+            assert!(window.iter().all(|x| *x == 2.0));
+        } else {
+            let refused = text(communicator.register(foreign()));
+            assert!(refused.contains("peers cannot map foreign memory"), "{refused}");
+        }
         let mut buffer = foreign();
         communicator
             .all_reduce_slice(&mut buffer, Operation::Sum)
             .unwrap();
         assert!(buffer.iter().all(|x| *x == 2.0));
     });
+}
+
+/// Each test over a fabric with load/store reach and over one without.
+macro_rules! over_both {
+    ($($test:ident),* $(,)?) => {
+        mod mapped {
+            $(#[test] fn $test() { super::$test(super::Reach::Mapped); })*
+        }
+        mod messages {
+            $(#[test] fn $test() { super::$test(super::Reach::Messages); })*
+        }
+    };
+}
+
+over_both! {
+    every_plan_sums_every_size_in_place_and_out_of_place,
+    reduce_and_broadcast_with_every_root,
+    small_and_unregistered_memory,
+    every_type_and_operation_agrees_on_all_ranks,
+    sums_are_bit_identical_on_every_rank_and_every_time,
+    many_operations_in_flight_end_in_any_order,
+    a_dropped_handle_detaches_the_operation,
+    a_mismatch_names_the_odd_rank_on_every_rank,
+    a_rank_that_never_comes_is_named_at_the_deadline,
+    a_rank_that_leaves_is_named_at_once,
+    after_a_failure_windows_are_in_custody_until_abort,
+    abort_from_another_thread_ends_every_wait,
+    wrong_arguments_change_nothing,
+    windows_must_agree,
+    two_communicators_in_one_process_are_independent,
+    a_handle_can_be_waited_for_a_while,
+    a_deadline_can_be_given_for_the_next_calls,
+    memory_that_peers_cannot_map_is_no_window_but_can_be_reduced,
 }

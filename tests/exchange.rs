@@ -6,25 +6,23 @@ use sapwood::bootstrap::Job;
 use sapwood::communicator::Communicator;
 use sapwood::engine::reduce::Operation;
 use sapwood::exchange::{Builder, Exchange, ExchangeError};
-use sapwood::observe::{Event, Kind};
+use sapwood::observe::{CopySite, Event, Kind};
 
-fn ranks<T: Send>(size: u32, plan: Option<&str>, rank: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
-    let jobs = Job::local(size).expect("a job");
-    std::thread::scope(|scope| {
-        let threads = jobs.iter().map(|job| {
-            let rank = &rank;
-            scope.spawn(move || {
-                let builder = Communicator::builder().timeout(Duration::from_secs(20));
-                let builder = plan.iter().fold(builder, |builder, plan| builder.plan(*plan));
-                rank(builder.join(job).expect("all ranks join"))
-            })
-        });
-        let threads = threads.collect::<Vec<_>>();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("no rank panics"))
-            .collect()
-    })
+#[path = "ranks/mod.rs"]
+mod support;
+
+use support::{Reach, with};
+
+fn ranks<T: Send>(
+    reach: Reach,
+    size: u32,
+    plan: Option<&str>,
+    rank: impl Fn(Communicator) -> T + Sync,
+) -> Vec<T> {
+    let builder = plan
+        .iter()
+        .fold(reach.builder(), |builder, plan| builder.plan(*plan));
+    with(size, builder, rank)
 }
 
 fn exchange(communicator: Communicator, shape: impl FnOnce(Builder) -> Builder) -> Exchange {
@@ -33,10 +31,9 @@ fn exchange(communicator: Communicator, shape: impl FnOnce(Builder) -> Builder) 
         .expect("an exchange")
 }
 
-#[test]
-fn every_rank_gets_the_mean_and_nothing_is_copied() {
+fn every_rank_gets_the_mean_and_nothing_is_copied(reach: Reach) {
     for plan in ["double-binary-tree", "ring", "direct", "binomial-tree"] {
-        ranks(4, Some(plan), |communicator| {
+        ranks(reach, 4, Some(plan), |communicator| {
             let rank = communicator.rank();
             let mut exchange = exchange(communicator, |b| {
                 b.bucket("bias", 3).bucket("weights", 70_000).bucket("tail", 17)
@@ -59,33 +56,42 @@ fn every_rank_gets_the_mean_and_nothing_is_copied() {
                 }
             }
             let counters = exchange.communicator().counters();
-            assert_eq!(counters.bytes_copied, 0, "{plan}: {counters:?}");
+            let staged = counters.copies[&CopySite::StageIn].bytes;
+            assert_eq!(counters.bytes_copied, staged, "{plan}: {counters:?}");
+            assert!(reach == Reach::Messages || staged == 0, "{plan}: {counters:?}");
             assert!(counters.bytes_exchanged > 0);
         });
     }
 }
 
-#[test]
-fn a_copy_is_counted() {
-    ranks(2, None, |communicator| {
+fn a_copy_is_counted(reach: Reach) {
+    ranks(reach, 2, None, |communicator| {
         let count = 50_000;
         let mut window = communicator.window::<f32>(count).unwrap();
         communicator.all_reduce(&mut window, Operation::Sum).unwrap();
+        // Each of the two ranks reduces one half; where it cannot look into the other's window, from staging slots.
+        let staged = if reach == Reach::Messages {
+            2 * count as u64
+        } else {
+            0
+        };
         assert_eq!(
             communicator.counters().bytes_copied,
-            0,
+            staged,
             "a registered window is not copied"
         );
         // The same, but from memory that is not registered: in and out.
         let mut slice = vec![1.0f32; count];
         communicator.all_reduce_slice(&mut slice, Operation::Sum).unwrap();
-        assert_eq!(communicator.counters().bytes_copied, 2 * 4 * count as u64);
+        assert_eq!(
+            communicator.counters().bytes_copied,
+            2 * staged + 2 * 4 * count as u64
+        );
     });
 }
 
-#[test]
-fn what_was_started_before_a_computation_is_done_when_it_ends() {
-    let finished = ranks(2, None, |communicator| {
+fn what_was_started_before_a_computation_is_done_when_it_ends(reach: Reach) {
+    let finished = ranks(reach, 2, None, |communicator| {
         let count = (8 << 20) / 4;
         let mut exchange = exchange(communicator, |b| b.bucket("layer", count));
         exchange.communicator().barrier().unwrap();
@@ -121,9 +127,8 @@ fn what_was_started_before_a_computation_is_done_when_it_ends() {
     }
 }
 
-#[test]
-fn buckets_may_be_ready_in_any_order_and_on_any_thread() {
-    ranks(3, None, |communicator| {
+fn buckets_may_be_ready_in_any_order_and_on_any_thread(reach: Reach) {
+    ranks(reach, 3, None, |communicator| {
         let rank = communicator.rank() as usize;
         let names = ["a", "b", "c", "d"];
         let mut exchange = exchange(communicator, |builder| {
@@ -153,9 +158,8 @@ fn buckets_may_be_ready_in_any_order_and_on_any_thread() {
     });
 }
 
-#[test]
-fn a_step_that_is_finished_too_early_fails_on_every_rank() {
-    let errors = ranks(2, None, |communicator| {
+fn a_step_that_is_finished_too_early_fails_on_every_rank(reach: Reach) {
+    let errors = ranks(reach, 2, None, |communicator| {
         let rank = communicator.rank();
         let mut exchange = exchange(communicator, |b| {
             b.bucket("first", 20_000).bucket("second", 20_000)
@@ -211,15 +215,14 @@ fn at(events: &[Event], kind: Kind, chunk: u32) -> Option<u64> {
         .max()
 }
 
-#[test]
-fn a_chunk_comes_down_before_the_eighth_after_it_has_gone_up() {
+fn a_chunk_comes_down_before_the_eighth_after_it_has_gone_up(reach: Reach) {
     // A leaf pulls chunk k down while its parent, the root, still reduces later ones up. The ranks must run at the
     // same time to show it: the best of some attempts is looked at.
     let until = Instant::now() + Duration::from_secs(30);
     let overlapping = std::iter::repeat_with(Instant::now)
         .take_while(|now| *now < until)
         .any(|_| {
-            let events = ranks(2, Some("binomial-tree"), |communicator| {
+            let events = ranks(reach, 2, Some("binomial-tree"), |communicator| {
                 let mut window = communicator.window::<f32>(8 << 20).unwrap();
                 communicator.barrier().unwrap();
                 communicator.all_reduce(&mut window, Operation::Sum).unwrap();
@@ -235,4 +238,25 @@ fn a_chunk_comes_down_before_the_eighth_after_it_has_gone_up() {
             (0..chunks - 8).all(|k| at(&events[down], Kind::Pull, k) < at(&events[up], Kind::Reduce, k + 8))
         });
     assert!(overlapping);
+}
+
+/// Each test over a fabric with load/store reach and over one without.
+macro_rules! over_both {
+    ($($test:ident),* $(,)?) => {
+        mod mapped {
+            $(#[test] fn $test() { super::$test(super::Reach::Mapped); })*
+        }
+        mod messages {
+            $(#[test] fn $test() { super::$test(super::Reach::Messages); })*
+        }
+    };
+}
+
+over_both! {
+    every_rank_gets_the_mean_and_nothing_is_copied,
+    a_copy_is_counted,
+    what_was_started_before_a_computation_is_done_when_it_ends,
+    buckets_may_be_ready_in_any_order_and_on_any_thread,
+    a_step_that_is_finished_too_early_fails_on_every_rank,
+    a_chunk_comes_down_before_the_eighth_after_it_has_gone_up,
 }

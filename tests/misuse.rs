@@ -9,31 +9,22 @@ use sapwood::communicator::Communicator;
 use sapwood::engine::reduce::Operation;
 use sapwood::exchange::Exchange;
 
-/// Runs `rank` on every rank of a job of threads and returns what they return, by rank.
-fn ranks<T: Send>(size: u32, rank: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
-    let jobs = Job::local(size).expect("a job");
-    std::thread::scope(|scope| {
-        let threads = jobs.iter().map(|job| {
-            let rank = &rank;
-            let builder = Communicator::builder().timeout(Duration::from_secs(5));
-            scope.spawn(move || rank(builder.join(job).expect("all ranks join")))
-        });
-        let threads = threads.collect::<Vec<_>>();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("no rank panics"))
-            .collect()
-    })
+#[path = "ranks/mod.rs"]
+mod support;
+
+use support::{Reach, with};
+
+fn ranks<T: Send>(reach: Reach, size: u32, rank: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
+    with(size, reach.builder().timeout(Duration::from_secs(5)), rank)
 }
 
 fn text<T, E: std::fmt::Display>(outcome: Result<T, E>) -> String {
     outcome.err().expect("an error").to_string()
 }
 
-#[test]
-fn a_step_that_is_dropped_does_not_hand_out_buckets_in_flight() {
+fn a_step_that_is_dropped_does_not_hand_out_buckets_in_flight(reach: Reach) {
     for forget in [false, true] {
-        ranks(2, |communicator| {
+        ranks(reach, 2, |communicator| {
             let rank = communicator.rank();
             let mut exchange = Exchange::builder(communicator)
                 .bucket("x", 1 << 20)
@@ -62,8 +53,8 @@ fn a_step_that_is_dropped_does_not_hand_out_buckets_in_flight() {
 }
 
 /// What the ranks say to an exchange of so many buckets, over 20 steps: nothing, if all means are right.
-fn with_buckets(count: usize) -> Vec<String> {
-    ranks(2, |communicator| {
+fn with_buckets(reach: Reach, count: usize) -> Vec<String> {
+    ranks(reach, 2, |communicator| {
         let rank = communicator.rank();
         let names = (0..count).map(|i| format!("layer {i}")).collect::<Vec<_>>();
         let builder = names
@@ -92,16 +83,14 @@ fn with_buckets(count: usize) -> Vec<String> {
     })
 }
 
-#[test]
-fn an_exchange_of_more_buckets_than_boards_tell_apart_is_refused() {
-    assert_eq!(with_buckets(192), ["", ""], "as many as there may be");
-    let errors = with_buckets(193);
+fn an_exchange_of_more_buckets_than_boards_tell_apart_is_refused(reach: Reach) {
+    assert_eq!(with_buckets(reach, 192), ["", ""], "as many as there may be");
+    let errors = with_buckets(reach, 193);
     assert!(errors.iter().all(|error| error.contains("at most")), "{errors:?}");
 }
 
-#[test]
-fn a_small_operation_moves_started_ones_on() {
-    let took = ranks(2, |communicator| {
+fn a_small_operation_moves_started_ones_on(reach: Reach) {
+    let took = ranks(reach, 2, |communicator| {
         let mut window = communicator.window::<f32>(100_000).unwrap();
         window.fill(1.0);
         communicator.barrier().unwrap();
@@ -120,9 +109,8 @@ fn a_small_operation_moves_started_ones_on() {
     assert!(took.iter().all(|took| *took < Duration::from_secs(4)), "{took:?}");
 }
 
-#[test]
-fn a_small_or_slow_collective_after_a_started_one_does_not_hold_it_up() {
-    ranks(2, |communicator| {
+fn a_small_or_slow_collective_after_a_started_one_does_not_hold_it_up(reach: Reach) {
+    ranks(reach, 2, |communicator| {
         let window = communicator.window::<f32>(100_000).unwrap();
         let pending = communicator.start_all_reduce(window, Operation::Sum).unwrap();
         if communicator.rank() == 0 {
@@ -135,9 +123,8 @@ fn a_small_or_slow_collective_after_a_started_one_does_not_hold_it_up() {
     });
 }
 
-#[test]
-fn different_windows_or_ranges_are_a_mismatch() {
-    let errors = ranks(2, |communicator| {
+fn different_windows_or_ranges_are_a_mismatch(reach: Reach) {
+    let errors = ranks(reach, 2, |communicator| {
         let mut one = communicator.window::<f32>(100_000).unwrap();
         let mut two = communicator.window::<f32>(100_000).unwrap();
         let window = if communicator.rank() == 0 {
@@ -151,7 +138,7 @@ fn different_windows_or_ranges_are_a_mismatch() {
         errors.iter().all(|error| error.contains("disagree")),
         "{errors:?}"
     );
-    let errors = ranks(2, |communicator| {
+    let errors = ranks(reach, 2, |communicator| {
         let mut window = communicator.window::<f32>(200_000).unwrap();
         let first = communicator.rank() as usize * 1000;
         text(communicator.all_reduce_range(&mut window, first..first + 100_000, Operation::Sum))
@@ -162,9 +149,8 @@ fn different_windows_or_ranges_are_a_mismatch() {
     );
 }
 
-#[test]
-fn exchanges_of_different_buckets_are_refused() {
-    let errors = ranks(3, |communicator| {
+fn exchanges_of_different_buckets_are_refused(reach: Reach) {
+    let errors = ranks(reach, 3, |communicator| {
         let names = if communicator.rank() == 1 {
             ["b", "a"]
         } else {
@@ -181,9 +167,8 @@ fn exchanges_of_different_buckets_are_refused() {
     );
 }
 
-#[test]
-fn slices_of_different_lengths_are_a_mismatch_at_once() {
-    let errors = ranks(2, |communicator| {
+fn slices_of_different_lengths_are_a_mismatch_at_once(reach: Reach) {
+    let errors = ranks(reach, 2, |communicator| {
         let began = Instant::now();
         let mut slice = vec![1.0f32; if communicator.rank() == 0 { 2 } else { 100_000 }];
         let error = text(communicator.all_reduce_slice(&mut slice, Operation::Sum));
@@ -198,9 +183,8 @@ fn slices_of_different_lengths_are_a_mismatch_at_once() {
     );
 }
 
-#[test]
-fn a_forked_child_that_drops_everything_disturbs_nobody() {
-    ranks(2, |communicator| {
+fn a_forked_child_that_drops_everything_disturbs_nobody(reach: Reach) {
+    ranks(reach, 2, |communicator| {
         let rank = communicator.rank();
         let mut exchange = Exchange::builder(communicator)
             .bucket("x", 100_000)
@@ -242,10 +226,10 @@ fn a_forked_child_that_drops_everything_disturbs_nobody() {
     });
 }
 
-#[test]
-fn custody_ends_at_the_own_communicators_abort_only() {
-    ranks(2, |communicator| {
+fn custody_ends_at_the_own_communicators_abort_only(reach: Reach) {
+    ranks(reach, 2, |communicator| {
         let mut window = communicator.window::<f32>(100_000).unwrap();
+        communicator.all_reduce(&mut window, Operation::Sum).unwrap();
         if communicator.rank() == 1 {
             std::thread::sleep(Duration::from_secs(6));
             return;
@@ -270,9 +254,8 @@ impl std::task::Wake for Eager {
     }
 }
 
-#[test]
-fn a_waker_may_call_back() {
-    ranks(2, |communicator| {
+fn a_waker_may_call_back(reach: Reach) {
+    ranks(reach, 2, |communicator| {
         let window = communicator.window::<f32>(100_000).unwrap();
         let mut pending = Box::pin(communicator.start_all_reduce(window, Operation::Sum).unwrap());
         let eager = std::sync::Arc::new(Eager(std::sync::Mutex::new(None)));
@@ -286,4 +269,29 @@ fn a_waker_may_call_back() {
         // The task holds its waker and the waker its task.
         eager.0.lock().unwrap().take();
     });
+}
+
+/// Each test over a fabric with load/store reach and over one without.
+macro_rules! over_both {
+    ($($test:ident),* $(,)?) => {
+        mod mapped {
+            $(#[test] fn $test() { super::$test(super::Reach::Mapped); })*
+        }
+        mod messages {
+            $(#[test] fn $test() { super::$test(super::Reach::Messages); })*
+        }
+    };
+}
+
+over_both! {
+    a_step_that_is_dropped_does_not_hand_out_buckets_in_flight,
+    an_exchange_of_more_buckets_than_boards_tell_apart_is_refused,
+    a_small_operation_moves_started_ones_on,
+    a_small_or_slow_collective_after_a_started_one_does_not_hold_it_up,
+    different_windows_or_ranges_are_a_mismatch,
+    exchanges_of_different_buckets_are_refused,
+    slices_of_different_lengths_are_a_mismatch_at_once,
+    a_forked_child_that_drops_everything_disturbs_nobody,
+    custody_ends_at_the_own_communicators_abort_only,
+    a_waker_may_call_back,
 }

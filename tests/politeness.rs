@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
-use sapwood::bootstrap::Job;
 use sapwood::communicator::{Builder, Communicator};
 use sapwood::engine::reduce::Operation;
 use sapwood::exchange::Exchange;
@@ -15,20 +14,13 @@ const KEPT_WAITING: Duration = Duration::from_secs(5);
 /// What it may use of the processor meanwhile: 1 % of a core.
 const ALLOWED: Duration = KEPT_WAITING.checked_div(100).expect("100 is not 0");
 
-/// Runs `rank` on every rank of a job of threads and returns what they return, by rank.
+#[path = "ranks/mod.rs"]
+mod support;
+
+use support::{Reach, with};
+
 fn ranks<T: Send>(size: u32, builder: Builder, rank: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
-    let jobs = Job::local(size).expect("a job");
-    std::thread::scope(|scope| {
-        let threads = jobs.iter().map(|job| {
-            let (builder, rank) = (builder.clone().timeout(Duration::from_secs(60)), &rank);
-            scope.spawn(move || rank(builder.join(job).expect("all ranks join")))
-        });
-        let threads = threads.collect::<Vec<_>>();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("no rank panics"))
-            .collect()
-    })
+    with(size, builder.timeout(Duration::from_secs(60)), rank)
 }
 
 /// Processor time of the calling thread so far.
@@ -78,17 +70,15 @@ fn waiting(builder: Builder, what: &str, wait: impl Fn(&Communicator) + Sync) {
     }
 }
 
-#[test]
-fn a_rank_in_a_barrier_sleeps() {
-    waiting(Communicator::builder(), "barrier", |communicator| {
+fn a_rank_in_a_barrier_sleeps(reach: Reach) {
+    waiting(reach.builder(), "barrier", |communicator| {
         communicator.barrier().expect("a barrier");
     });
 }
 
-#[test]
-fn a_rank_in_a_planned_collective_sleeps() {
+fn a_rank_in_a_planned_collective_sleeps(reach: Reach) {
     for plan in ["double-binary-tree", "ring"] {
-        waiting(Communicator::builder().plan(plan), plan, |communicator| {
+        waiting(reach.builder().plan(plan), plan, |communicator| {
             let mut slice = vec![1.0f32; 100_000];
             communicator
                 .all_reduce_slice(&mut slice, Operation::Sum)
@@ -97,9 +87,8 @@ fn a_rank_in_a_planned_collective_sleeps() {
     }
 }
 
-#[test]
-fn a_progress_thread_sleeps_when_idle_and_when_a_rank_is_late() {
-    ranks(2, Communicator::builder(), |communicator| {
+fn a_progress_thread_sleeps_when_idle_and_when_a_rank_is_late(reach: Reach) {
+    ranks(2, reach.builder(), |communicator| {
         let rank = communicator.rank();
         let mut exchange = Exchange::builder(communicator)
             .bucket("layer", 100_000)
@@ -135,8 +124,7 @@ fn a_progress_thread_sleeps_when_idle_and_when_a_rank_is_late() {
     });
 }
 
-#[test]
-fn eight_ranks_on_two_cores_get_on() {
+fn eight_ranks_on_two_cores_get_on(reach: Reach) {
     let all = sched_getaffinity(None).expect("the cores that this thread may use");
     let mut two = CpuSet::new();
     (0..CpuSet::MAX_CPU)
@@ -145,7 +133,7 @@ fn eight_ranks_on_two_cores_get_on() {
         .for_each(|core| two.set(core));
     // Of this thread and of those that it starts.
     sched_setaffinity(None, &two).expect("a subset of them");
-    ranks(8, Communicator::builder(), |communicator| {
+    ranks(8, reach.builder(), |communicator| {
         let began = Instant::now();
         for _ in 0..2_000 {
             communicator.barrier().expect("a barrier");
@@ -166,4 +154,23 @@ fn eight_ranks_on_two_cores_get_on() {
         }
     });
     sched_setaffinity(None, &all).expect("the cores from before");
+}
+
+/// Each test over a fabric with load/store reach and over one without.
+macro_rules! over_both {
+    ($($test:ident),* $(,)?) => {
+        mod mapped {
+            $(#[test] fn $test() { super::$test(super::Reach::Mapped); })*
+        }
+        mod messages {
+            $(#[test] fn $test() { super::$test(super::Reach::Messages); })*
+        }
+    };
+}
+
+over_both! {
+    a_rank_in_a_barrier_sleeps,
+    a_rank_in_a_planned_collective_sleeps,
+    a_progress_thread_sleeps_when_idle_and_when_a_rank_is_late,
+    eight_ranks_on_two_cores_get_on,
 }

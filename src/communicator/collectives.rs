@@ -3,16 +3,17 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::shapes::SLOT_BYTES;
 use super::window::Shared;
-use super::{Communicator, CommunicatorError, Pending, Shape, Window};
+use super::{Communicator, CommunicatorError, Pending, SLOT_BYTES, Shape, Window};
 use crate::engine::reduce::{self, Operation};
-use crate::engine::{Call, MAXIMUM_COUNT, Signature, Small, Ticket, small_exchange};
+use crate::engine::{
+    Call, Core, Engine, EngineError, MAXIMUM_COUNT, Signature, Small, Ticket, small_exchange,
+};
 use crate::memory::{DataType, Element};
 use crate::observe::{CopySite, Kind, NONE};
 use crate::plan::{Collective, default_chunk_bytes};
 
-const BARRIER: Shape<'static> = Shape {
+pub(super) const BARRIER: Shape<'static> = Shape {
     call: "barrier",
     collective: Collective::Barrier,
     operation: Operation::Sum,
@@ -21,6 +22,18 @@ const BARRIER: Shape<'static> = Shape {
     memory: None,
     shared: [None, None],
 };
+
+/// Takes windows into custody when dropped: by what was called on them nothing ended well.
+struct Held<'a>([Option<&'a Shared>; 2]);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0
+            .into_iter()
+            .flatten()
+            .for_each(|window| window.set_custody(true));
+    }
+}
 
 impl Communicator {
     /// Every rank's `window` becomes the reduction of all of them, element by element. Bit-identical on every rank
@@ -51,9 +64,9 @@ impl Communicator {
         let call = "all-reduce";
         self.own(call, window, &range)?;
         let pointer = window[range.clone()].as_mut_ptr().cast::<u8>();
-        if self.is_small(Collective::AllReduce, range.len() * size_of::<T>()) {
+        if let Some(core) = self.small_core(Collective::AllReduce, range.len() * size_of::<T>()) {
             // SAFETY: the range is borrowed mutably for the whole call.
-            return unsafe { self.small(operation, T::TYPE, range.len(), pointer, pointer) };
+            return unsafe { self.small(core, operation, T::TYPE, range.len(), pointer, pointer) };
         }
         let extent = window.extent(range.start, range.len());
         self.run(&Shape {
@@ -97,9 +110,9 @@ impl Communicator {
         self.own(call, result, &range)?;
         let from = input[range.clone()].as_ptr().cast::<u8>();
         let to = result[range.clone()].as_mut_ptr().cast::<u8>();
-        if self.is_small(Collective::AllReduce, range.len() * size_of::<T>()) {
+        if let Some(core) = self.small_core(Collective::AllReduce, range.len() * size_of::<T>()) {
             // SAFETY: both ranges are borrowed for the whole call, the result mutably.
-            return unsafe { self.small(operation, T::TYPE, range.len(), from, to) };
+            return unsafe { self.small(core, operation, T::TYPE, range.len(), from, to) };
         }
         self.run(&Shape {
             call,
@@ -127,10 +140,10 @@ impl Communicator {
     ) -> Result<(), CommunicatorError> {
         let (count, bytes) = (slice.len(), size_of_val(slice));
         let pointer = slice.as_mut_ptr().cast::<u8>();
-        if self.is_small(Collective::AllReduce, bytes) {
+        if let Some(core) = self.small_core(Collective::AllReduce, bytes) {
             self.usable()?;
             // SAFETY: the slice is borrowed mutably for the whole call.
-            return unsafe { self.small(operation, T::TYPE, count, pointer, pointer) };
+            return unsafe { self.small(core, operation, T::TYPE, count, pointer, pointer) };
         }
         self.usable()?;
         let plan = self.plan_for(Collective::AllReduce, bytes);
@@ -138,7 +151,7 @@ impl Communicator {
         let signature = Signature::new(Collective::AllReduce, operation, T::TYPE, &plan, count);
         let mut bounce = self.bounce_of(bytes, signature)?;
         let copied = |site| {
-            let caller = &self.core().group().caller;
+            let caller = self.engine().caller();
             caller.counters.copied(site, bytes as u64);
             caller.recorder.mark(Kind::Copy, 0, 0, 0, NONE, bytes as u64);
         };
@@ -216,12 +229,13 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::all_reduce`].
     pub fn barrier(&self) -> Result<(), CommunicatorError> {
-        if self.is_small(Collective::Barrier, 0) {
+        if let Some(core) = self.small_core(Collective::Barrier, 0) {
             self.usable()?;
             let nothing = std::ptr::NonNull::<u8>::dangling().as_ptr();
             // SAFETY: no element is accessed.
             return unsafe {
                 self.small_of(
+                    core,
                     Collective::Barrier,
                     Operation::Sum,
                     DataType::U8,
@@ -292,9 +306,9 @@ impl Communicator {
         };
         let call = self.call(&shape, None)?;
         // SAFETY: the window is moved into the handle, which gives it back only after the end.
-        let ticket = unsafe { self.core().start(call) }?;
+        let ticket = unsafe { self.engine().start(call) }?;
         Ok(Pending {
-            core: self.core().clone(),
+            engine: self.engine().clone(),
             ticket,
             window: Some(window),
         })
@@ -304,15 +318,12 @@ impl Communicator {
         self.usable()?;
         let call = self.call(shape, None)?;
         // SAFETY: the caller's borrow of the windows lasts until this returns, and it returns only after the end.
-        let outcome = unsafe { self.core().start(call) }.and_then(|ticket: Ticket| self.core().wait(&ticket));
-        outcome.map_err(|error| {
-            shape
-                .shared
-                .iter()
-                .flatten()
-                .for_each(|window: &&Shared| window.set_custody(true));
-            error.into()
-        })
+        let started = unsafe { self.engine().start(call) };
+        // A panic on the way takes the windows into custody too.
+        let held = Held(shape.shared);
+        started.and_then(|ticket| self.engine().wait(&ticket))?;
+        std::mem::forget(held);
+        Ok(())
     }
 
     /// What the engine is to run, under the next sequence number or a reserved one.
@@ -327,17 +338,20 @@ impl Communicator {
         let size = data_type.size();
         self.countable(shape.call, count)?;
         let plan = self.plan_for(collective, count * size);
-        let program = self.shapes.borrow_mut().get(collective, &plan)?;
+        let signature = Signature::new(collective, operation, data_type, &plan, count);
+        let program = self.shape(collective, &plan, signature)?;
         let mut chunk = default_chunk_bytes(count * size / program.blocks as usize);
-        let staging = program.staged.then(|| {
+        if program.staged {
             chunk = chunk.min(SLOT_BYTES);
-            (self.staging.clone(), SLOT_BYTES)
-        });
+        }
+        // Over messages each rank has slots of its own, which its engine gives out.
+        let staging = self.staging.as_ref().filter(|_| program.staged);
+        let staging = staging.map(|staging| (staging.clone(), SLOT_BYTES));
         let sequence = sequence.unwrap_or_else(|| self.reserve(1));
         Ok(Call {
             prepared: program.prepared.clone(),
             sequence,
-            signature: Signature::new(collective, operation, data_type, &plan, count),
+            signature,
             kernel: reduce::kernel(data_type, operation),
             element: size,
             count,
@@ -358,6 +372,7 @@ impl Communicator {
     #[inline]
     unsafe fn small(
         &self,
+        core: &Core,
         operation: Operation,
         data_type: DataType,
         count: usize,
@@ -366,7 +381,17 @@ impl Communicator {
     ) -> Result<(), CommunicatorError> {
         self.usable()?;
         // SAFETY: passed on.
-        unsafe { self.small_of(Collective::AllReduce, operation, data_type, count, input, result) }
+        unsafe {
+            self.small_of(
+                core,
+                Collective::AllReduce,
+                operation,
+                data_type,
+                count,
+                input,
+                result,
+            )
+        }
     }
 
     /// # Safety
@@ -374,6 +399,7 @@ impl Communicator {
     #[inline]
     unsafe fn small_of(
         &self,
+        core: &Core,
         collective: Collective,
         operation: Operation,
         data_type: DataType,
@@ -401,9 +427,9 @@ impl Communicator {
         };
         // SAFETY: passed on; every rank makes the same calls in the same order, so the turns agree, and
         // `is_small` has said that it fits.
-        let outcome = unsafe { small_exchange(self.core(), &small, input, result) };
+        let outcome = unsafe { small_exchange(core, &small, input, result) };
         outcome.map_err(|error| {
-            self.core().abandon(&error);
+            core.abandon(&error);
             error.into()
         })
     }
@@ -436,6 +462,16 @@ impl Communicator {
         ))
     }
 
+    /// Waits until all ranks have come here, under the signature of what they have come for: one that called
+    /// something else is found at once.
+    pub(super) fn meet(&self, signature: Signature) -> Result<(), CommunicatorError> {
+        let mut meeting = self.call(&BARRIER, None)?;
+        meeting.signature = signature;
+        // SAFETY: no memory is involved.
+        let ticket = unsafe { self.engine().start(meeting) }?;
+        Ok(self.engine().wait(&ticket)?)
+    }
+
     /// A window of at least so many bytes, taken from the communicator or made anew. Collective when made: the ranks
     /// meet first, under the signature of what it is for, since one that called something else would not come.
     fn bounce_of(&self, bytes: usize, signature: Signature) -> Result<Window<u8>, CommunicatorError> {
@@ -444,11 +480,7 @@ impl Communicator {
         {
             return Ok(window);
         }
-        let mut meeting = self.call(&BARRIER, None)?;
-        meeting.signature = signature;
-        // SAFETY: no memory is involved.
-        let ticket = unsafe { self.core().start(meeting) }?;
-        self.core().wait(&ticket)?;
+        self.meet(signature)?;
         self.window(bytes.next_power_of_two())
     }
 }
@@ -456,7 +488,7 @@ impl Communicator {
 /// For the exchange: starts an operation under a reserved number from any thread that holds what it needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Starter {
-    core: Arc<crate::engine::Core>,
+    engine: Arc<Engine>,
     call: Call,
 }
 
@@ -464,11 +496,11 @@ impl Starter {
     /// Starts it as operation `sequence`.
     ///
     /// # Safety
-    /// As [`crate::engine::Core::start`].
-    pub(crate) unsafe fn start(&self, sequence: u64) -> Result<Ticket, crate::engine::EngineError> {
+    /// As [`Engine::start`].
+    pub(crate) unsafe fn start(&self, sequence: u64) -> Result<Ticket, EngineError> {
         // SAFETY: passed on.
         unsafe {
-            self.core.start(Call {
+            self.engine.start(Call {
                 sequence,
                 ..self.call.clone()
             })
@@ -495,7 +527,7 @@ impl Communicator {
             shared: [None, None],
         };
         Ok(Starter {
-            core: self.core().clone(),
+            engine: self.engine().clone(),
             call: self.call(&shape, Some(0))?,
         })
     }

@@ -1,8 +1,6 @@
-//! From a membership to ranks that see each other's boards: registration, exchange of what was registered,
-//! connection. Everything here is collective and happens once.
+//! From a membership to ranks that reach each other: what each offers to all others is registered, handed round and
+//! taken in. Everything here is collective.
 
-use std::any::Any;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::CommunicatorError;
 use super::members::Members;
 use crate::bootstrap::Gathered;
-use crate::engine::{Board, Group, Layout, SMALL_BYTES, WindowMap};
-use crate::fabric::{Access, Endpoint, Fabric, Parcel, Patience, Registration, RemoteRegion};
-use crate::memory::{HugePages, Region};
+use crate::fabric::{Access, Fabric, FabricError, Parcel, Registration, RemoteRegion};
+use crate::memory::Region;
 
 /// What a rank says of memory that it offers to all others; the descriptors travel beside it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,68 +23,47 @@ struct Offer {
     parcel: Vec<u8>,
 }
 
-/// How a rank reaches the others' memory.
-pub(super) struct Links {
+/// How a rank meets the others, whatever it then reaches them by.
+#[derive(Debug)]
+pub(super) struct Meeting {
     pub(super) rank: u32,
     pub(super) members: Members,
     pub(super) fabric: Arc<dyn Fabric>,
-    pub(super) endpoint: Box<dyn Endpoint>,
     pub(super) timeout: Duration,
     /// How many windows all ranks have shared: the next one's number, the same on each.
-    pub(super) windows: u16,
+    windows: u16,
 }
 
-impl Links {
-    /// Connects a queue pair to every rank, and to itself.
-    pub(super) fn connect(&mut self, ranks: u32) -> Result<(), CommunicatorError> {
-        let mine = (0..ranks)
-            .map(|peer| self.endpoint.prepare(peer))
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut mine = mine.into_iter().map(Some).collect::<Vec<_>>();
-        // One round for each rank, in which it hands out what it has for each other: so nobody holds more than one
-        // rank's descriptors at a time.
-        for giver in 0..ranks {
-            let (mut payload, mut descriptors, mut counts) = (Vec::new(), Vec::new(), Vec::new());
-            if giver == self.rank {
-                for parcel in mine
-                    .iter_mut()
-                    .map(|parcel| parcel.take().expect("each is given once"))
-                {
-                    counts.push(parcel.descriptors.len());
-                    payload.push(parcel.bytes);
-                    descriptors.extend(parcel.descriptors);
-                }
-            }
-            let bytes = encode(&(payload, counts));
-            let given = self
-                .members
-                .all_gather("connecting", &bytes, descriptors, self.timeout)?;
-            let mut given = given.into_iter().nth(giver as usize).expect("one for each rank");
-            let (payload, counts): (Vec<Vec<u8>>, Vec<usize>) = self.decode(giver, &given.payload)?;
-            let me = self.rank as usize;
-            let before = counts.iter().take(me).sum::<usize>();
-            let own = counts.get(me).copied().unwrap_or(0);
-            let (Some(bytes), true) = (
-                payload.into_iter().nth(me),
-                before + own <= given.descriptors.len(),
-            ) else {
-                return Err(self.unusable(giver));
-            };
-            let descriptors = given.descriptors.drain(before..before + own).collect();
-            self.endpoint.connect(giver, Parcel { bytes, descriptors })?;
+/// Memory that all ranks have shared.
+pub(super) struct Shared {
+    /// The number of the window, the same on each rank.
+    pub(super) id: u16,
+    pub(super) registration: Arc<dyn Registration>,
+    /// The others' regions, by rank, and where in them what they offer starts; none for this rank.
+    pub(super) remote: Vec<Option<(Arc<dyn RemoteRegion>, usize)>>,
+}
+
+impl Meeting {
+    pub(super) fn new(rank: u32, members: Members, fabric: Arc<dyn Fabric>, timeout: Duration) -> Self {
+        Self {
+            rank,
+            members,
+            fabric,
+            timeout,
+            windows: 0,
         }
-        Ok(())
     }
 
     /// Offers the bytes `offset..offset + len` of a region to all ranks and takes in theirs. Collective.
     pub(super) fn share(
         &mut self,
         call: &'static str,
-        region: &Region,
+        (region, access): (&Region, Access),
         (offset, len): (usize, usize),
         kind: &str,
-    ) -> Result<WindowMap, CommunicatorError> {
-        let registration = self.fabric.register(region, Access::READ)?;
+        mut import: impl FnMut(u32, Parcel) -> Result<Arc<dyn RemoteRegion>, FabricError>,
+    ) -> Result<Shared, CommunicatorError> {
+        let registration = self.fabric.register(region, access)?;
         let parcel = registration.export()?;
         let offer = Offer {
             len: len as u64,
@@ -95,24 +71,16 @@ impl Links {
             kind: kind.to_owned(),
             parcel: parcel.bytes,
         };
-        let given = self
-            .members
-            .all_gather(call, &encode(&offer), parcel.descriptors, self.timeout)?;
+        let given = self.all_gather(call, &offer, parcel.descriptors)?;
         let id = self.windows;
         self.windows = self.windows.wrapping_add(1);
-        let mut memory: Vec<Arc<dyn Any + Send + Sync>> = vec![Arc::new(Held {
-            _registration: registration,
-        })];
-        let mut bases = Vec::with_capacity(given.len());
-        for (
-            rank,
-            Gathered {
-                payload, descriptors, ..
-            },
-        ) in given.into_iter().enumerate()
-        {
-            let rank = rank as u32;
-            let theirs: Offer = self.decode(rank, &payload)?;
+        let mut shared = Shared {
+            id,
+            registration,
+            remote: Vec::with_capacity(given.len()),
+        };
+        for (rank, (theirs, descriptors)) in (0..).zip(given) {
+            let theirs: Offer = theirs;
             if (theirs.len, theirs.kind.as_str()) != (len as u64, kind) {
                 return Err(CommunicatorError::Disagreement {
                     rank: self.rank,
@@ -124,70 +92,45 @@ impl Links {
                 });
             }
             if rank == self.rank {
-                // SAFETY: the caller's range lies in its region.
-                bases.push(unsafe { region.base().add(offset) });
+                shared.remote.push(None);
                 continue;
             }
             let parcel = Parcel {
                 bytes: theirs.parcel,
                 descriptors,
             };
-            let remote = self.endpoint.import(rank, parcel)?;
+            let region = import(rank, parcel)?;
             let inside = theirs
                 .offset
                 .checked_add(theirs.len)
-                .is_some_and(|end| end <= remote.len() as u64);
-            let (Some(base), true) = (remote.mapped(), inside) else {
+                .is_some_and(|end| end <= region.len() as u64);
+            if !inside {
                 return Err(self.unusable(rank));
-            };
-            // SAFETY: just checked against the length of what is mapped there.
-            bases.push(unsafe { base.add(theirs.offset as usize) });
-            memory.push(Arc::new(Imported { _remote: remote }));
+            }
+            shared.remote.push(Some((region, theirs.offset as usize)));
         }
-        // SAFETY: each base is that rank's memory of `len` bytes; `memory` keeps all of it.
-        Ok(unsafe { WindowMap::new(id, bases.into(), len, memory) })
+        Ok(shared)
     }
 
-    /// The boards and bells of all ranks.
-    pub(super) fn group(&mut self, ranks: u32) -> Result<(Group, Layout), CommunicatorError> {
-        let layout = Layout::new(ranks, SMALL_BYTES);
-        let region = Region::host(layout.bytes(), HugePages::Never)?;
-        let map = Arc::new(self.share("sharing boards", &region, (0, layout.bytes()), "board")?);
-        let boards = map.bases().iter().map(|base: &NonNull<u8>| {
-            let memory: Arc<dyn Any + Send + Sync> = map.clone();
-            // SAFETY: `share` has checked that there are this many bytes; regions start on a page as zeroes; only
-            // the owner writes there, and the map keeps them.
-            unsafe { Board::new(*base, layout, memory) }
-        });
-        let boards = boards.collect();
-        let bells = (0..ranks)
-            .map(|rank| self.endpoint.doorbell(rank))
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| self.unusable(self.rank))?;
-        let patience = Patience::for_ranks(ranks as usize);
-        Ok((
-            Group::new(
-                self.rank,
-                boards,
-                bells.into(),
-                patience,
-                Box::new(self.members.clone()),
-            ),
-            layout,
-        ))
-    }
-
-    fn decode<T: serde::de::DeserializeOwned>(
+    /// Every rank's value and descriptors, by rank. Collective.
+    pub(super) fn all_gather<T: Serialize + serde::de::DeserializeOwned>(
         &self,
-        peer: u32,
-        bytes: &[u8],
-    ) -> Result<T, CommunicatorError> {
-        serde_json::from_slice(bytes).map_err(|_| self.unusable(peer))
+        what: &str,
+        value: &T,
+        descriptors: Vec<std::os::fd::OwnedFd>,
+    ) -> Result<Vec<(T, Vec<std::os::fd::OwnedFd>)>, CommunicatorError> {
+        let bytes = serde_json::to_vec(value).expect("plain data");
+        let given = self.members.all_gather(what, &bytes, descriptors, self.timeout)?;
+        let decode = |(rank, given): (u32, Gathered)| match serde_json::from_slice(&given.payload) {
+            Ok(value) => Ok((value, given.descriptors)),
+            Err(_) => Err(self.unusable(rank)),
+        };
+        (0..).zip(given).map(decode).collect()
     }
 
-    fn unusable(&self, peer: u32) -> CommunicatorError {
-        let why = "it is malformed or gives no load/store reach; do all ranks run the same version?".into();
-        crate::fabric::FabricError::Parcel {
+    pub(super) fn unusable(&self, peer: u32) -> CommunicatorError {
+        let why = "it is malformed or gives too little reach; do all ranks run the same version?".into();
+        FabricError::Parcel {
             rank: self.rank,
             peer,
             what: "connection set-up",
@@ -195,16 +138,4 @@ impl Links {
         }
         .into()
     }
-}
-
-// The engine keeps these alive without knowing what they are.
-struct Held {
-    _registration: Arc<dyn Registration>,
-}
-struct Imported {
-    _remote: Arc<dyn RemoteRegion>,
-}
-
-fn encode(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("plain data")
 }

@@ -38,6 +38,14 @@ impl Liveness for Members {
             .map(|departure| departure.how.to_string())
     }
 
+    fn dead(&self) -> Option<(u32, String)> {
+        let died = |how| matches!(how, DepartureKind::Died | DepartureKind::Panicked);
+        let mut departures = self.0.departures().into_iter();
+        departures
+            .find(|departure| died(departure.how))
+            .map(|departure| (departure.rank, departure.how.to_string()))
+    }
+
     fn ended(&self, rank: u32) -> bool {
         let departures = self.0.departures();
         let found = departures.iter().find(|departure| departure.rank == rank);

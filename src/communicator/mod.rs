@@ -4,9 +4,11 @@
 //! each other. A [`Communicator`] is used by one thread at a time ([`Send`], not [`Sync`]); an [`AbortHandle`] by
 //! any.
 
+mod boards;
 mod collectives;
 mod connect;
 mod error;
+mod lazily;
 mod members;
 mod pending;
 mod shapes;
@@ -24,15 +26,20 @@ pub use window::Window;
 
 use crate::bootstrap::{Job, Membership};
 use crate::engine::{
-    Core, EngineError, Extent, MAXIMUM_ACTIVE, MAXIMUM_SEQUENCE, SMALL_BYTES, Trouble, fits_small,
+    Core, Engine, Extent, MAXIMUM_ACTIVE, MAXIMUM_SEQUENCE, MessageCore, SLOT_BYTES, SMALL_BYTES, Signature,
+    fits_small,
 };
 use crate::fabric::{Fabric, shm::Shm};
 use crate::memory::{Buffer, DataType, Element, HugePages, Region};
 use crate::observe::{CounterValues, Event, Recorder};
 use crate::plan::{Collective, builders};
-use connect::Links;
+use boards::Mapped;
+use connect::Meeting;
 use members::Members;
-use shapes::{SLOT_BYTES, STAGING_SLOTS, Shapes};
+use shapes::{Known, STAGING_SLOTS, Shapes, Way};
+
+/// Of which generation a communicator is that was not made from another.
+const GENERATION: u32 = 0;
 
 /// How a communicator is to be made.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +62,8 @@ impl Builder {
         self
     }
 
-    /// Uses this fabric, which must have load/store reach.
+    /// Uses this fabric. With load/store reach ranks look into each other's memory; without it they send each other
+    /// messages, over queue pairs that are made as plans first need them.
     pub fn fabric(mut self, fabric: Arc<dyn Fabric>) -> Self {
         self.fabric = Some(fabric);
         self
@@ -78,48 +86,54 @@ impl Builder {
             Some(fabric) => fabric,
             None => Arc::new(Shm::new()?),
         };
-        if !fabric.capabilities().load_store {
-            return Err(CommunicatorError::Argument {
-                rank,
-                call: "join",
-                what: format!(
-                    "fabric {} has no load/store reach, which the engine still needs",
-                    fabric.name()
-                ),
-            });
-        }
-        let endpoint = fabric.endpoint(rank, 0)?;
-        let mut links = Links {
-            rank,
-            members,
-            fabric,
-            endpoint,
-            timeout,
-            windows: 0,
+        let (load_store, queue_depth) = (
+            fabric.capabilities().load_store,
+            fabric.capabilities().queue_depth,
+        );
+        let mut meeting = Meeting::new(rank, members, fabric, timeout);
+        let (engine, mapped, staging, way) = if load_store {
+            let mut mapped = Mapped::connect(&meeting, ranks)?;
+            let (group, layout) = mapped.group(&mut meeting, ranks)?;
+            let region = Region::host(STAGING_SLOTS * SLOT_BYTES, HugePages::Never)?;
+            let bytes = (0, region.len());
+            let staging = mapped.share(&mut meeting, "sharing staging slots", &region, bytes, "staging")?;
+            let staging = Extent::new(Arc::new(staging), 0, region.len());
+            (
+                Engine::Boards(Core::new(group)),
+                Some(mapped),
+                Some(staging),
+                Way::Boards(layout),
+            )
+        } else {
+            let endpoint = meeting.fabric.endpoint(rank, GENERATION)?;
+            let liveness = Box::new(meeting.members.clone());
+            let fabric = (meeting.fabric.name(), queue_depth);
+            let core = MessageCore::new(ranks, GENERATION, endpoint, fabric, liveness);
+            (Engine::Messages(core), None, None, Way::Messages)
         };
-        links.connect(ranks)?;
-        let (group, layout) = links.group(ranks)?;
-        let region = Region::host(STAGING_SLOTS * SLOT_BYTES, HugePages::Never)?;
-        let staging = links.share("sharing staging slots", &region, (0, region.len()), "staging")?;
-        let staging = Extent::new(Arc::new(staging), 0, region.len());
         // Windows are told apart by their communicator, of which a process may have many.
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Ok(Communicator {
+        let communicator = Communicator {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             rank,
             ranks,
             timeout: Cell::new(timeout),
             forced: self.plan,
-            core: Arc::new(Core::new(group)),
+            engine: Arc::new(engine),
             staging,
-            links: RefCell::new(links),
-            shapes: RefCell::new(Shapes::new(rank, ranks, layout)),
+            mapped: RefCell::new(mapped),
+            meeting: RefCell::new(meeting),
+            shapes: RefCell::new(Shapes::new(rank, ranks, way)),
             bounce: RefCell::new(None),
             // Boards start as zeroes: no operation may have that number.
             next: Cell::new(1),
             small_turn: Cell::new(0),
             in_step: Cell::new(false),
-        })
+        };
+        if !load_store {
+            communicator.connect_for_barriers()?;
+        }
+        Ok(communicator)
     }
 }
 
@@ -130,9 +144,12 @@ pub struct Communicator {
     ranks: u32,
     timeout: Cell<Duration>,
     forced: Option<String>,
-    core: Arc<Core>,
-    staging: Extent,
-    links: RefCell<Links>,
+    engine: Arc<Engine>,
+    /// Shared by all operations, where ranks see each other's memory.
+    staging: Option<Extent>,
+    /// How this rank reaches the others' memory, where it does.
+    mapped: RefCell<Option<Mapped>>,
+    meeting: RefCell<Meeting>,
     shapes: RefCell<Shapes>,
     /// A window through which memory that is not in one goes.
     bounce: RefCell<Option<Window<u8>>>,
@@ -198,7 +215,9 @@ impl Communicator {
     /// [`Communicator::all_reduce_slice`]).
     pub fn register<T: Element>(&self, buffer: Buffer<T>) -> Result<Window<T>, CommunicatorError> {
         self.usable()?;
-        if buffer.region().kind().share().is_none() {
+        let messages = matches!(*self.engine, Engine::Messages(_));
+        let foreign = messages && self.meeting.borrow().fabric.capabilities().foreign_memory;
+        if buffer.region().kind().share().is_none() && !foreign {
             let kind = buffer.region().kind().name();
             let what = format!(
                 "peers cannot map {kind} memory; take Communicator::window (or Buffer::allocate), or give the \
@@ -208,10 +227,16 @@ impl Communicator {
         }
         self.settle()?;
         let range = (buffer.offset(), buffer.len() * size_of::<T>());
-        let map =
-            self.links
-                .borrow_mut()
-                .share("registering a window", buffer.region(), range, T::TYPE.name())?;
+        let (call, meeting) = ("registering a window", &mut *self.meeting.borrow_mut());
+        let map = match (&*self.engine, &mut *self.mapped.borrow_mut()) {
+            (Engine::Messages(core), _) => {
+                lazily::share(meeting, core, call, buffer.region(), range, T::TYPE.name())?
+            }
+            (Engine::Boards(_), mapped) => {
+                let mapped = mapped.as_mut().expect("made with the boards");
+                mapped.share(meeting, call, buffer.region(), range, T::TYPE.name())?
+            }
+        };
         Ok(Window::new(buffer, map, self.id))
     }
 
@@ -230,7 +255,7 @@ impl Communicator {
     pub fn all_gather_bytes(&self, what: &str, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommunicatorError> {
         self.settle()?;
         let given = self
-            .links
+            .meeting
             .borrow()
             .members
             .all_gather(what, bytes, Vec::new(), self.timeout())?;
@@ -240,7 +265,7 @@ impl Communicator {
     /// The name of the plan that an operation on `bytes` runs. Small all-reduces and barriers run none: every rank
     /// reads what all show (`flat`).
     pub fn plan_name(&self, collective: Collective, bytes: usize) -> String {
-        if self.is_small(collective, bytes) {
+        if self.small_core(collective, bytes).is_some() {
             return "flat".into();
         }
         self.plan_for(collective, bytes)
@@ -254,41 +279,91 @@ impl Communicator {
         }
     }
 
-    fn is_small(&self, collective: Collective, bytes: usize) -> bool {
-        self.forced.is_none()
+    /// The engine, if an operation goes the way of small ones, which needs boards.
+    #[inline]
+    fn small_core(&self, collective: Collective, bytes: usize) -> Option<&Core> {
+        let Engine::Boards(core) = &*self.engine else {
+            return None;
+        };
+        let small = self.forced.is_none()
             && matches!(collective, Collective::AllReduce | Collective::Barrier)
             && fits_small(self.ranks, bytes)
-            && bytes <= SMALL_BYTES
+            && bytes <= SMALL_BYTES;
+        small.then_some(core)
+    }
+
+    /// A shape's program. At its first use it is proved, and where ranks reach each other by messages they make the
+    /// queue pairs that it needs; `signature` says for what, to find ranks that called something else.
+    fn shape(
+        &self,
+        collective: Collective,
+        plan: &str,
+        signature: Signature,
+    ) -> Result<Arc<Known>, CommunicatorError> {
+        if let Some(known) = self.shapes.borrow().find(collective, plan) {
+            return Ok(known);
+        }
+        if let Engine::Messages(_) = *self.engine {
+            self.meet(signature)?;
+            self.settle()?;
+        }
+        self.first_use(collective, plan)
+    }
+
+    fn first_use(&self, collective: Collective, plan: &str) -> Result<Arc<Known>, CommunicatorError> {
+        let prepared = self.shapes.borrow().prepare(collective, plan);
+        if let Engine::Messages(core) = &*self.engine {
+            let program = prepared.as_ref().map(|known| &*known.prepared);
+            let root = collective
+                .root()
+                .map_or(String::new(), |root| format!(" with root {root}"));
+            let shape = format!("{collective}{root} by {plan}");
+            lazily::connect(&self.meeting.borrow(), core, &shape, program)?;
+        }
+        let prepared = prepared?;
+        self.shapes.borrow_mut().keep(collective, plan, prepared.clone());
+        Ok(prepared)
+    }
+
+    /// Makes the queue pairs of the plan by which barriers go. Over them ranks also meet before they make others, and
+    /// tell each other of trouble.
+    fn connect_for_barriers(&self) -> Result<(), CommunicatorError> {
+        let plan = self.plan_for(Collective::Barrier, 0);
+        self.first_use(Collective::Barrier, &plan).map(drop)
+    }
+
+    /// The ranks to which this one has queue pairs, ascending: where ranks reach each other by messages, those that
+    /// the plans run so far have it exchange messages with; else all.
+    pub fn connections(&self) -> Vec<u32> {
+        match &*self.engine {
+            Engine::Messages(core) => core.connections(),
+            Engine::Boards(_) => (0..self.ranks).filter(|rank| *rank != self.rank).collect(),
+        }
     }
 
     /// Bytes moved and copied, operations and waits, since the communicator was made.
     pub fn counters(&self) -> CounterValues {
-        let group = self.core.group();
-        group
-            .engine
-            .counters
-            .snapshot()
-            .plus(&group.caller.counters.snapshot())
+        let engine = self.engine.observers().counters.snapshot();
+        engine.plus(&self.engine.caller().counters.snapshot())
     }
 
     /// The last events of this rank, oldest first.
     pub fn events(&self) -> Vec<Event> {
-        let group = self.core.group();
-        let mut events = group.engine.recorder.snapshot();
-        events.extend(group.caller.recorder.snapshot());
+        let mut events = self.engine.observers().recorder.snapshot();
+        events.extend(self.engine.caller().recorder.snapshot());
         events.sort_by_key(|event| event.ticks);
         events
     }
 
     /// Where the caller of this communicator may record events of its own (steps, computation). One thread at a time.
     pub fn recorder(&self) -> &Recorder {
-        &self.core.group().caller.recorder
+        &self.engine.caller().recorder
     }
 
     /// A handle with which any thread may abort.
     pub fn abort_handle(&self) -> AbortHandle {
         AbortHandle {
-            core: self.core.clone(),
+            engine: self.engine.clone(),
         }
     }
 
@@ -300,8 +375,8 @@ impl Communicator {
     /// A rank that has not heard of it by the deadline (stopped, or in no call of the communicator): its name. The
     /// windows stay in custody.
     pub fn abort(&self, windows: &[&dyn Custody]) -> Result<(), CommunicatorError> {
-        if self.core.is_forked() {
-            self.core.check()?;
+        if self.engine.is_forked() {
+            self.engine.check()?;
         }
         if windows.iter().any(|window| window.owner() != self.id) {
             let what =
@@ -310,29 +385,41 @@ impl Communicator {
         }
         self.abort_handle().abort();
         let until = Instant::now() + self.timeout();
-        let group = self.core.group();
-        for rank in (0..self.ranks).filter(|rank| *rank != self.rank) {
-            while !group.is_silent(rank) {
-                if Instant::now() >= until {
-                    return Err(CommunicatorError::Argument {
-                        rank: self.rank,
-                        call: "abort",
-                        what: format!(
-                            "rank {rank} has not acknowledged within {:?}: it may still read this rank's windows",
-                            self.timeout()
-                        ),
-                    });
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
+        if let Some(rank) = self.still_reaching(until)? {
+            return Err(CommunicatorError::Argument {
+                rank: self.rank,
+                call: "abort",
+                what: format!(
+                    "rank {rank} has not acknowledged within {:?}: it may still reach this rank's windows",
+                    self.timeout()
+                ),
+            });
         }
         let silence = silence::Silence(());
         windows.iter().for_each(|window| window.release(&silence));
         Ok(())
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
+    /// After the abort: a rank of which it cannot be said, until then, that it touches this one's memory no more.
+    fn still_reaching(&self, until: Instant) -> Result<Option<u32>, CommunicatorError> {
+        let core = match &*self.engine {
+            Engine::Boards(core) => core,
+            Engine::Messages(core) => return Ok(core.fence(until)?.first().copied()),
+        };
+        let group = core.group();
+        for rank in (0..self.ranks).filter(|rank| *rank != self.rank) {
+            while !group.is_silent(rank) {
+                if Instant::now() >= until {
+                    return Ok(Some(rank));
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
     }
 
     /// Sequence numbers for `count` operations.
@@ -365,12 +452,12 @@ impl Communicator {
     /// rank that waits for an operation would wait in vain for one that is in such a call.
     fn settle(&self) -> Result<(), CommunicatorError> {
         self.usable()?;
-        self.core.wait_until(|| self.core.is_idle());
+        self.engine.wait_until(|| self.engine.is_idle());
         self.usable()
     }
 
     fn usable(&self) -> Result<(), CommunicatorError> {
-        self.core.check()?;
+        self.engine.check()?;
         if self.next.get() >= MAXIMUM_SEQUENCE {
             let what = format!("{MAXIMUM_SEQUENCE} operations, the most of one communicator; make a new one");
             return Err(self.argument("a collective", what));
@@ -408,20 +495,15 @@ impl Communicator {
 
 impl Drop for Communicator {
     fn drop(&mut self) {
-        if self.core.is_forked() {
+        if self.engine.is_forked() {
             return;
         }
         // What is still in flight is given up: the others hear of it instead of waiting for a rank that left.
-        if !self.core.is_idle() {
+        if !self.engine.is_idle() {
             self.abort_handle().abort();
         }
-        // A bucket may outlive its exchange: it must not start anything on a board that says that its owner left.
-        let (rank, reason) = (self.rank, "it was dropped".to_owned());
-        self.core.abandon(&EngineError::Poisoned { rank, reason });
-        self.core.group().board().leave();
-        for rank in 0..self.ranks {
-            self.core.group().wake(rank);
-        }
+        // A bucket may outlive its exchange: what it starts is refused.
+        self.engine.leave();
     }
 }
 
@@ -455,18 +537,13 @@ impl<T: Element> Custody for Window<T> {
 /// Aborts a communicator from any thread: its operations fail on every rank.
 #[derive(Clone, Debug)]
 pub struct AbortHandle {
-    core: Arc<Core>,
+    engine: Arc<Engine>,
 }
 
 impl AbortHandle {
     /// Fails every operation in flight and every later one. Returns at once.
     pub fn abort(&self) {
-        if self.core.is_forked() {
-            return;
-        }
-        let rank = self.core.group().rank;
-        self.core.group().give_up(Trouble::Aborted);
-        self.core.abandon(&EngineError::Aborted { rank, by: rank });
+        self.engine.abort();
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::CommunicatorError;
 use super::window::Window;
-use crate::engine::{Core, Ticket};
+use crate::engine::{Engine, Ticket};
 use crate::memory::Element;
 
 /// A started operation. It goes on whether or not this handle is kept: dropping it detaches it, and the window's
@@ -16,7 +16,7 @@ use crate::memory::Element;
 #[must_use = "the operation goes on by itself, but its window comes back only through this handle"]
 #[derive(Debug)]
 pub struct Pending<T: Element> {
-    pub(super) core: Arc<Core>,
+    pub(super) engine: Arc<Engine>,
     pub(super) ticket: Ticket,
     /// `None` once it was handed back.
     pub(super) window: Option<Window<T>>,
@@ -26,7 +26,7 @@ impl<T: Element> Pending<T> {
     /// Moves the communicator's operations on, as far as they go without waiting; says whether this one has ended.
     pub fn poll(&self) -> bool {
         self.ticket.is_done() || {
-            self.core.poll();
+            self.engine.poll();
             self.ticket.is_done()
         }
     }
@@ -36,14 +36,14 @@ impl<T: Element> Pending<T> {
     /// # Errors
     /// How the operation failed; the window's memory then stays with the peers that may still read it.
     pub fn wait(mut self) -> Result<Window<T>, CommunicatorError> {
-        let outcome = self.core.wait(&self.ticket);
+        let outcome = self.engine.wait(&self.ticket);
         self.hand_back(outcome.map_err(Into::into))
     }
 
     /// Waits for the end, but no longer than until `deadline`; says whether it has ended. The operation goes on
     /// either way: it fails only at the deadline with which it was started.
     pub fn wait_until(&self, deadline: Instant) -> bool {
-        self.core
+        self.engine
             .wait_until(|| self.ticket.is_done() || Instant::now() >= deadline);
         self.ticket.is_done()
     }

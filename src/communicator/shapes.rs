@@ -5,36 +5,48 @@ use std::sync::Arc;
 
 use super::CommunicatorError;
 use crate::engine::{Layout, Prepared};
-use crate::plan::{Collective, Reach, builders, default_plan, verify};
+use crate::plan::lowered::Program;
+use crate::plan::{Collective, Plan, Reach, builders, default_plan, verify};
 
-/// Staging slots that every rank owns, for plans that need some.
+/// Staging slots that every rank owns, for plans that need some, where ranks see each other's boards.
 pub(super) const STAGING_SLOTS: usize = 32;
 
-/// Bytes of one slot: the largest chunk of a staged operation.
-pub(super) const SLOT_BYTES: usize = 32 << 10;
+/// What programs are prepared for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way {
+    /// Boards of this layout.
+    Boards(Layout),
+    Messages,
+}
 
 #[derive(Debug)]
 pub(super) struct Shapes {
     rank: u32,
     ranks: u32,
-    layout: Layout,
-    known: HashMap<(Collective, String), Arc<Shape>>,
+    way: Way,
+    known: HashMap<(Collective, String), Arc<Known>>,
 }
 
 /// One shape's program, and what choosing its chunks needs.
 #[derive(Debug)]
-pub(super) struct Shape {
+pub(super) struct Known {
     pub(super) prepared: Arc<Prepared>,
     pub(super) blocks: u32,
     pub(super) staged: bool,
 }
 
+/// Chunks of one stream that may be under way: enough to keep a queue pair busy, fewer where many ranks would each
+/// push so many to one. The same on every rank.
+fn slots(ranks: u32) -> u32 {
+    (512 / ranks).clamp(2, 8)
+}
+
 impl Shapes {
-    pub(super) fn new(rank: u32, ranks: u32, layout: Layout) -> Self {
+    pub(super) fn new(rank: u32, ranks: u32, way: Way) -> Self {
         Self {
             rank,
             ranks,
-            layout,
+            way,
             known: HashMap::new(),
         }
     }
@@ -44,44 +56,78 @@ impl Shapes {
         default_plan(collective, self.ranks, bytes)
     }
 
-    pub(super) fn get(
-        &mut self,
+    /// A shape that was prepared before.
+    pub(super) fn find(&self, collective: Collective, plan: &str) -> Option<Arc<Known>> {
+        // A key would have to be allocated.
+        let mut known = self.known.iter();
+        let found = known.find(|((c, name), _)| *c == collective && name == plan);
+        found.map(|(_, shape)| shape.clone())
+    }
+
+    /// Prepares a shape for its first use; [`Shapes::keep`] makes it known.
+    pub(super) fn prepare(
+        &self,
         collective: Collective,
         plan: &str,
-    ) -> Result<Arc<Shape>, CommunicatorError> {
-        // The key is made only for a shape that is not known yet.
-        if let Some((_, shape)) = self
-            .known
-            .iter()
-            .find(|((c, name), _)| *c == collective && name == plan)
-        {
-            return Ok(shape.clone());
-        }
+    ) -> Result<Arc<Known>, CommunicatorError> {
         let built = builders::build(plan, collective, self.ranks)?;
         let unfit = |why: String| CommunicatorError::Unfit {
             rank: self.rank,
             plan: plan.into(),
             why,
         };
+        let reach = match self.way {
+            Way::Boards(_) => Reach::LoadStore,
+            Way::Messages => Reach::Message {
+                slots: slots(self.ranks),
+            },
+        };
         if self.rank == 0 {
-            let proof = verify::verify(&built, Reach::LoadStore).map_err(|error| unfit(error.to_string()))?;
-            tracing::debug!(plan, ranks = self.ranks, ?collective, ?proof, "plan proved");
+            let proof = verify::verify(&built, reach).map_err(|error| unfit(error.to_string()))?;
+            tracing::debug!(
+                plan,
+                ranks = self.ranks,
+                ?collective,
+                ?reach,
+                ?proof,
+                "plan proved"
+            );
         }
-        let program = built.lower(self.rank, Reach::LoadStore)?;
-        let (blocks, staged) = (program.blocks, uses_staging(&program));
-        let prepared = Prepared::new(program, plan, self.layout.tasks(), STAGING_SLOTS).map_err(unfit)?;
-        let shape = Arc::new(Shape {
-            prepared: Arc::new(prepared),
+        let program = built.lower(self.rank, reach)?;
+        let blocks = program.blocks;
+        let (staged, prepared) = match self.way {
+            Way::Boards(layout) => {
+                let staged = uses_staging(&program);
+                (
+                    staged,
+                    Prepared::new(program, plan, layout.tasks(), STAGING_SLOTS),
+                )
+            }
+            Way::Messages => {
+                let of = |rank| Plan::lower(&built, rank, reach);
+                // Whoever reduces gets contributions into its slots: all ranks must cut them alike.
+                let reduces = matches!(collective, Collective::AllReduce | Collective::Reduce { .. });
+                (
+                    reduces && self.ranks > 1,
+                    Prepared::for_messages(program, plan, of),
+                )
+            }
+        };
+        Ok(Arc::new(Known {
+            prepared: Arc::new(prepared.map_err(unfit)?),
             blocks,
             staged,
-        });
-        self.known.insert((collective, plan.to_owned()), shape.clone());
-        Ok(shape)
+        }))
+    }
+
+    /// Makes a prepared shape known.
+    pub(super) fn keep(&mut self, collective: Collective, plan: &str, shape: Arc<Known>) {
+        self.known.insert((collective, plan.to_owned()), shape);
     }
 }
 
 /// Whether this rank reads or writes staging slots, its own or another rank's.
-fn uses_staging(program: &crate::plan::lowered::Program) -> bool {
+fn uses_staging(program: &Program) -> bool {
     use crate::plan::lowered::{Action, Buffer, Place};
     let staged = |place: &Place| matches!(place.buffer, Buffer::Staging { .. });
     program.tasks.iter().any(|task| match &task.action {

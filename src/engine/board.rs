@@ -113,7 +113,7 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    fn pack(self) -> u64 {
+    pub(super) fn pack(self) -> u64 {
         let (kind, value) = match self {
             Self::Gone(rank) => (1, rank),
             Self::Deadline(rank) => (2, rank),
@@ -123,7 +123,7 @@ impl Trouble {
         kind << 32 | u64::from(value)
     }
 
-    fn unpack(word: u64) -> Option<Self> {
+    pub(super) fn unpack(word: u64) -> Option<Self> {
         let value = word as u32;
         match word >> 32 {
             1 => Some(Self::Gone(value)),

@@ -1,15 +1,16 @@
-//! The operations in progress on one communicator, and who drives them: any caller that holds the token. Nobody
-//! sleeps with the token in hand.
+//! The operations in progress on one communicator whose ranks see each other's boards, and who drives them: any
+//! caller that holds the token. Nobody sleeps with the token in hand.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 use std::time::Instant;
 
 use super::board::DEPTH;
-use super::execution::{Call, Execution, Round};
+use super::execution::{Execution, Round};
+use super::ticket::Ticket;
 use super::wait::{Turn, wait};
-use super::{EngineError, Group};
+use super::{Call, EngineError, Group};
 use crate::fabric::fork::Birthplace;
 use crate::observe::Kind;
 
@@ -48,56 +49,6 @@ struct Active {
     began: Instant,
     /// A staged operation waits for the one before it: there is one set of staging slots.
     started: bool,
-}
-
-#[derive(Debug, Default)]
-struct Completion {
-    done: AtomicBool,
-    outcome: Mutex<Outcome>,
-}
-
-#[derive(Debug, Default)]
-struct Outcome {
-    error: Option<EngineError>,
-    waker: Option<Waker>,
-}
-
-/// The end of an operation, to be waited for. Dropping it changes nothing: the operation goes on.
-#[derive(Clone, Debug)]
-pub struct Ticket(Arc<Completion>);
-
-impl Ticket {
-    /// Whether the operation has ended, well or not.
-    #[inline]
-    pub fn is_done(&self) -> bool {
-        self.0.done.load(Ordering::Acquire)
-    }
-
-    /// How it ended, once it has.
-    pub fn outcome(&self) -> Option<Result<(), EngineError>> {
-        if !self.is_done() {
-            return None;
-        }
-        let outcome = self.0.outcome.lock().expect("nothing panics with it in hand");
-        Some(outcome.error.clone().map_or(Ok(()), Err))
-    }
-
-    /// Has a task woken at the end. Call [`Ticket::is_done`] again afterwards.
-    pub fn wake(&self, waker: &Waker) {
-        self.0
-            .outcome
-            .lock()
-            .expect("nothing panics with it in hand")
-            .waker = Some(waker.clone());
-    }
-
-    /// Answers whom to wake.
-    fn end(&self, error: Option<EngineError>) -> Option<Waker> {
-        let mut outcome = self.0.outcome.lock().expect("nothing panics with it in hand");
-        outcome.error = error;
-        self.0.done.store(true, Ordering::Release);
-        outcome.waker.take()
-    }
 }
 
 impl Core {
@@ -165,7 +116,7 @@ impl Core {
             .board()
             .announce_details(call.sequence, call.signature, call.details());
         let execution = engine.idle.pop().unwrap_or_default();
-        let ticket = Ticket(Arc::default());
+        let ticket = Ticket::default();
         let began = Instant::now();
         engine.active.push(Active {
             call,

@@ -94,6 +94,14 @@ pub enum EngineError {
         /// Who did it.
         by: u32,
     },
+    /// The fabric failed as a whole, or a peer did not keep to the protocol.
+    #[error("rank {rank}: {why}")]
+    Fabric {
+        /// On which rank.
+        rank: u32,
+        /// What it said.
+        why: String,
+    },
     /// This process is a forked child of the one that made the communicator.
     #[error(
         "rank {rank}: this process was forked from the one that made the communicator, which alone can use it"
@@ -120,7 +128,7 @@ impl EngineError {
             Self::Gone { peer, .. } => Some(*peer),
             Self::Aborted { by, .. } => Some(*by),
             Self::PeerGaveUp { culprit, .. } => *culprit,
-            Self::Mismatch { .. } | Self::Forked { .. } | Self::Poisoned { .. } => None,
+            Self::Mismatch { .. } | Self::Fabric { .. } | Self::Forked { .. } | Self::Poisoned { .. } => None,
         }
     }
 }

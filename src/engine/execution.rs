@@ -3,103 +3,16 @@
 //! Data is pulled: a task reads peers' windows and stores into memory of this rank only. What others wait for is
 //! published in counters on this rank's board.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::board::Details;
 use super::board::{CHUNK_BITS, progress};
-use super::reduce::{self, Kernel};
-use super::{EngineError, Extent, Group, Signature, Trouble, Waited};
+use super::{Call, EngineError, Group, Trouble, Waited, reduce};
 use crate::observe::{Kind, NONE, OpenWait};
-use crate::plan::lowered::{Action, Buffer, Place, Program, Progress, Task, block_range, chunk_count};
+use crate::plan::lowered::{Action, Buffer, Place, Progress, Task, block_range, chunk_count};
 
 /// The chunk count that says that a task is over, whatever its number of chunks.
 const WHOLE: u64 = (1 << CHUNK_BITS) - 1;
-
-/// A program that the engine can run, made once for each shape.
-#[derive(Debug)]
-pub struct Prepared {
-    program: Program,
-    plan: String,
-    plan_hash: u64,
-}
-
-impl Prepared {
-    /// Checks what the engine relies on: that the program is this rank's, needs no more counters and staging than
-    /// there are, and stores into this rank's memory only.
-    ///
-    /// # Errors
-    /// A sentence that says what is wrong with the plan.
-    pub fn new(program: Program, plan: &str, counters: usize, staging_slots: usize) -> Result<Self, String> {
-        if program.tasks.len() > counters {
-            return Err(format!(
-                "plan {plan} has {} tasks, a board {counters} counters",
-                program.tasks.len()
-            ));
-        }
-        if program.staging_slots as usize > staging_slots {
-            let needed = program.staging_slots;
-            return Err(format!(
-                "plan {plan} needs {needed} staging slots, there are {staging_slots}"
-            ));
-        }
-        for task in &program.tasks {
-            let (Action::Reduce { into, .. } | Action::Copy { into, .. }) = &task.action else {
-                continue;
-            };
-            if let Some(place) = into.iter().find(|place| place.rank != program.rank) {
-                return Err(format!("plan {plan} stores into memory of rank {}", place.rank));
-            }
-        }
-        Ok(Self {
-            program,
-            plan: plan.into(),
-            plan_hash: super::signature::hash(plan),
-        })
-    }
-
-    /// The plan's name.
-    pub fn plan(&self) -> &str {
-        &self.plan
-    }
-}
-
-/// One call of a collective.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// What to run.
-    pub prepared: Arc<Prepared>,
-    /// Its number on the communicator.
-    pub sequence: u64,
-    /// What was called.
-    pub signature: Signature,
-    /// Sums.
-    pub kernel: Kernel,
-    /// Bytes of one element.
-    pub element: usize,
-    /// Elements.
-    pub count: usize,
-    /// Elements of a chunk, at least 1.
-    pub chunk: usize,
-    /// What an average is divided by, else 1.
-    pub divisor: u32,
-    /// Input and result; none where nothing moves.
-    pub memory: Option<(Extent, Extent)>,
-    /// Staging slots, and the bytes of one.
-    pub staging: Option<(Extent, usize)>,
-    /// How long it may take.
-    pub timeout: Duration,
-}
-
-impl Call {
-    /// What the other ranks' calls must agree with, beyond the signature.
-    pub(super) fn details(&self) -> Details {
-        let memory = self.memory.as_ref();
-        let places = memory.map(|(input, result)| (input.place(), result.place()));
-        Details::new(self.prepared.plan_hash, places)
-    }
-}
 
 #[derive(Debug)]
 struct Stream {

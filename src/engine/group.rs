@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use super::board::Details;
+use super::mismatch::disagreement;
 use super::{Board, EngineError, Signature, Trouble, Waited};
 use crate::fabric::{Doorbell, Patience};
 use crate::observe::{Counters, Recorder};
@@ -12,6 +13,9 @@ use crate::observe::{Counters, Recorder};
 pub trait Liveness: Send + Sync + Debug {
     /// How a rank's process went, if it is gone.
     fn gone(&self, rank: u32) -> Option<String>;
+
+    /// A rank that is known to be dead (one that left in order, or gave up, is not), and how it went.
+    fn dead(&self) -> Option<(u32, String)>;
 
     /// Whether a rank has ended, so that it reads nothing any more. One that only gave up may still be at it.
     fn ended(&self, rank: u32) -> bool;
@@ -258,47 +262,6 @@ impl Group {
             .iter()
             .map(|board| board.call(sequence))
             .collect::<Vec<_>>();
-        let signatures = || found.iter().flatten().map(|(signature, _)| *signature);
-        // Where all have the same signature, it is something else that differs.
-        let same = signatures().all(|signature| Some(signature) == signatures().next());
-        let mut calls: Vec<(Announced, Vec<u32>)> = Vec::new();
-        for (rank, call) in found.iter().enumerate() {
-            let call = call.map(|(signature, details)| (signature, same.then_some(details)));
-            match calls.iter_mut().find(|(known, _)| *known == call) {
-                Some((_, ranks)) => ranks.push(rank as u32),
-                None => calls.push((call, vec![rank as u32])),
-            }
-        }
-        // The odd one first.
-        calls.sort_by_key(|(_, ranks)| ranks.len());
-        let odd = calls.iter().map(|(call, ranks)| {
-            let called = match call {
-                None => "has not called it".to_owned(),
-                Some((signature, None)) => format!("called {signature}"),
-                Some((signature, Some(details))) => format!("called {signature}{details}"),
-            };
-            format!("{} {called}", name_ranks(ranks))
-        });
-        let odd = odd.collect::<Vec<_>>().join("; ");
-        EngineError::Mismatch {
-            rank: self.rank,
-            sequence,
-            odd,
-        }
-    }
-}
-
-/// What a rank called, if it did, and on what memory where only that differs.
-type Announced = Option<(Signature, Option<Details>)>;
-
-/// `rank 3`, or `ranks 0, 1 and 4`.
-fn name_ranks(ranks: &[u32]) -> String {
-    match ranks {
-        [one] => format!("rank {one}"),
-        [most @ .., last] => {
-            let most = most.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-            format!("ranks {most} and {last}")
-        }
-        [] => "no rank".into(),
+        disagreement(self.rank, sequence, (0..).zip(found))
     }
 }

@@ -3,14 +3,19 @@
 
 mod address;
 mod board;
+mod call;
 mod core;
 mod error;
 mod execution;
 mod group;
 mod line;
+mod message;
+mod mismatch;
 pub mod reduce;
 mod signature;
 mod small;
+mod surface;
+mod ticket;
 mod wait;
 
 // What `line` is compiled over; its model puts loom's here.
@@ -18,12 +23,15 @@ mod atomics {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering, fence};
 }
 
-pub use address::{Extent, WindowMap};
+pub use address::{Extent, Keys, WindowMap};
 pub use board::{Board, Layout, MAXIMUM_SEQUENCE, Trouble};
-pub use core::{Core, MAXIMUM_ACTIVE, Ticket};
+pub use call::{Call, Prepared};
+pub use core::{Core, MAXIMUM_ACTIVE};
 pub use error::{EngineError, Waited};
-pub use execution::{Call, Prepared};
 pub use group::{Group, Liveness, Observers};
+pub use message::{MessageCore, SLOT_BYTES};
 pub use signature::MAXIMUM_COUNT;
 pub use signature::Signature;
 pub use small::{SMALL_BYTES, Small, fits_small, small_exchange};
+pub use surface::Engine;
+pub use ticket::Ticket;

@@ -196,7 +196,7 @@ impl Builder {
         }
         let returned = Arc::new(Mutex::new(Vec::<Returned>::with_capacity(slots.len())));
         let progress = if progress && communicator.size() > 1 {
-            Some(Progress::start(communicator.core().clone()).map_err(ExchangeError::Progress)?)
+            Some(Progress::start(communicator.engine().clone()).map_err(ExchangeError::Progress)?)
         } else {
             None
         };

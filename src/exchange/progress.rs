@@ -5,24 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crate::engine::Core;
+use crate::engine::Engine;
 
 #[derive(Debug)]
 pub(super) struct Progress {
-    core: Arc<Core>,
+    engine: Arc<Engine>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Progress {
-    pub(super) fn start(core: Arc<Core>) -> std::io::Result<Self> {
+    pub(super) fn start(engine: Arc<Engine>) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (its_core, its_stop) = (core.clone(), stop.clone());
+        let (its_engine, its_stop) = (engine.clone(), stop.clone());
         let thread = std::thread::Builder::new()
             .name("sapwood-progress".into())
-            .spawn(move || its_core.wait_until(|| its_stop.load(Ordering::Acquire)))?;
+            .spawn(move || its_engine.wait_until(|| its_stop.load(Ordering::Acquire)))?;
         Ok(Self {
-            core,
+            engine,
             stop,
             thread: Some(thread),
         })
@@ -31,15 +31,15 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.core.is_forked() {
+        if self.engine.is_forked() {
             // The thread is the parent's: there is none to wait for.
             std::mem::forget(self.thread.take());
             return;
         }
         self.stop.store(true, Ordering::Release);
-        self.core.group().bell().ring();
+        self.engine.nudge();
         if let Some(thread) = self.thread.take() {
-            // It looks at `stop` whenever it wakes, which it does at the bell and every few milliseconds anyway.
+            // It looks at `stop` whenever it wakes, which it does at a nudge and every few milliseconds anyway.
             let _ = thread.join();
         }
     }

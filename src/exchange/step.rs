@@ -70,7 +70,7 @@ impl<'a> Step<'a> {
         let exchange = self.exchange.take().expect(UNFINISHED);
         // From here on every way out leaves nothing in flight, or the communicator refusing all work.
         exchange.communicator.end_step();
-        let core = exchange.communicator.core();
+        let engine = exchange.communicator.engine();
         // Of each bucket: whether its exchange was started in this step.
         let mut ready = vec![false; exchange.slots.len()];
         let mut failure = None;
@@ -83,7 +83,7 @@ impl<'a> Step<'a> {
         {
             if let Some(ticket) = ticket {
                 ready[index] = true;
-                if let Err(error) = core.wait(&ticket) {
+                if let Err(error) = engine.wait(&ticket) {
                     window.hold();
                     failure.get_or_insert(error);
                 }

@@ -1,0 +1,119 @@
+//! Ranks that see each other's memory: all are connected when they join, and show each other their boards.
+
+use std::any::Any;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::CommunicatorError;
+use super::connect::Meeting;
+use crate::engine::{Board, Group, Layout, SMALL_BYTES, WindowMap};
+use crate::fabric::{Access, Endpoint, Parcel, Patience, Registration, RemoteRegion};
+use crate::memory::{HugePages, Region};
+
+/// A rank's way to the others' memory.
+pub(super) struct Mapped {
+    endpoint: Box<dyn Endpoint>,
+}
+
+impl Mapped {
+    /// Connects a queue pair to every rank, and to itself. Collective.
+    pub(super) fn connect(meeting: &Meeting, ranks: u32) -> Result<Self, CommunicatorError> {
+        let rank = meeting.rank;
+        let mut endpoint = meeting.fabric.endpoint(rank, 0)?;
+        let mine = (0..ranks)
+            .map(|peer| endpoint.prepare(peer))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut mine = mine.into_iter().map(Some).collect::<Vec<_>>();
+        // One round for each rank, in which it hands out what it has for each other: so nobody holds more than one
+        // rank's descriptors at a time.
+        for giver in 0..ranks {
+            let (mut payload, mut descriptors, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+            if giver == rank {
+                for parcel in mine
+                    .iter_mut()
+                    .map(|parcel| parcel.take().expect("each is given once"))
+                {
+                    counts.push(parcel.descriptors.len());
+                    payload.push(parcel.bytes);
+                    descriptors.extend(parcel.descriptors);
+                }
+            }
+            let given = meeting.all_gather("connecting", &(payload, counts), descriptors)?;
+            let ((payload, counts), mut descriptors): ((Vec<Vec<u8>>, Vec<usize>), _) =
+                given.into_iter().nth(giver as usize).expect("one for each rank");
+            let me = rank as usize;
+            let before = counts.iter().take(me).sum::<usize>();
+            let own = counts.get(me).copied().unwrap_or(0);
+            let (Some(bytes), true) = (payload.into_iter().nth(me), before + own <= descriptors.len()) else {
+                return Err(meeting.unusable(giver));
+            };
+            let descriptors = descriptors.drain(before..before + own).collect();
+            endpoint.connect(giver, Parcel { bytes, descriptors })?;
+        }
+        Ok(Self { endpoint })
+    }
+
+    /// Offers the bytes `offset..offset + len` of a region to all ranks and maps theirs. Collective.
+    pub(super) fn share(
+        &mut self,
+        meeting: &mut Meeting,
+        call: &'static str,
+        region: &Region,
+        (offset, len): (usize, usize),
+        kind: &str,
+    ) -> Result<WindowMap, CommunicatorError> {
+        let import = |rank, parcel| self.endpoint.import(rank, parcel);
+        let shared = meeting.share(call, (region, Access::READ), (offset, len), kind, import)?;
+        let mut memory: Vec<Arc<dyn Any + Send + Sync>> = vec![Arc::new(Held {
+            _registration: shared.registration,
+        })];
+        let mut bases = Vec::with_capacity(shared.remote.len());
+        for (rank, remote) in (0..).zip(shared.remote) {
+            let Some((remote, offset)) = remote else {
+                // SAFETY: the caller's range lies in its region.
+                bases.push(unsafe { region.base().add(offset) });
+                continue;
+            };
+            let base = remote.mapped().ok_or_else(|| meeting.unusable(rank))?;
+            // SAFETY: `Meeting::share` has checked it against the length of what is mapped there.
+            bases.push(unsafe { base.add(offset) });
+            memory.push(Arc::new(Imported { _remote: remote }));
+        }
+        // SAFETY: each base is that rank's memory of `len` bytes; `memory` keeps all of it.
+        Ok(unsafe { WindowMap::new(shared.id, meeting.rank, bases.into(), len, memory) })
+    }
+
+    /// The boards and bells of all ranks. Collective.
+    pub(super) fn group(
+        &mut self,
+        meeting: &mut Meeting,
+        ranks: u32,
+    ) -> Result<(Group, Layout), CommunicatorError> {
+        let layout = Layout::new(ranks, SMALL_BYTES);
+        let region = Region::host(layout.bytes(), HugePages::Never)?;
+        let map = Arc::new(self.share(meeting, "sharing boards", &region, (0, layout.bytes()), "board")?);
+        let boards = map.bases().iter().map(|base: &NonNull<u8>| {
+            let memory: Arc<dyn Any + Send + Sync> = map.clone();
+            // SAFETY: `share` has checked that there are this many bytes; regions start on a page as zeroes; only
+            // the owner writes there, and the map keeps them.
+            unsafe { Board::new(*base, layout, memory) }
+        });
+        let boards = boards.collect();
+        let bells = (0..ranks)
+            .map(|rank| self.endpoint.doorbell(rank))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| meeting.unusable(meeting.rank))?;
+        let patience = Patience::for_ranks(ranks as usize);
+        let liveness = Box::new(meeting.members.clone());
+        let group = Group::new(meeting.rank, boards, bells.into(), patience, liveness);
+        Ok((group, layout))
+    }
+}
+
+// The engine keeps these alive without knowing what they are.
+struct Held {
+    _registration: Arc<dyn Registration>,
+}
+struct Imported {
+    _remote: Arc<dyn RemoteRegion>,
+}

@@ -1,0 +1,127 @@
+//! What an engine is asked to run: a program prepared for it, and one call of a collective.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::board::Details;
+use super::message::Route;
+use super::reduce::Kernel;
+use super::{Extent, Signature};
+use crate::plan::PlanError;
+use crate::plan::lowered::{Action, Program};
+
+/// A program that the engine can run, made once for each shape.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(super) program: Program,
+    pub(super) plan: String,
+    plan_hash: u64,
+    /// How its messages go, where ranks reach each other by messages.
+    pub(super) route: Option<Route>,
+}
+
+impl Prepared {
+    /// Checks what the engine relies on: that the program is this rank's, needs no more counters and staging than
+    /// there are, and stores into this rank's memory only.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the plan.
+    pub fn new(program: Program, plan: &str, counters: usize, staging_slots: usize) -> Result<Self, String> {
+        if program.tasks.len() > counters {
+            return Err(format!(
+                "plan {plan} has {} tasks, a board {counters} counters",
+                program.tasks.len()
+            ));
+        }
+        if program.staging_slots as usize > staging_slots {
+            let needed = program.staging_slots;
+            return Err(format!(
+                "plan {plan} needs {needed} staging slots, there are {staging_slots}"
+            ));
+        }
+        for task in &program.tasks {
+            let (Action::Reduce { into, .. } | Action::Copy { into, .. }) = &task.action else {
+                continue;
+            };
+            if let Some(place) = into.iter().find(|place| place.rank != program.rank) {
+                return Err(format!("plan {plan} stores into memory of rank {}", place.rank));
+            }
+        }
+        Ok(Self {
+            program,
+            plan: plan.into(),
+            plan_hash: super::signature::hash(plan),
+            route: None,
+        })
+    }
+
+    /// The same for ranks that reach each other by messages; `of` lowers the programs of the ranks that this one has
+    /// to do with.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the plan.
+    pub fn for_messages(
+        program: Program,
+        plan: &str,
+        of: impl FnMut(u32) -> Result<Program, PlanError>,
+    ) -> Result<Self, String> {
+        let route = Route::new(&program, of).map_err(|why| format!("plan {plan}: {why}"))?;
+        Ok(Self {
+            program,
+            plan: plan.into(),
+            plan_hash: super::signature::hash(plan),
+            route: Some(route),
+        })
+    }
+
+    /// The ranks with which this one exchanges messages, ascending; none where ranks see each other's boards.
+    pub fn neighbours(&self) -> &[u32] {
+        self.route.as_ref().map_or(&[], |route| &route.neighbours)
+    }
+
+    /// Staging slots that this rank must own.
+    pub fn staging_slots(&self) -> u32 {
+        self.program.staging_slots
+    }
+
+    /// The plan's name.
+    pub fn plan(&self) -> &str {
+        &self.plan
+    }
+}
+
+/// One call of a collective.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// What to run.
+    pub prepared: Arc<Prepared>,
+    /// Its number on the communicator.
+    pub sequence: u64,
+    /// What was called.
+    pub signature: Signature,
+    /// Sums.
+    pub kernel: Kernel,
+    /// Bytes of one element.
+    pub element: usize,
+    /// Elements.
+    pub count: usize,
+    /// Elements of a chunk, at least 1.
+    pub chunk: usize,
+    /// What an average is divided by, else 1.
+    pub divisor: u32,
+    /// Input and result; none where nothing moves.
+    pub memory: Option<(Extent, Extent)>,
+    /// Staging slots, and the bytes of one.
+    pub staging: Option<(Extent, usize)>,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+impl Call {
+    /// What the other ranks' calls must agree with, beyond the signature.
+    pub(super) fn details(&self) -> Details {
+        let memory = self.memory.as_ref();
+        let places = memory.map(|(input, result)| (input.place(), result.place()));
+        Details::new(self.prepared.plan_hash, places)
+    }
+}

@@ -1,0 +1,545 @@
+//! What the holder of the token has in hand: the endpoint, the links, the operations in progress. Takes in what came
+//! and moves on what can move; decides nothing about who drives or who sleeps.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+use std::time::Instant;
+
+use super::execution::{Execution, Outside, Round, called};
+use super::immediate::Immediate;
+use super::link::{Announced, Link, Tag};
+use super::note::{Called, Note};
+use super::staging::Staging;
+use super::trouble::{Told, Verdict};
+use crate::engine::board::DEPTH;
+use crate::engine::{Call, EngineError, Observers, Ticket};
+use crate::fabric::{Completion, Endpoint, FabricError, Opcode, Status};
+use crate::observe::CopySite;
+
+/// Chunks that one operation runs before the next one gets its turn.
+const BUDGET: u32 = 16;
+/// Completions taken at a time.
+const BATCH: usize = 128;
+/// Progress of operations not begun here that is remembered; more than ranks that keep to the plans ever say.
+const MOST_EARLY: usize = 1 << 16;
+
+/// An operation that was started.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub call: Call,
+    pub ticket: Ticket,
+    pub started: Instant,
+}
+
+/// An operation in progress.
+pub(super) struct Active {
+    pub queued: Queued,
+    pub execution: Execution,
+    /// Since when nothing moved, as far as was looked.
+    pub stuck: Option<Instant>,
+    /// Whom the others were told that this rank waits for.
+    pub blamed: Option<u32>,
+}
+
+/// Progress of a peer's task in an operation that has not begun here.
+#[derive(Clone, Copy, Debug)]
+struct Early {
+    sequence: u64,
+    peer: u32,
+    task: u16,
+    chunks: u8,
+}
+
+/// See the module.
+pub(super) struct Inner {
+    pub rank: u32,
+    pub generation: u32,
+    /// `None` once this rank has left.
+    pub endpoint: Option<Box<dyn Endpoint>>,
+    pub links: Box<[Option<Box<Link>>]>,
+    /// The ranks that there are links to, ascending.
+    pub connected: Vec<u32>,
+    pub staging: Staging,
+    /// Begun, by number modulo [`DEPTH`].
+    running: Box<[Option<Active>]>,
+    /// The numbers of those, in the order of their begins.
+    pub order: Vec<u64>,
+    /// Started, and not begun for want of staging slots.
+    pub waiting: VecDeque<Queued>,
+    /// What this rank called as its latest operations, by number modulo [`DEPTH`].
+    history: Box<[(u64, Option<Called>)]>,
+    /// Which of the numbers from the floor on have ended, modulo [`DEPTH`].
+    ended: Box<[bool]>,
+    early: Vec<Early>,
+    idle: Vec<Execution>,
+    completions: Vec<Completion>,
+    /// To be woken when the token is given back: what wakers do is not known here.
+    pub woken: Vec<Waker>,
+    /// Operations that ended since this was last asked.
+    pub finished: usize,
+    /// A call of a peer that is not this rank's, in an operation that has begun here.
+    odd: Option<(u64, u32, Called)>,
+    /// What other ranks have said about their giving up, until an operation here comes to stand still.
+    pub told: Option<Told>,
+    /// Whether the others know that this rank gives up.
+    pub flooded: bool,
+    pub suspect: Option<(u32, Instant)>,
+    pub looked: Instant,
+    /// Of the fabric's copies, those that were counted.
+    copied: u64,
+}
+
+impl Inner {
+    pub fn new(rank: u32, ranks: u32, generation: u32, endpoint: Box<dyn Endpoint>) -> Self {
+        Self {
+            rank,
+            generation,
+            endpoint: Some(endpoint),
+            links: (0..ranks).map(|_| None).collect(),
+            connected: Vec::new(),
+            staging: Staging::default(),
+            running: (0..DEPTH).map(|_| None).collect(),
+            order: Vec::with_capacity(DEPTH as usize),
+            waiting: VecDeque::with_capacity(DEPTH as usize),
+            history: vec![(0, None); DEPTH as usize].into(),
+            ended: vec![false; DEPTH as usize].into(),
+            early: Vec::with_capacity(64),
+            idle: Vec::new(),
+            completions: Vec::with_capacity(BATCH),
+            woken: Vec::new(),
+            finished: 0,
+            odd: None,
+            told: None,
+            flooded: false,
+            suspect: None,
+            looked: Instant::now(),
+            copied: 0,
+        }
+    }
+
+    pub fn endpoint(&mut self) -> &mut dyn Endpoint {
+        &mut **self.endpoint.as_mut().expect(LEFT)
+    }
+
+    /// The operation with this number, if it has begun and not ended.
+    #[inline]
+    pub fn running(&self, sequence: u64) -> Option<&Active> {
+        let active = self.running[(sequence % DEPTH) as usize].as_ref()?;
+        (active.queued.call.sequence == sequence).then_some(active)
+    }
+
+    #[inline]
+    pub fn running_mut(&mut self, sequence: u64) -> Option<&mut Active> {
+        let active = self.running[(sequence % DEPTH) as usize].as_mut()?;
+        (active.queued.call.sequence == sequence).then_some(active)
+    }
+
+    /// What this rank called as operation `sequence`, if it has begun it.
+    pub fn own_call(&self, sequence: u64) -> Option<Called> {
+        let (number, called) = self.history[(sequence % DEPTH) as usize];
+        called.filter(|_| number == sequence)
+    }
+
+    /// A link and the endpoint, together.
+    pub fn link(&mut self, peer: u32) -> Option<(&mut Link, &mut dyn Endpoint)> {
+        let link = self.links[peer as usize].as_deref_mut()?;
+        Some((link, &mut **self.endpoint.as_mut().expect(LEFT)))
+    }
+
+    /// Whether nothing is on its way to anybody that was not taken in.
+    pub fn is_quiet(&self) -> bool {
+        self.links.iter().flatten().all(|link| link.is_quiet())
+    }
+
+    /// Payload that the fabric moved more often than asked: all but the notes, which it may carry as it likes.
+    fn fabric_copies(&self) -> u64 {
+        let copied = self
+            .endpoint
+            .as_ref()
+            .map_or(0, |endpoint| endpoint.bytes_copied());
+        copied.saturating_sub(self.links.iter().flatten().map(|link| link.note_bytes).sum())
+    }
+
+    /// One round: takes in what came, begins what can begin, runs what is ready. Says whether anything moved.
+    pub fn round(&mut self, floor: &AtomicU64, observers: &Observers) -> Result<bool, Verdict> {
+        let mut progressed = self.take_in(floor, observers)?;
+        progressed |= self.begin(floor, observers)?;
+        let mut index = 0;
+        while index < self.order.len() {
+            let sequence = self.order[index];
+            match self.run(sequence, observers) {
+                Round::Blocked => index += 1,
+                Round::Progressed => {
+                    progressed = true;
+                    index += 1;
+                }
+                Round::Done => {
+                    progressed = true;
+                    self.order.remove(index);
+                    self.end(sequence, floor);
+                }
+            }
+        }
+        for &peer in &self.connected {
+            let link = self.links[peer as usize].as_deref_mut().expect("it is connected");
+            progressed |= link.give_back(&mut **self.endpoint.as_mut().expect(LEFT), self.generation);
+        }
+        if progressed {
+            self.suspect = None;
+            let copied = self.fabric_copies();
+            let more = copied.saturating_sub(std::mem::replace(&mut self.copied, copied));
+            if more != 0 {
+                observers.counters.copied(CopySite::Fabric, more);
+            }
+        }
+        Ok(progressed)
+    }
+
+    fn run(&mut self, sequence: u64, observers: &Observers) -> Round {
+        let Some(active) = self.running[(sequence % DEPTH) as usize].as_mut() else {
+            return Round::Done;
+        };
+        if !active.execution.dirty {
+            return Round::Blocked;
+        }
+        let mut outside = Outside {
+            generation: self.generation,
+            endpoint: &mut **self.endpoint.as_mut().expect(LEFT),
+            links: &mut self.links,
+            staging: &self.staging,
+            observers,
+        };
+        let round = active.execution.round(&active.queued.call, &mut outside, BUDGET);
+        if round != Round::Blocked {
+            active.stuck = None;
+        }
+        round
+    }
+
+    /// An operation has ended well.
+    fn end(&mut self, sequence: u64, floor: &AtomicU64) {
+        let active = self.running[(sequence % DEPTH) as usize].take();
+        let Active {
+            queued, execution, ..
+        } = active.expect("it has just run");
+        if let Some(first) = execution.staging {
+            self.staging.give_back(first);
+        }
+        let Queued { call, ticket, .. } = queued;
+        // The call's memory is let go of before anybody hears of the end.
+        drop(call);
+        self.idle.push(execution);
+        self.ended[(sequence % DEPTH) as usize] = true;
+        let mut lowest = floor.load(Ordering::Relaxed);
+        while std::mem::take(&mut self.ended[(lowest % DEPTH) as usize]) {
+            lowest += 1;
+        }
+        floor.store(lowest, Ordering::Release);
+        self.woken.extend(ticket.end(None));
+        self.finished += 1;
+    }
+
+    /// Begins what was started, as far as there are staging slots.
+    fn begin(&mut self, floor: &AtomicU64, observers: &Observers) -> Result<bool, Verdict> {
+        let mut begun = false;
+        let mut index = 0;
+        while index < self.waiting.len() {
+            let call = &self.waiting[index].call;
+            let mut staging = None;
+            if call.prepared.staging_slots() != 0 {
+                let lowest = floor.load(Ordering::Relaxed);
+                staging = self.staging.take(call.sequence == lowest);
+                if staging.is_none() {
+                    index += 1;
+                    continue;
+                }
+            }
+            let queued = self.waiting.remove(index).expect("it is there");
+            let (sequence, own) = (queued.call.sequence, called(&queued.call));
+            let mut execution = self.idle.pop().unwrap_or_default();
+            execution.begin(&queued.call, staging, observers);
+            self.history[(sequence % DEPTH) as usize] = (sequence, Some(own));
+            let place = &mut self.running[(sequence % DEPTH) as usize];
+            debug_assert!(place.is_none());
+            *place = Some(Active {
+                queued,
+                execution,
+                stuck: None,
+                blamed: None,
+            });
+            self.order.push(sequence);
+            begun = true;
+            // The others hear of it, whatever else is known of it here.
+            if self.run(sequence, observers) == Round::Done {
+                self.order.pop();
+                self.end(sequence, floor);
+                continue;
+            }
+            self.absorb(sequence, observers)?;
+            if let Some(told) = self.told.take() {
+                return Err(self.judge(sequence, told));
+            }
+        }
+        Ok(begun)
+    }
+
+    /// Takes in what peers have said of an operation before it began here.
+    fn absorb(&mut self, sequence: u64, observers: &Observers) -> Result<(), Verdict> {
+        for index in 0..self.connected.len() {
+            let peer = self.connected[index];
+            let link = self.links[peer as usize].as_deref().expect("it is connected");
+            if let Some(announced) = link.announced(sequence).copied() {
+                self.heard(peer, &announced);
+            }
+        }
+        self.compare()?;
+        let Some(active) = self.running[(sequence % DEPTH) as usize].as_mut() else {
+            return Ok(());
+        };
+        self.early.retain(|early| {
+            let here = early.sequence == sequence;
+            if here {
+                let chunks = u64::from(early.chunks);
+                active
+                    .execution
+                    .arrive(&active.queued.call, early.peer, early.task, chunks, 0, observers);
+            }
+            !here
+        });
+        Ok(())
+    }
+
+    /// A peer has begun an operation that is in progress here.
+    fn heard(&mut self, peer: u32, announced: &Announced) {
+        let sequence = announced.sequence;
+        let Some(active) = self.running_mut(sequence) else {
+            return;
+        };
+        let call = &active.queued.call;
+        let neighbours = call.prepared.neighbours();
+        match neighbours.binary_search(&peer) {
+            Ok(index) if called(call) == announced.called => {
+                active.execution.begun(index, announced.staging);
+            }
+            _ => self.odd = self.odd.or(Some((sequence, peer, announced.called))),
+        }
+    }
+
+    /// Fails if a peer was found to have called something else. Not at once where it was found: the calls of others
+    /// may be among what was polled and not yet looked at.
+    fn compare(&mut self) -> Result<(), Verdict> {
+        match self.odd.take() {
+            None => Ok(()),
+            Some((sequence, peer, called)) => Err(self.mismatch(sequence, &[(peer, called)], None)),
+        }
+    }
+
+    /// Polls the endpoint and deals with what has completed.
+    pub fn take_in(&mut self, floor: &AtomicU64, observers: &Observers) -> Result<bool, Verdict> {
+        let mut completions = std::mem::take(&mut self.completions);
+        completions.clear();
+        let outcome = self
+            .endpoint()
+            .poll(&mut completions)
+            .map_err(|error| self.broken(&error));
+        let mut verdict = Ok(!completions.is_empty());
+        for completion in &completions {
+            // All are taken, so that the links' accounts stay right.
+            if let Err(error) = self.take(completion, floor, observers) {
+                verdict = verdict.and(Err(error));
+            }
+        }
+        self.completions = completions;
+        outcome?;
+        self.compare()?;
+        verdict
+    }
+
+    pub fn broken(&self, error: &FabricError) -> Verdict {
+        Verdict::own(EngineError::Fabric {
+            rank: self.rank,
+            why: error.to_string(),
+        })
+    }
+
+    fn take(
+        &mut self,
+        completion: &Completion,
+        floor: &AtomicU64,
+        observers: &Observers,
+    ) -> Result<(), Verdict> {
+        let (peer, generation) = (completion.peer, self.generation);
+        let tag = Tag::unpack(completion.id);
+        let endpoint = &mut **self.endpoint.as_mut().expect(LEFT);
+        let link = self.links.get_mut(peer as usize).and_then(Option::as_deref_mut);
+        let (Some(link), Some(tag)) = (link, tag) else {
+            return Ok(());
+        };
+        if !matches!(tag, Tag::Receive(_)) {
+            link.in_flight -= 1;
+        }
+        if completion.status != Status::Success {
+            link.lose(completion, endpoint);
+            self.stir();
+            return Ok(());
+        }
+        match tag {
+            Tag::Bare => Ok(()),
+            Tag::Note(place) => {
+                link.free_note(place);
+                Ok(())
+            }
+            Tag::Push { sequence, task, push } => {
+                let active = self.running[(u64::from(sequence) % DEPTH) as usize].as_mut();
+                if let Some(active) = active
+                    && active.queued.call.sequence & 0x0fff_ffff == u64::from(sequence)
+                {
+                    active.execution.completed(&active.queued.call, task, push);
+                }
+                Ok(())
+            }
+            Tag::Receive(place) => {
+                let said = completion.opcode == Opcode::Receive && completion.immediate.is_none();
+                let note = link.take_receive(place, said.then_some(completion.bytes), generation, endpoint);
+                if let Some(word) = completion.immediate {
+                    return self.immediate(completion, word, floor, observers);
+                }
+                match note {
+                    Some(note) => self.note(peer, note),
+                    None => {
+                        let why =
+                            format!("rank {peer} sent something that is no message of this communicator");
+                        Err(Verdict::own(EngineError::Fabric { rank: self.rank, why }))
+                    }
+                }
+            }
+        }
+    }
+
+    fn immediate(
+        &mut self,
+        completion: &Completion,
+        word: u32,
+        floor: &AtomicU64,
+        observers: &Observers,
+    ) -> Result<(), Verdict> {
+        let peer = completion.peer;
+        let link = self.links[peer as usize]
+            .as_deref_mut()
+            .expect("it has just been looked up");
+        match Immediate::unpack(word, self.generation) {
+            None => tracing::warn!(peer, word, "an immediate of another generation was dropped"),
+            Some(Immediate::Receives(count)) => {
+                link.acknowledge(u64::from(count));
+                // What had no room may have some now.
+            }
+            Some(Immediate::Progress {
+                sequence,
+                task,
+                chunks,
+            }) => {
+                let sequence = link.full_sequence(sequence);
+                if let Some(active) = self.running_mut(sequence) {
+                    let (chunks, bytes) = (u64::from(chunks), completion.bytes as u64);
+                    active
+                        .execution
+                        .arrive(&active.queued.call, peer, task, chunks, bytes, observers);
+                } else if sequence >= floor.load(Ordering::Relaxed) && self.own_call(sequence).is_none() {
+                    if self.early.len() == MOST_EARLY {
+                        let why = format!(
+                            "rank {peer} is too far ahead: {MOST_EARLY} messages wait for calls here"
+                        );
+                        return Err(Verdict::own(EngineError::Fabric { rank: self.rank, why }));
+                    }
+                    self.early.push(Early {
+                        sequence,
+                        peer,
+                        task,
+                        chunks,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, peer: u32, note: Note) -> Result<(), Verdict> {
+        let link = self.links[peer as usize]
+            .as_deref_mut()
+            .expect("it has just been looked up");
+        match note {
+            Note::Begin {
+                sequence,
+                called,
+                staging,
+            } => {
+                let announced = Announced {
+                    sequence,
+                    called,
+                    staging,
+                };
+                link.announce(announced);
+                if self.running(sequence).is_some() {
+                    self.heard(peer, &announced);
+                } else if self.own_call(sequence).is_some_and(|own| own != called) {
+                    // This operation has ended here without that rank: it cannot be the same.
+                    self.odd = self.odd.or(Some((sequence, peer, called)));
+                }
+                Ok(())
+            }
+            Note::Waits { sequence, culprit } => {
+                link.waits = Some((sequence, culprit));
+                Ok(())
+            }
+            Note::Trouble { origin, trouble } => {
+                self.hear_trouble(peer, Told::Trouble { origin, trouble });
+                Ok(())
+            }
+            Note::Mismatch {
+                origin,
+                sequence,
+                ranks,
+            } => {
+                let told = Told::Mismatch {
+                    origin,
+                    sequence,
+                    ranks,
+                };
+                self.hear_trouble(peer, told);
+                Ok(())
+            }
+            Note::Leave => {
+                link.left = true;
+                self.stir();
+                Ok(())
+            }
+        }
+    }
+
+    /// Something has changed that no operation is told of by itself.
+    fn stir(&mut self) {
+        self.running
+            .iter_mut()
+            .flatten()
+            .for_each(|active| active.execution.dirty = true);
+    }
+
+    /// Ends everything that was taken up with `error`.
+    pub fn end_all(&mut self, error: &EngineError) {
+        let running = self
+            .running
+            .iter_mut()
+            .filter_map(Option::take)
+            .map(|active| active.queued);
+        for Queued { call, ticket, .. } in running.chain(self.waiting.drain(..)) {
+            drop(call);
+            self.woken.extend(ticket.end(Some(error.clone())));
+            self.finished += 1;
+        }
+        self.order.clear();
+        self.early.clear();
+    }
+}
+
+pub(super) const LEFT: &str = "rounds are run only until this rank has left";

@@ -1,0 +1,57 @@
+//! The end of an operation, as those see it who wait for it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+
+use super::EngineError;
+
+#[derive(Debug, Default)]
+struct Completion {
+    done: AtomicBool,
+    outcome: Mutex<Outcome>,
+}
+
+#[derive(Debug, Default)]
+struct Outcome {
+    error: Option<EngineError>,
+    waker: Option<Waker>,
+}
+
+/// The end of an operation, to be waited for. Dropping it changes nothing: the operation goes on.
+#[derive(Clone, Debug, Default)]
+pub struct Ticket(Arc<Completion>);
+
+impl Ticket {
+    /// Whether the operation has ended, well or not.
+    #[inline]
+    pub fn is_done(&self) -> bool {
+        self.0.done.load(Ordering::Acquire)
+    }
+
+    /// How it ended, once it has.
+    pub fn outcome(&self) -> Option<Result<(), EngineError>> {
+        if !self.is_done() {
+            return None;
+        }
+        let outcome = self.0.outcome.lock().expect("nothing panics with it in hand");
+        Some(outcome.error.clone().map_or(Ok(()), Err))
+    }
+
+    /// Has a task woken at the end. Call [`Ticket::is_done`] again afterwards.
+    pub fn wake(&self, waker: &Waker) {
+        self.0
+            .outcome
+            .lock()
+            .expect("nothing panics with it in hand")
+            .waker = Some(waker.clone());
+    }
+
+    /// Answers whom to wake.
+    pub(super) fn end(&self, error: Option<EngineError>) -> Option<Waker> {
+        let mut outcome = self.0.outcome.lock().expect("nothing panics with it in hand");
+        outcome.error = error;
+        self.0.done.store(true, Ordering::Release);
+        outcome.waker.take()
+    }
+}
