@@ -23,7 +23,7 @@ Exits with 0 if the test ran and what was checked was right, 1 if it broke off o
 
 /// Measures latency, bandwidth and message rate between two sides, with perftest's flags and columns
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLE)]
+#[command(after_help = EXAMPLE, allow_negative_numbers = true)]
 pub struct PerfArguments {
     /// write-lat, write-bw, read-lat, read-bw, send-lat, send-bw, atomic-lat or atomic-bw
     #[arg(value_name = "TEST")]
@@ -75,7 +75,7 @@ pub struct PerfArguments {
     #[arg(long, value_name = "CLASS", value_parser = clap::value_parser!(u8), help_heading = "Device")]
     pub(super) tclass: Option<u8>,
     /// Flow labels, given to the queue pairs in turn
-    #[arg(long, value_name = "LABEL,...", value_delimiter = ',', value_parser = parse_flow_label, help_heading = "Device")]
+    #[arg(long = "flow_label", value_name = "LABEL,...", value_delimiter = ',', value_parser = parse_flow_label, help_heading = "Device")]
     pub(super) flow_label: Vec<u32>,
 
     /// Bytes of a message [default: 2 for latency, 64K for bandwidth, 8 for atomics]

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::watch::{SILENCE, Side, gone};
 use crate::output::Failure;
 
+/// How long after a failure the end of the other side is looked for.
+const MOMENT: Duration = Duration::from_millis(300);
+
 /// Says on standard error what is waited for, once that has taken a second; takes it back by being dropped.
 pub(super) struct Notice {
     done: Option<Sender<()>>,
@@ -78,7 +81,7 @@ impl Meeting {
         let membership = Membership::join(job, Instant::now() + job.timeout).map_err(|error| {
             Failure::Check(match &error {
                 BootstrapError::Missing { waited, .. } => format!(
-                    "{}: no {other} came within {:.1} s {place}: start the same test there, with this host's name",
+                    "{}: no {other} came within {:.1} s {place}: run the same command with this host's name as the client",
                     side.name(),
                     waited.as_secs_f64()
                 ),
@@ -107,11 +110,36 @@ impl Meeting {
         self.side
     }
 
+    /// A failure with its cause before it, if the other side's end is the cause: a request may fail a moment before
+    /// that is known.
+    pub(super) fn named(&self, failure: Failure) -> Failure {
+        let Failure::Check(sentence) = &failure else {
+            return failure;
+        };
+        let until = Instant::now() + MOMENT;
+        loop {
+            if let Some(cause) = gone(&self.membership, self.side) {
+                return match sentence.contains(&cause) {
+                    true => failure,
+                    false => Failure::Check(format!("{cause} ({sentence})")),
+                };
+            }
+            if Instant::now() >= until {
+                return failure;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether both sides are on one host.
+    pub(super) fn one_host(&self) -> bool {
+        self.membership.host(0) == self.membership.host(1)
+    }
+
     /// Memory is shared on one host only.
     pub(super) fn reached_by(&self, capabilities: &Capabilities, fabric: &str) -> Result<(), Failure> {
         let other = self.side.other();
-        let one_host = self.membership.host(other.rank()) == self.membership.host(self.side.rank());
-        if capabilities.load_store && !one_host {
+        if capabilities.load_store && !self.one_host() {
             return Err(Failure::Arguments(format!(
                 "--fabric {fabric}: the {} is on another host, where no memory can be shared; verbs is for that",
                 other.name()

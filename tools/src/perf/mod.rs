@@ -53,7 +53,6 @@ pub fn run(arguments: &PerfArguments) -> Result<ExitCode, Failure> {
         Some(mut job) => {
             job.timeout = setup.timeout;
             let side = if job.rank == 0 { Side::Server } else { Side::Client };
-            binding::bind(job.local_rank, job.size);
             // One of the two is enough where both write to one terminal.
             let output = match side {
                 Side::Server => None,
@@ -108,7 +107,12 @@ fn start_both(arguments: &PerfArguments, setup: &Setup) -> Result<ExitCode, Fail
     // What cannot be opened is refused before a process is started; the client opens it again.
     Output::open(arguments.json_target())?;
     for local_rank in 0..2 {
-        Provider::open(arguments, setup, local_rank)?;
+        let provider = Provider::open(arguments, setup, local_rank)?;
+        session::fit(
+            &mut setup.clone(),
+            provider.fabrics[0].capabilities(),
+            &mut Vec::new(),
+        )?;
     }
     let program =
         std::env::current_exe().map_err(|error| broken(format!("this program's own file: {error}")))?;
@@ -144,6 +148,9 @@ fn take_part(
         say(&output, &report::waiting(place));
     }
     let meeting = Meeting::join(job, side, place, output.is_some())?;
+    if meeting.one_host() {
+        binding::bind(side.rank(), 2);
+    }
     let mut session = Session::connect(meeting, &mut provider, setup)?;
     for remark in &provider.remarks {
         say(&output, &format!(" {remark}\n"));
@@ -152,7 +159,8 @@ fn take_part(
     say(&output, &report::header(&session, &provider.facts, fabric, clock));
     let mut rows = Vec::new();
     for size in session.setup.sizes.clone() {
-        if let Some(row) = one_size(&mut session, size)? {
+        let row = one_size(&mut session, size).map_err(|failure| session.meeting.named(failure))?;
+        if let Some(row) = row {
             say(&output, &report::line(&session.setup, &row));
             rows.push(row);
         }

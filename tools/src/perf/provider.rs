@@ -74,10 +74,12 @@ impl Provider {
             Choice::Auto => match Self::open_verbs(arguments, setup, local_rank) {
                 // Who names a device wants that one or an error.
                 Err(error) if arguments.ib_dev.is_empty() => {
+                    tracing::info!(%error, "no device can be used");
                     let mut provider = Self::open_shm(arguments, setup)?;
-                    provider
-                        .remarks
-                        .insert(0, format!("over shm, as there is no device to use: {error}"));
+                    provider.remarks.insert(
+                        0,
+                        "over shm, as no RDMA device can be used here ('sapwood devices' says why)".into(),
+                    );
                     Ok(provider)
                 }
                 opened => opened.map_err(refuse),

@@ -47,13 +47,6 @@ impl Session {
         let ordered = capabilities.ordering == OrderingScope::QueuePair;
         meeting.agree(&settings(&setup, provider.name()))?;
         meeting.reached_by(&capabilities, provider.name())?;
-        if setup.test.verb == Verb::Atomic && capabilities.atomic_domain == AtomicDomain::None {
-            return Err(Failure::Arguments(format!(
-                "{}: the {} fabric here has no atomics",
-                setup.test,
-                provider.name()
-            )));
-        }
         let both_ordered = meeting.exchange("comparing the fabrics", &ordered, setup.timeout)? && ordered;
         let notification = match setup.test.verb {
             Verb::Read | Verb::Atomic => Notification::None,
@@ -146,8 +139,18 @@ fn settings(setup: &Setup, fabric: &str) -> Vec<Setting> {
     ]
 }
 
-/// Reduces depths to what the fabric's queues hold.
-fn fit(setup: &mut Setup, capabilities: &Capabilities, remarks: &mut Vec<String>) -> Result<(), Failure> {
+/// Reduces depths to what the fabric's queues hold, and refuses what it cannot do at all.
+pub(super) fn fit(
+    setup: &mut Setup,
+    capabilities: &Capabilities,
+    remarks: &mut Vec<String>,
+) -> Result<(), Failure> {
+    if setup.test.verb == Verb::Atomic && capabilities.atomic_domain == AtomicDomain::None {
+        return Err(Failure::Arguments(format!(
+            "{}: there are no atomics here; the other tests do without",
+            setup.test
+        )));
+    }
     let most = capabilities.queue_depth;
     if setup.post_list > most {
         return Err(Failure::Arguments(format!(
