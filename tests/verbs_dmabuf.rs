@@ -202,13 +202,26 @@ fn slice(registration: &Arc<dyn Registration>, offset: usize, len: usize) -> Sli
     }
 }
 
-fn bytes(region: &Region) -> &mut [u8] {
-    // SAFETY: the CPU's memory of this length, used by this test alone between completions.
-    unsafe { std::slice::from_raw_parts_mut(region.base().as_ptr(), region.len()) }
+/// What lies in the region now.
+fn contents(region: &Region) -> Vec<u8> {
+    // SAFETY: the CPU's memory of this length; nothing is under way when this test looks.
+    unsafe { std::slice::from_raw_parts(region.base().as_ptr(), region.len()) }.to_vec()
+}
+
+/// Puts bytes at the region's start.
+fn put(region: &Region, bytes: &[u8]) {
+    assert!(bytes.len() <= region.len());
+    // SAFETY: the CPU's memory, long enough; nothing is under way when this test writes.
+    unsafe {
+        region
+            .base()
+            .copy_from_nonoverlapping(std::ptr::NonNull::from(bytes).cast(), bytes.len())
+    };
 }
 
 fn word(region: &Region, offset: usize) -> u64 {
-    u64::from_ne_bytes(bytes(region)[offset..offset + 8].try_into().expect("8 bytes"))
+    let bytes = contents(region);
+    u64::from_ne_bytes(bytes[offset..offset + 8].try_into().expect("8 bytes"))
 }
 
 fn lands() -> Result<(), Failed> {
@@ -224,9 +237,10 @@ fn lands() -> Result<(), Failed> {
         offset,
     };
 
-    for (number, byte) in bytes(&source).iter_mut().enumerate() {
-        *byte = number as u8 ^ (number >> 8) as u8;
-    }
+    let mut pattern: Vec<u8> = (0..SIZE)
+        .map(|number| number as u8 ^ (number >> 8) as u8)
+        .collect();
+    put(&source, &pattern);
     let write = Operation::Write {
         local: slice(&registration, 0, SIZE),
         remote: remote(0),
@@ -234,18 +248,19 @@ fn lands() -> Result<(), Failed> {
     };
     assert_eq!(run(&mut ends, write)?, Status::Success);
     assert!(
-        bytes(&target) == bytes(&source),
+        contents(&target) == pattern,
         "the write landed in the buffer's pages"
     );
 
-    bytes(&target).reverse();
+    pattern.reverse();
+    put(&target, &pattern);
     let read = Operation::Read {
         local: slice(&registration, 0, SIZE),
         remote: remote(0),
     };
     assert_eq!(run(&mut ends, read)?, Status::Success);
     assert!(
-        bytes(&target) == bytes(&source),
+        contents(&source) == pattern,
         "the read came from the buffer's pages"
     );
 
@@ -282,7 +297,7 @@ fn bounds() -> Result<(), Failed> {
     let target = buffer.region();
     let target_registration = two.register(&target, Access::ALL)?;
     let registration = one.register(&Region::host(4096, HugePages::Never)?, Access::LOCAL)?;
-    bytes(registration.region()).fill(0x77);
+    put(registration.region(), &[0x77; 4096]);
     let region = ends[0].import(1, target_registration.export()?)?;
     let offset = target.len() - 4096;
     let remote = RemoteSlice { region, offset };
@@ -292,8 +307,9 @@ fn bounds() -> Result<(), Failed> {
         immediate: None,
     };
     assert_eq!(run(&mut ends, write)?, Status::Success);
-    assert!(bytes(&target)[offset..].iter().all(|byte| *byte == 0x77));
-    assert!(bytes(&target)[..offset].iter().all(|byte| *byte == 0));
+    let landed = contents(&target);
+    assert!(landed[offset..].iter().all(|byte| *byte == 0x77));
+    assert!(landed[..offset].iter().all(|byte| *byte == 0));
 
     let mut beyond = Buffer::new()?;
     beyond.offset = 4096;

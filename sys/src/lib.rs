@@ -4,4 +4,6 @@
 //! Building needs no header, no clang and no libibverbs; a program that uses this starts where there is none, and
 //! [`verbs::Verbs::load`] says so.
 
+pub mod mlx5;
+mod symbol;
 pub mod verbs;

@@ -146,7 +146,7 @@ fn a_list_of_devices_is_taken_in_turn_by_local_rank() {
 
 #[test]
 fn the_routable_untagged_ipv4_entry_of_a_mixed_table_is_taken() {
-    let table = vec![
+    let table = [
         v1(0, "fe80::1"),
         v2(1, "fe80::1"),
         tagged(7, v2(2, "10.7.0.1")),

@@ -100,6 +100,7 @@ pub(super) struct ProtectionDomain {
     raw: NonNull<ibv_pd>,
     library: Library,
     birthplace: Birthplace,
+    place: Place,
 }
 
 // SAFETY: as for `Context`.
@@ -118,6 +119,7 @@ impl ProtectionDomain {
             raw,
             library: context.library,
             birthplace: context.birthplace,
+            place: Place::device(context.name()),
         })
     }
 

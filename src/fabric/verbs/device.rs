@@ -2,6 +2,7 @@
 //! is registered with it. Shared by every endpoint and registration of one `Verbs`, and closed with the last of them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use sapwood_sys::verbs::Verbs as Library;
 use sapwood_sys::verbs::bindings::{ibv_context, ibv_pd};
@@ -37,6 +38,8 @@ pub(super) struct Device {
     partition_key_index: u16,
     partition_keys: u16,
     gid_table: u32,
+    /// Of the chosen GID: tables are filled anew when a link or an address comes back.
+    gid_index: AtomicU32,
     granted: Granted,
     dma_buf: bool,
 }
@@ -55,6 +58,7 @@ impl Device {
         };
         let granted = probe::queue_pair(&context, &domain, settings, &details.limits)?;
         let dma_buf = dmabuf::supported(&library, &domain);
+        let gid_index = AtomicU32::new(choice.gid.index);
         Ok(Arc::new(Self {
             registrations: Cache::default(),
             domain,
@@ -65,6 +69,7 @@ impl Device {
             partition_key_index,
             partition_keys,
             gid_table: u32::try_from(port.gid_tbl_len).unwrap_or(0),
+            gid_index,
             granted,
             dma_buf,
             context,
@@ -125,6 +130,35 @@ impl Device {
     /// Entries of the port's GID table.
     pub fn gid_table(&self) -> u32 {
         self.gid_table
+    }
+
+    /// Where the chosen GID is in that table now.
+    pub fn gid_index(&self) -> u32 {
+        self.gid_index.load(Ordering::Relaxed)
+    }
+
+    /// Looks where the chosen GID is, after the device said that the table changed. Connected queue pairs keep the
+    /// entry that they were given; new ones must not take whatever stands at the old index.
+    pub fn find_gid_again(&self) {
+        let Choice {
+            port,
+            link_layer,
+            gid,
+            ..
+        } = &self.choice;
+        match survey::find_gid(&self.context, *port, self.gid_table, gid, *link_layer) {
+            Some(index) => {
+                let before = self.gid_index.swap(index, Ordering::Relaxed);
+                if before != index {
+                    tracing::info!(device = self.name(), gid = %gid.gid, before, index, "the GID moved in its table");
+                }
+            }
+            None => tracing::warn!(
+                device = self.name(),
+                gid = %gid,
+                "the GID is no longer in the table: no new connection can be made until its address is back"
+            ),
+        }
     }
 
     /// What queue pairs get when they are made as [`Granted`] says.

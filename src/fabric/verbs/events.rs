@@ -251,6 +251,9 @@ impl Listener {
         };
         while let Some(event) = next(self.device.opened())? {
             tracing::info!(device = self.device.name(), %event, "device event");
+            if event == DeviceEvent::GidChange(self.device.choice().port) {
+                self.device.find_gid_again();
+            }
             events.distribute(event, Some(&self.inbox));
         }
         Ok(())

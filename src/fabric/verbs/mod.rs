@@ -172,7 +172,9 @@ impl Fabric for Verbs {
 /// # Errors
 /// libibverbs is missing, or its devices cannot be listed.
 pub fn inventory() -> Result<Inventory, VerbsError> {
-    survey::take(Library::load()?, |_| true)
+    let mut inventory = survey::take(Library::load()?, |_| true)?;
+    survey::count(&mut inventory);
+    Ok(inventory)
 }
 
 #[cfg(test)]

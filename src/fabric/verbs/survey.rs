@@ -1,8 +1,10 @@
 //! Takes the inventory: opens devices one after the other, asks them everything, and closes them again. What one
 //! device does not answer is written down and keeps nobody from asking the next.
 
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 
+use sapwood_sys::mlx5::Mlx5;
 use sapwood_sys::verbs::Verbs as Library;
 use sapwood_sys::verbs::bindings::*;
 
@@ -94,12 +96,28 @@ pub(super) fn take(library: Library, wanted: impl Fn(&str) -> bool) -> Result<In
         .into_iter()
         .filter(|name| !devices.iter().any(|device| device.name == *name))
         .collect();
-    let missing = library.missing().into_iter().map(|name| format!("ibv_{name}"));
+    let mut missing: Vec<_> = library
+        .missing()
+        .into_iter()
+        .map(|name| format!("ibv_{name}"))
+        .collect();
+    if devices.iter().any(|device| device.name.starts_with("mlx5")) {
+        missing.extend(Mlx5::load().missing().into_iter().map(str::to_owned));
+    }
     Ok(Inventory {
-        missing_functions: missing.collect(),
+        missing_functions: missing,
         without_driver,
         devices,
     })
+}
+
+/// Adds the counters, for each of which some drivers ask their firmware: not for who only wants to choose.
+pub(super) fn count(inventory: &mut Inventory) {
+    for device in &mut inventory.devices {
+        for port in &mut device.ports {
+            port.counters = sysfs::counters(&device.name, port.number);
+        }
+    }
 }
 
 /// # Safety
@@ -241,9 +259,24 @@ pub(super) fn port(context: &Context, number: u8) -> PortReport {
         partition_key_table: told.pkey_tbl_len,
         net_device: sysfs::net_device(context.name(), number),
         gids,
-        counters: sysfs::counters(context.name(), number),
+        counters: BTreeMap::new(),
         problems,
     }
+}
+
+/// Where in the table a GID of that type is now.
+pub(super) fn find_gid(
+    context: &Context,
+    port: u8,
+    length: u32,
+    wanted: &GidReport,
+    layer: LinkLayer,
+) -> Option<u32> {
+    let same = |index: &u32| {
+        let entry = gid(context, port, *index, layer).ok().flatten();
+        entry.is_some_and(|entry| (entry.gid, entry.kind) == (wanted.gid, wanted.kind))
+    };
+    (0..length).find(same)
 }
 
 /// One entry of the GID table; `None` if it is empty.

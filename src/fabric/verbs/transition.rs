@@ -68,7 +68,7 @@ impl Device {
             gid: remote.gid,
             lid: remote.lid,
             global: choice.global_route || remote.lid == 0 || other_subnet,
-            gid_index: choice.gid.index,
+            gid_index: self.gid_index(),
             hop_limit: settings.hop_limit,
             traffic_class: settings.traffic_class,
             flow_label,

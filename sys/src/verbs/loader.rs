@@ -6,6 +6,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use libloading::os::unix::Library;
 
 use super::bindings::*;
+use crate::symbol::versioned;
 
 /// The file that the dynamic linker is asked for.
 pub const LIBRARY: &str = "libibverbs.so.1";
@@ -226,24 +227,6 @@ impl Verbs {
             missing,
         })
     }
-}
-
-/// # Safety
-/// `handle` is an open library.
-#[cfg(target_env = "gnu")]
-unsafe fn versioned(handle: *mut c_void, symbol: &CStr, version: &CStr) -> *mut c_void {
-    // SAFETY: the caller's contract.
-    unsafe { libc::dlvsym(handle, symbol.as_ptr(), version.as_ptr()) }
-}
-
-/// Other C libraries know no versions and take the default one, which is the newest: the one asked for above.
-///
-/// # Safety
-/// `handle` is an open library.
-#[cfg(not(target_env = "gnu"))]
-unsafe fn versioned(handle: *mut c_void, symbol: &CStr, _: &CStr) -> *mut c_void {
-    // SAFETY: the caller's contract.
-    unsafe { libc::dlsym(handle, symbol.as_ptr()) }
 }
 
 #[cfg(test)]
