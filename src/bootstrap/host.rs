@@ -12,8 +12,9 @@ const NAME_LIMIT: usize = 64;
 /// Tells hosts apart: ranks with the same identity can share memory.
 ///
 /// That is: they run on one kernel since the same boot, nobody told one of them to say that it is elsewhere
-/// ([`Job::host`]) and, where the job meets over the network, they are one user's and in the same network and PID name
-/// spaces, as else they could neither meet at an abstract socket nor watch each other's processes.
+/// ([`Job::host`]) and, where the job meets over the network, they are one user's, see the same name of their host, and
+/// are in the same network and PID name spaces, as else they could neither meet at an abstract socket nor watch each
+/// other's processes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HostIdentity {
     kernel: String,
@@ -41,7 +42,10 @@ impl HostIdentity {
             })
         };
         let spaces = if job.rendezvous.is_network() {
-            format!("{}{}user:{}", space("net"), space("pid"), socket::own_user())
+            // Machines that were woken from one snapshot share even the boot; their names they need for themselves.
+            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let (net, pid, user) = (space("net"), space("pid"), socket::own_user());
+            format!("{net}{pid}user:{user} name:{}", name.trim())
         } else {
             // They meet at one Unix socket, so that what they do not share is no obstacle.
             String::new()

@@ -26,7 +26,7 @@ pub enum Rendezvous {
         /// A name or an address, without brackets. Rank 0 listens on that address alone; on `::` or `0.0.0.0`, on
         /// every one.
         host: String,
-        /// The port.
+        /// The port. 0 is for a rank 0 that opens it before the others are told of it ([`super::Job::open`]).
         port: u16,
     },
 }

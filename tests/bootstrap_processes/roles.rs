@@ -39,6 +39,8 @@ pub fn play(role: &str) {
                     .all(|gone| gone.how == DepartureKind::Left)
             );
             say(names.join(" "));
+            drop(membership);
+            nothing_stays_behind();
         }
         // Descriptors come from the ranks of this host, and from no others.
         "hand round" => {
@@ -192,5 +194,29 @@ pub fn play(role: &str) {
             }
         }
         other => panic!("there is no role {other:?}"),
+    }
+}
+
+/// Where others still hold on to it, rank 0's thread goes on until they have left.
+fn nothing_stays_behind() {
+    let patience = soon();
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let sockets = || {
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        open.filter_map(|entry| std::fs::read_link(entry.path()).ok())
+            .filter(|link| {
+                let link = link.to_string_lossy();
+                link.starts_with("socket:") || link.contains("sapwood") || link.contains("pidfd")
+            })
+            .count()
+    };
+    while threads() > 1 || sockets() > 0 {
+        assert!(
+            Instant::now() < patience,
+            "{} threads and {} sockets are left",
+            threads(),
+            sockets()
+        );
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
