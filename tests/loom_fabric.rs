@@ -46,7 +46,10 @@ fn sleeper_and(ringers: u32) {
             loom::thread::spawn(move || {
                 let (bell, futex, news) = &*shared;
                 news.fetch_add(1, Ordering::Release);
-                bell.ring(|_| futex.wake());
+                bell.ring(|_, sleepers| {
+                    assert!(sleepers.on_word() && !sleepers.on_descriptor());
+                    futex.wake();
+                });
             })
         })
         .collect();
@@ -69,6 +72,100 @@ fn no_wake_up_is_lost_between_two_ringers() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.check(|| sleeper_and(2));
+}
+
+/// A descriptor that poll(2) finds readable, and the poll: sleeps until one of all its descriptors is.
+#[derive(Default)]
+struct Descriptors {
+    readable: Mutex<[bool; 2]>,
+    changed: Condvar,
+}
+
+impl Descriptors {
+    fn write(&self, which: usize) {
+        self.readable.lock().unwrap()[which] = true;
+        self.changed.notify_all();
+    }
+
+    /// What was readable, and is not any more.
+    fn poll(&self) -> [bool; 2] {
+        let mut readable = self.readable.lock().unwrap();
+        while *readable == [false; 2] {
+            readable = self.changed.wait(readable).unwrap();
+        }
+        *readable
+    }
+
+    fn hush(&self, which: usize) {
+        self.readable.lock().unwrap()[which] = false;
+    }
+}
+
+/// A device's completion queue: an event for the first completion after it was armed.
+#[derive(Default)]
+struct Device {
+    completed_and_armed: Mutex<(bool, bool)>,
+}
+
+/// A sleep on two sources, as `fabric::mixed` does it: arm both, look at both, poll, disarm, hush, look. One thread
+/// rings the bell, another is a device.
+#[test]
+fn no_wake_up_is_lost_between_a_bell_and_a_device() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let shared = Arc::new((
+            Bell::for_a_model(),
+            AtomicU32::new(0),
+            Device::default(),
+            Descriptors::default(),
+        ));
+        let ringer = shared.clone();
+        let ringer = loom::thread::spawn(move || {
+            let (bell, news, _, descriptors) = &*ringer;
+            news.store(1, Ordering::Release);
+            bell.ring(|_, sleepers| {
+                if sleepers.on_descriptor() {
+                    descriptors.write(0);
+                }
+            });
+        });
+        let device = shared.clone();
+        let device = loom::thread::spawn(move || {
+            let (_, _, device, descriptors) = &*device;
+            let mut state = device.completed_and_armed.lock().unwrap();
+            state.0 = true;
+            if std::mem::take(&mut state.1) {
+                descriptors.write(1);
+            }
+        });
+        let (bell, news, queue, descriptors) = &*shared;
+        let rung = || news.load(Ordering::Acquire) == 1;
+        let completed = || queue.completed_and_armed.lock().unwrap().0;
+        let (mut seen_ring, mut seen_completion) = (false, false);
+        while !(seen_ring && seen_completion) {
+            bell.arm();
+            let mut ready = rung() && !seen_ring;
+            if !ready {
+                queue.completed_and_armed.lock().unwrap().1 = true;
+                ready = completed() && !seen_completion;
+            }
+            if ready {
+                bell.disarm();
+            } else {
+                let readable = descriptors.poll();
+                bell.disarm();
+                (0..2)
+                    .filter(|&which| readable[which])
+                    .for_each(|which| descriptors.hush(which));
+            }
+            // What a poll takes in.
+            seen_ring |= rung();
+            seen_completion |= completed();
+        }
+        ringer.join().unwrap();
+        device.join().unwrap();
+    });
 }
 
 #[test]

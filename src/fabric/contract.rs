@@ -1,7 +1,7 @@
 //! The traits that a provider implements. No provider's types appear here.
 
 use std::fmt::Debug;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::Waker;
@@ -83,6 +83,17 @@ pub enum Fence {
     Quarantined,
 }
 
+/// How an endpoint can be slept on, together with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleep {
+    /// `poll` has something to do: nothing was armed, and no descriptor given.
+    Needless,
+    /// Whatever gives `poll` something to do makes a descriptor readable, and it stays so until `disarm`.
+    Armed,
+    /// Not at all: nothing was armed, and no descriptor given.
+    Impossible,
+}
+
 /// One rank's queue pairs and their completion queue. Driven by one thread at a time; nothing here spawns one.
 pub trait Endpoint: Send {
     /// This rank.
@@ -131,6 +142,35 @@ pub trait Endpoint: Send {
     /// # Errors
     /// As [`Endpoint::poll`].
     fn wait(&mut self, deadline: Instant) -> Result<bool, FabricError>;
+
+    /// Whether `poll` has something to do. Never blocks, and takes nothing back.
+    ///
+    /// # Errors
+    /// As [`Endpoint::poll`].
+    fn ready(&mut self) -> Result<bool, FabricError> {
+        self.wait(Instant::now())
+    }
+
+    /// Prepares for a sleep in poll(2) on this endpoint and on other things; appends the descriptors to be waited for
+    /// (`POLLIN`), which stay open until `disarm`. It looks for something to do after it has armed, so that nothing is
+    /// missed. Peers that fall silent are looked at here and in `poll`: sleeps are some 100 ms long at most.
+    ///
+    /// # Errors
+    /// As [`Endpoint::poll`]; nothing is armed then.
+    fn arm(&mut self, descriptors: &mut Vec<RawFd>) -> Result<Sleep, FabricError> {
+        let _ = descriptors;
+        Ok(Sleep::Impossible)
+    }
+
+    /// Ends what `arm` began, if it answered `Armed`. `readable`: those descriptors, among others perhaps, that are.
+    /// Whoever calls it looks afterwards (`ready`, `poll`) what there is to do.
+    ///
+    /// # Errors
+    /// As [`Endpoint::poll`]; it is disarmed all the same.
+    fn disarm(&mut self, readable: &[RawFd]) -> Result<(), FabricError> {
+        let _ = readable;
+        Ok(())
+    }
 
     /// Puts the queue pair to the peer into the error state on our side: what is still queued completes `Flushed`.
     fn disconnect(&mut self, peer: Rank);

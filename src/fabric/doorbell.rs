@@ -1,7 +1,9 @@
-//! Going to sleep and being woken across processes: a futex in shared memory, and how long to spin before it.
+//! Going to sleep and being woken across processes: a futex in shared memory, beside it a descriptor for who sleeps on
+//! other things as well, and how long to spin before either.
 //!
 //! The protocol, without which wake-ups are lost, is in [`super::handshake`].
 
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -9,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::futex;
 
-use super::handshake::Bell;
+use super::handshake::{Bell, Sleepers};
 
 /// A handle to the bell of one rank. Whoever holds it may ring; its owner sleeps on it.
 #[derive(Clone, Debug)]
 pub struct Doorbell {
     bell: NonNull<Bell>,
+    /// An eventfd, where the owner may sleep on one.
+    descriptor: Option<Arc<OwnedFd>>,
     // Keeps the mapping that `bell` points into.
     _memory: Arc<dyn std::any::Any + Send + Sync>,
 }
@@ -28,9 +32,14 @@ impl Doorbell {
     /// # Safety
     /// `bell` must point to 64 aligned bytes of shared, writable memory, at first zero, that `memory` keeps mapped
     /// and that are used for nothing else.
-    pub(super) unsafe fn new(bell: NonNull<Bell>, memory: Arc<dyn std::any::Any + Send + Sync>) -> Self {
+    pub(super) unsafe fn new(
+        bell: NonNull<Bell>,
+        memory: Arc<dyn std::any::Any + Send + Sync>,
+        descriptor: Option<Arc<OwnedFd>>,
+    ) -> Self {
         Self {
             bell,
+            descriptor,
             _memory: memory,
         }
     }
@@ -44,14 +53,41 @@ impl Doorbell {
     /// Wakes the owner if it sleeps. What was stored before (by anyone who then calls this) is seen by it.
     #[inline]
     pub fn ring(&self) {
-        self.bell().ring(Self::wake);
+        self.bell().ring(|rings, sleepers| self.wake(rings, sleepers));
     }
 
     #[cold]
-    fn wake(rings: &AtomicU32) {
-        // The word is shared between processes, so the futex is not a private one. Failure is impossible for a
-        // mapped, aligned word.
-        let _ = futex::wake(rings, futex::Flags::empty(), i32::MAX as u32);
+    fn wake(&self, rings: &AtomicU32, sleepers: Sleepers) {
+        if sleepers.on_word() {
+            // The word is shared between processes, so the futex is not a private one. Failure is impossible for a
+            // mapped, aligned word.
+            let _ = futex::wake(rings, futex::Flags::empty(), i32::MAX as u32);
+        }
+        if let Some(descriptor) = self.descriptor.as_ref().filter(|_| sleepers.on_descriptor()) {
+            // It does not block. Full after 2^64 - 2 rings that nobody took back: then it is readable already.
+            let _ = rustix::io::write(descriptor, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// From here to [`Doorbell::disarm`], rings make this descriptor readable; `None` if the bell has none. Who arms
+    /// looks once more, afterwards, whether there is a need to sleep.
+    pub(super) fn arm(&self) -> Option<RawFd> {
+        let descriptor = self.descriptor.as_ref()?;
+        self.bell().arm();
+        Some(descriptor.as_raw_fd())
+    }
+
+    /// Ends what [`Doorbell::arm`] began. Who was woken `hush`es, and then looks for what there is to do.
+    pub(super) fn disarm(&self) {
+        self.bell().disarm();
+    }
+
+    /// Makes the descriptor unreadable. Whoever rang stored before what it rang for, so a look after this sees it.
+    pub(super) fn hush(&self) {
+        if let Some(descriptor) = &self.descriptor {
+            // Empty, if it was a time-out that woke us; nothing else can fail.
+            let _ = rustix::io::read(descriptor, &mut [0; 8]);
+        }
     }
 
     /// Sleeps until somebody rings or `at_most` has passed, unless `ready` says already that there is no need.

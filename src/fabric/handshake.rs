@@ -12,19 +12,52 @@ use super::atomics::{AtomicU32, Ordering, fence};
 pub(super) struct Bell {
     /// Counts rings; what is slept on.
     rings: AtomicU32,
-    /// How many sleep, or are about to.
+    /// How many sleep, or are about to: in the lower half those that sleep on the word, in the upper half those that
+    /// sleep on a descriptor. One word, so that a ringer looks once.
     sleepers: AtomicU32,
+}
+
+/// One that sleeps on a descriptor.
+const ON_DESCRIPTOR: u32 = 1 << 16;
+
+/// Who may be asleep when a bell is rung.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sleepers(u32);
+
+impl Sleepers {
+    /// Somebody who waits for the word to change.
+    pub fn on_word(self) -> bool {
+        self.0 % ON_DESCRIPTOR != 0
+    }
+
+    /// Somebody who waits for a descriptor to become readable.
+    pub fn on_descriptor(self) -> bool {
+        self.0 >= ON_DESCRIPTOR
+    }
 }
 
 impl Bell {
     /// After something was published: calls `wake` if somebody may be asleep who has not seen it.
     #[inline]
-    pub fn ring(&self, wake: impl FnOnce(&AtomicU32)) {
+    pub fn ring(&self, wake: impl FnOnce(&AtomicU32, Sleepers)) {
         fence(Ordering::SeqCst);
-        if self.sleepers.load(Ordering::Relaxed) != 0 {
+        let sleepers = self.sleepers.load(Ordering::Relaxed);
+        if sleepers != 0 {
             self.rings.fetch_add(1, Ordering::Release);
-            wake(&self.rings);
+            wake(&self.rings, Sleepers(sleepers));
         }
+    }
+
+    /// From here to [`Bell::disarm`] a ringer makes the descriptor readable. Who arms looks once more, afterwards,
+    /// whether there is a need to sleep.
+    pub fn arm(&self) {
+        self.sleepers.fetch_add(ON_DESCRIPTOR, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// See [`Bell::arm`]. A ringer that looked before may still make the descriptor readable after this.
+    pub fn disarm(&self) {
+        self.sleepers.fetch_sub(ON_DESCRIPTOR, Ordering::Relaxed);
     }
 
     /// Calls `wait`, which sleeps as long as the word has the value given, unless `ready` says that there is no need.

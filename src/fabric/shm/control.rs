@@ -108,11 +108,11 @@ pub(super) struct Front {
 unsafe impl Shareable for Front {}
 
 impl Shared<Front> {
-    /// The bell as a handle of its own.
-    pub fn doorbell(&self) -> Doorbell {
+    /// The bell as a handle of its own; `descriptor` is the owner's eventfd, if it may sleep on one.
+    pub fn doorbell(&self, descriptor: Option<Arc<OwnedFd>>) -> Doorbell {
         // SAFETY: the bell is aligned, in writable shared memory that was zero when made, kept by `memory`, and
         // nothing else uses it.
-        unsafe { Doorbell::new(NonNull::from(&self.bell), self.memory()) }
+        unsafe { Doorbell::new(NonNull::from(&self.bell), self.memory(), descriptor) }
     }
 }
 

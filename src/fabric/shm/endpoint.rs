@@ -2,7 +2,7 @@
 //! on with what had to wait.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
@@ -16,9 +16,10 @@ use super::outbound::Outbound;
 use super::parcel::ConnectionParcel;
 use super::queue_pair::{QueuePair, Sink, State};
 use super::region::ShmRemote;
+use super::ringing;
 use crate::fabric::{
     Completion, Doorbell, Endpoint, FabricError, Fence, Opcode, Parcel, Patience, PostError, Rank, Receive,
-    RemoteRegion, Request,
+    RemoteRegion, Request, Sleep,
 };
 
 /// How often polls look at the peers' processes.
@@ -33,6 +34,8 @@ pub(super) struct ShmEndpoint {
     front: Shared<Front>,
     front_file: OwnedFd,
     bell: Doorbell,
+    /// Of the bell, for the peers.
+    descriptor: Option<Arc<OwnedFd>>,
     /// Sorted by peer.
     pairs: Vec<QueuePair>,
     completions: VecDeque<Completion>,
@@ -53,7 +56,12 @@ impl ShmEndpoint {
     pub fn new(rank: Rank, generation: u32, domain: Arc<Domain>) -> Result<Self, FabricError> {
         domain.birthplace.check(FabricError::Forked)?;
         let (front, front_file) = Shared::<Front>::create()?;
-        let bell = front.doorbell();
+        let descriptor = domain
+            .pollable
+            .then(ringing::descriptor)
+            .transpose()?
+            .map(Arc::new);
+        let bell = front.doorbell(descriptor.clone());
         let alarm = Arc::new(Alarm::new(bell.clone()));
         Ok(Self {
             rank,
@@ -62,6 +70,7 @@ impl ShmEndpoint {
             front,
             front_file,
             bell,
+            descriptor,
             pairs: Vec::new(),
             completions: VecDeque::new(),
             copied: 0,
@@ -123,6 +132,13 @@ impl ShmEndpoint {
         }
     }
 
+    /// Looks at the peers, and whether anything is there that `poll` would act upon.
+    fn look_around(&mut self) -> bool {
+        self.look_at_peers();
+        let waited = self.domain.receiver_patience;
+        self.has_work() || self.pairs.iter().any(|pair| pair.out_of_patience(waited))
+    }
+
     fn has_work(&self) -> bool {
         self.news
             || self.alarm.is_raised()
@@ -166,10 +182,12 @@ impl Endpoint for ShmEndpoint {
                 needed: "not yet prepared",
             });
         };
-        let front = self
-            .front_file
-            .try_clone()
-            .map_err(|error| system("duplicating a descriptor for a peer", error))?;
+        let duplicate = |descriptor: &OwnedFd| {
+            let copy = descriptor.try_clone();
+            copy.map_err(|error| system("duplicating a descriptor for a peer", error))
+        };
+        let front = duplicate(&self.front_file)?;
+        let ring = self.descriptor.as_deref().map(duplicate).transpose()?;
         let (control, file) = Shared::<Inbound>::create()?;
         let incoming = Arc::new(Incoming {
             control,
@@ -191,7 +209,7 @@ impl Endpoint for ShmEndpoint {
         .encode();
         Ok(Parcel {
             bytes,
-            descriptors: vec![front, file],
+            descriptors: [front, file].into_iter().chain(ring).collect(),
         })
     }
 
@@ -227,9 +245,21 @@ impl Endpoint for ShmEndpoint {
                 told.generation, self.generation
             )));
         }
-        let [front, control]: [OwnedFd; 2] = remote.descriptors.try_into().map_err(|found: Vec<_>| {
-            refuse(format!("it came with {} descriptors instead of 2", found.len()))
-        })?;
+        let count = remote.descriptors.len();
+        let mut descriptors = remote.descriptors.into_iter();
+        let (Some(front), Some(control), ring, None) = (
+            descriptors.next(),
+            descriptors.next(),
+            descriptors.next(),
+            descriptors.next(),
+        ) else {
+            return Err(refuse(format!(
+                "it came with {count} descriptors instead of 2 or 3"
+            )));
+        };
+        if let Some(ring) = &ring {
+            ringing::check(ring).map_err(refuse)?;
+        }
         let life = Life::watch(told.process).map_err(refuse)?;
         let front = Shared::map(&front, true).map_err(|error| refuse(error.to_string()))?;
         let control = Shared::map(&control, true).map_err(|error| refuse(error.to_string()))?;
@@ -245,7 +275,7 @@ impl Endpoint for ShmEndpoint {
         let pair = &mut self.pairs[at];
         // Set once: this queue pair was not connected before.
         let _ = pair.incoming.life.set(life);
-        pair.outbound = Some(Outbound::new(peer, control, front, told.domain));
+        pair.outbound = Some(Outbound::new(peer, control, front, ring, told.domain));
         pair.state = State::Connected;
         Ok(())
     }
@@ -309,15 +339,43 @@ impl Endpoint for ShmEndpoint {
             &bell,
             deadline,
             || endpoint.borrow().has_work().then_some(()),
-            || {
-                let mut endpoint = endpoint.borrow_mut();
-                endpoint.look_at_peers();
-                let waited = endpoint.domain.receiver_patience;
-                let late = endpoint.pairs.iter().any(|pair| pair.out_of_patience(waited));
-                (late || endpoint.has_work()).then_some(())
-            },
+            || endpoint.borrow_mut().look_around().then_some(()),
         );
         Ok(found.is_some())
+    }
+
+    fn ready(&mut self) -> Result<bool, FabricError> {
+        self.domain.birthplace.check(FabricError::Forked)?;
+        Ok(self.has_work())
+    }
+
+    fn arm(&mut self, descriptors: &mut Vec<RawFd>) -> Result<Sleep, FabricError> {
+        self.domain.birthplace.check(FabricError::Forked)?;
+        let Some(descriptor) = self.bell.arm() else {
+            return Ok(Sleep::Impossible);
+        };
+        if self.look_around() {
+            self.bell.disarm();
+            return Ok(Sleep::Needless);
+        }
+        descriptors.push(descriptor);
+        descriptors.extend(self.watched.iter().map(|(entry, _)| entry.fd));
+        Ok(Sleep::Armed)
+    }
+
+    fn disarm(&mut self, readable: &[RawFd]) -> Result<(), FabricError> {
+        self.bell.disarm();
+        if self
+            .descriptor
+            .as_ref()
+            .is_some_and(|own| readable.contains(&own.as_raw_fd()))
+        {
+            self.bell.hush();
+        }
+        if self.watched.iter().any(|(entry, _)| readable.contains(&entry.fd)) {
+            self.look_at_peers();
+        }
+        Ok(())
     }
 
     fn disconnect(&mut self, peer: Rank) {

@@ -70,6 +70,8 @@ pub(super) struct Domain {
     pub birthplace: Birthplace,
     /// Whether users see load/store reach.
     pub reach: bool,
+    /// Whether endpoints can be slept on by descriptor.
+    pub pollable: bool,
     /// How long a request waits for a receive of the peer.
     pub receiver_patience: Duration,
     next_key: AtomicU64,
@@ -103,7 +105,7 @@ pub(super) fn system(what: impl Into<String>, source: impl Into<std::io::Error>)
 }
 
 impl Domain {
-    pub fn new(reach: bool, receiver_patience: Duration) -> Result<Self, FabricError> {
+    pub fn new(reach: bool, pollable: bool, receiver_patience: Duration) -> Result<Self, FabricError> {
         let mut id = [0; 8];
         rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())
             .map_err(|error| system("drawing a random number", error))?;
@@ -111,6 +113,7 @@ impl Domain {
             id: u64::from_ne_bytes(id),
             birthplace: Birthplace::here(),
             reach,
+            pollable,
             receiver_patience,
             next_key: AtomicU64::new(1),
             tables: Mutex::default(),

@@ -21,6 +21,7 @@ mod outbound;
 mod parcel;
 mod queue_pair;
 mod region;
+mod ringing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,7 @@ impl std::fmt::Debug for Shm {
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     reach: bool,
+    pollable: bool,
     receiver_patience: Duration,
 }
 
@@ -60,6 +62,13 @@ impl Options {
     #[must_use]
     pub fn without_reach(mut self) -> Self {
         self.reach = false;
+        self
+    }
+
+    /// Lets endpoints be slept on together with others ([`Endpoint::arm`]), at one more descriptor for each peer.
+    #[must_use]
+    pub fn pollable(mut self) -> Self {
+        self.pollable = true;
         self
     }
 
@@ -75,7 +84,11 @@ impl Options {
     /// # Errors
     /// The system gives no random numbers.
     pub fn open(self) -> Result<Shm, FabricError> {
-        let domain = Arc::new(keys::Domain::new(self.reach, self.receiver_patience)?);
+        let domain = Arc::new(keys::Domain::new(
+            self.reach,
+            self.pollable,
+            self.receiver_patience,
+        )?);
         let capabilities = Capabilities {
             load_store: self.reach,
             inline_size: 0,
@@ -95,6 +108,7 @@ impl Shm {
     pub fn options() -> Options {
         Options {
             reach: true,
+            pollable: false,
             receiver_patience: RECEIVER_PATIENCE,
         }
     }

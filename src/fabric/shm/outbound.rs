@@ -4,6 +4,8 @@
 //! deregistration): busy, fence, look whether it is still allowed, operate, no longer busy. Stores that users make
 //! through `RemoteRegion::mapped` are not bracketed: who wants to be fenced uses requests, or pulls.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::control::{Arrival, BOUNCE, DEPTH, FRAGMENT, Front, Inbound, SLOTS, Shared};
@@ -44,8 +46,15 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    pub fn new(peer: Rank, control: Shared<Inbound>, front: Shared<Front>, domain: u64) -> Self {
-        let bell = front.doorbell();
+    /// `descriptor`: what the peer sleeps on beside its bell, if it told.
+    pub fn new(
+        peer: Rank,
+        control: Shared<Inbound>,
+        front: Shared<Front>,
+        descriptor: Option<OwnedFd>,
+        domain: u64,
+    ) -> Self {
+        let bell = front.doorbell(descriptor.map(Arc::new));
         Self {
             peer,
             control,

@@ -7,7 +7,8 @@ const VERSION: u8 = 1;
 const CONNECTION: [u8; 3] = *b"SWq";
 const REGION: [u8; 3] = *b"SWr";
 
-/// What one side of a queue pair tells the other. Descriptors: the endpoint's front, then the inbound segment.
+/// What one side of a queue pair tells the other. Descriptors: the endpoint's front, the inbound segment, and
+/// the eventfd on which it may sleep, if it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ConnectionParcel {
     pub from: Rank,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sapwood::fabric::{Access, Receive};
+use sapwood::fabric::{Access, Receive, Sleep};
 
 use super::Case;
 use crate::line::{Line, at, part, send, write_with};
@@ -11,6 +11,7 @@ use crate::member::{Member, Random};
 pub const CASES: &[Case] = &[
     Case::new("a sleeper is woken by what arrives", woken),
     Case::new("a sleeper is woken when its request can go on", woken_to_go_on),
+    Case::new("a sleeper in poll(2) is woken by what arrives", woken_from_poll),
     Case::new("a wait ends at its deadline", deadline),
     Case {
         ranks: 1,
@@ -71,6 +72,68 @@ fn woken(member: &mut Member) {
         }
     }
     member.barrier();
+}
+
+/// As `woken`, for who sleeps on the endpoint's descriptors itself: no nap ends by itself and hides a lost wake-up.
+fn woken_from_poll(member: &mut Member) {
+    let mut line = member.connect();
+    let memory = member.memory(64, Access::ALL);
+    let peer = 1 - member.rank;
+    line.expect_immediates(peer, 0, 100);
+    member.offer(peer, &memory);
+    let theirs = member.accept(&mut line, peer);
+    let mut random = Random(u64::from(member.rank) + 17);
+    for round in 0..400u64 {
+        if round % 2 == u64::from(member.rank) {
+            for _ in 0..random.below(20_000) {
+                std::hint::spin_loop();
+            }
+            let mut request = write_with(round, part(&memory, 0, 8), at(&theirs, 0), 1);
+            request.signaled = false;
+            line.post(peer, request);
+            continue;
+        }
+        while line.poll_all().is_empty() {
+            if !sleep_in_poll(&mut line, round) {
+                wait_for_any(&mut line, member);
+            }
+        }
+        line.endpoint
+            .post_receive(peer, Receive { id: 0, local: None })
+            .expect("a receive");
+    }
+    member.barrier();
+}
+
+fn wait_for_any(line: &mut Line, member: &Member) {
+    assert!(
+        line.endpoint.wait(member.deadline()).expect("wait"),
+        "the wait was not ended"
+    );
+}
+
+/// Arms the endpoint and sleeps on its descriptors; `false` if it has none.
+fn sleep_in_poll(line: &mut Line, round: u64) -> bool {
+    let mut descriptors = Vec::new();
+    match line.endpoint.arm(&mut descriptors).expect("arm") {
+        Sleep::Impossible => return false,
+        Sleep::Needless => assert!(descriptors.is_empty(), "given although nothing is armed"),
+        Sleep::Armed => {
+            let entry = |fd: &i32| libc::pollfd {
+                fd: *fd,
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            let mut entries: Vec<_> = descriptors.iter().map(entry).collect();
+            let forgotten = FORGOTTEN.as_millis() as i32;
+            // SAFETY: as many valid entries, whose descriptors stay open while the endpoint is armed.
+            let ready = unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, forgotten) };
+            assert_ne!(ready, 0, "round {round}: nobody woke us");
+            descriptors.retain(|fd| entries.iter().any(|entry| entry.fd == *fd && entry.revents != 0));
+            line.endpoint.disarm(&descriptors).expect("disarm");
+        }
+    }
+    true
 }
 
 fn woken_to_go_on(member: &mut Member) {
