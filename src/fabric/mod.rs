@@ -10,6 +10,7 @@ mod doorbell;
 mod error;
 pub(crate) mod fork;
 mod handshake;
+pub mod mixed;
 pub mod shm;
 pub mod verbs;
 mod work;

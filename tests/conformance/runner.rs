@@ -66,7 +66,7 @@ fn body(
         let mut member = Member {
             rank,
             ranks: sockets.len() as Rank,
-            fabric: provider.open_for(&case),
+            fabric: provider.open_for(rank, &case),
             patience,
             links: sockets
                 .into_iter()

@@ -88,7 +88,7 @@ fn open(defect: Defect) -> Arc<dyn Fabric> {
 }
 
 pub fn all() -> Vec<Provider> {
-    let provider = |name, open| Provider { name, open };
+    let provider = Provider::new;
     vec![
         provider("an immediate that overtakes its data", |_| {
             open(Defect::OvertakingImmediate)

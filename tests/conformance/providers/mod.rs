@@ -1,35 +1,52 @@
 //! The fabrics that the suite runs on. To add one: open it here.
 
 pub mod defective;
+mod mixed;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sapwood::fabric::Fabric;
 use sapwood::fabric::shm::Shm;
+use sapwood::fabric::{Fabric, Rank};
 
 use crate::cases::Case;
+
+/// What a rank asks of its fabric.
+#[derive(Clone, Copy, Default)]
+pub struct Opening {
+    /// Ranks of one host spread over its devices.
+    pub rank: Rank,
+    /// How long a request waits for a receive, if the case needs that to be short.
+    pub receiver_patience: Option<Duration>,
+}
 
 /// How one provider is opened; every rank opens its own.
 #[derive(Clone, Copy)]
 pub struct Provider {
     pub name: &'static str,
-    /// How long a request waits for a receive, if the case needs that to be short.
-    open: fn(Option<Duration>) -> Arc<dyn Fabric>,
+    open: fn(Opening) -> Arc<dyn Fabric>,
 }
 
 impl Provider {
-    pub fn open(&self) -> Arc<dyn Fabric> {
-        (self.open)(None)
+    /// One that opens on any machine.
+    pub const fn new(name: &'static str, open: fn(Opening) -> Arc<dyn Fabric>) -> Self {
+        Self { name, open }
     }
 
-    pub fn open_for(&self, case: &Case) -> Arc<dyn Fabric> {
-        (self.open)(case.receiver_patience)
+    pub fn open(&self) -> Arc<dyn Fabric> {
+        (self.open)(Opening::default())
+    }
+
+    pub fn open_for(&self, rank: Rank, case: &Case) -> Arc<dyn Fabric> {
+        (self.open)(Opening {
+            rank,
+            receiver_patience: case.receiver_patience,
+        })
     }
 }
 
-fn shm(options: sapwood::fabric::shm::Options, patience: Option<Duration>) -> Arc<dyn Fabric> {
-    let options = match patience {
+fn shm(options: sapwood::fabric::shm::Options, opening: Opening) -> Arc<dyn Fabric> {
+    let options = match opening.receiver_patience {
         Some(patience) => options.receiver_patience(patience),
         None => options,
     };
@@ -38,16 +55,14 @@ fn shm(options: sapwood::fabric::shm::Options, patience: Option<Duration>) -> Ar
 
 /// Those that must pass.
 pub fn all() -> Vec<Provider> {
-    vec![
-        Provider {
-            name: "shm",
-            open: |patience| shm(Shm::options(), patience),
-        },
-        Provider {
-            name: "shm-without-reach",
-            open: |patience| shm(Shm::options().without_reach(), patience),
-        },
-    ]
+    let mut all = vec![
+        Provider::new("shm", |opening| shm(Shm::options(), opening)),
+        Provider::new("shm-without-reach", |opening| {
+            shm(Shm::options().without_reach(), opening)
+        }),
+    ];
+    all.extend(mixed::all());
+    all
 }
 
 pub fn find(name: &str) -> Provider {
