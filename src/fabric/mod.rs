@@ -11,6 +11,7 @@ mod error;
 pub(crate) mod fork;
 mod handshake;
 pub mod mixed;
+pub mod select;
 pub mod shm;
 pub mod verbs;
 mod work;
