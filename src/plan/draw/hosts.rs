@@ -292,28 +292,44 @@ fn draw_tree(canvas: &mut Canvas, parents: &[Option<Rank>], drawn: &Drawn, origi
     }
     for group in drawn.groups.iter().filter(|group| group.shown) {
         let Some(leader) = at(group.leader) else { continue };
-        let lower: Vec<Point> = (group.below.iter())
-            .filter_map(|&lower| at(drawn.groups[lower].leader).filter(|_| drawn.groups[lower].shown))
+        let lower = group
+            .below
+            .iter()
+            .map(|&lower| &drawn.groups[lower])
+            .filter(|lower| lower.shown);
+        let lower: Vec<(Point, Point)> = lower
+            .filter_map(|lower| at(lower.leader).map(|leader| (leader, (leader.0, moved(lower.at).1))))
             .collect();
         if lower.is_empty() {
             continue;
         }
+        // Out at the foot of a box, where the ways part, and in at the head of another, clear of what is in either.
         let foot = (leader.0, moved(group.at).1 + group.height);
-        // From the foot on the ways are many, up to it one.
+        let edge = |y: f64, sign: f64| y + sign * (RADIUS + 1.0);
         if flow.up.is_some() {
             canvas.arrow(beyond(foot, leader), leader, aside, UP, flow.signals);
         }
         if flow.down.is_some() {
-            let end = (leader.0 + aside, leader.1 + RADIUS + 1.0);
-            canvas.line(end, (foot.0 + aside, foot.1), DOWN, 1.4, 1.0, flow.signals);
+            let start = (leader.0 + aside, edge(leader.1, 1.0));
+            canvas.line(start, (foot.0 + aside, foot.1), DOWN, 1.4, 1.0, flow.signals);
         }
-        for child in lower {
+        for (child, head) in lower {
             if flow.up.is_some() {
-                let (start, end) = shifted(child, foot, aside);
-                canvas.line(start, end, UP, 1.4, 1.0, flow.signals);
+                let at_head = (head.0 - aside, head.1);
+                canvas.line(
+                    (child.0 - aside, edge(child.1, -1.0)),
+                    at_head,
+                    UP,
+                    1.4,
+                    1.0,
+                    flow.signals,
+                );
+                canvas.line(at_head, (foot.0 - aside, foot.1), UP, 1.4, 1.0, flow.signals);
             }
             if flow.down.is_some() {
-                canvas.arrow(beyond(foot, child), child, aside, DOWN, flow.signals);
+                let at_head = (head.0 + aside, head.1);
+                canvas.line((foot.0 + aside, foot.1), at_head, DOWN, 1.4, 1.0, flow.signals);
+                canvas.arrow(beyond(head, child), child, aside, DOWN, flow.signals);
             }
         }
     }
@@ -353,17 +369,6 @@ fn direction(from: Point, to: Point) -> Point {
 fn beyond(from: Point, to: Point) -> Point {
     let (ux, uy) = direction(from, to);
     (from.0 - ux * RADIUS, from.1 - uy * RADIUS)
-}
-
-/// A line from a node to a foot, beside the straight one as arrows are.
-fn shifted(node: Point, foot: Point, aside: f64) -> (Point, Point) {
-    let (ux, uy) = direction(node, foot);
-    let (ox, oy) = (uy * aside, -ux * aside);
-    let start = RADIUS + 1.0;
-    (
-        (node.0 + ux * start + ox, node.1 + uy * start + oy),
-        (foot.0 + ox, foot.1 + oy),
-    )
 }
 
 /// How many ranks are left out below one that is drawn, not counting those below others that are drawn.
