@@ -271,6 +271,11 @@ impl Communicator {
         self.plan_for(collective, bytes)
     }
 
+    /// The name of the fabric that it runs over, for people: what it can do is not to be read from it.
+    pub fn fabric_name(&self) -> &'static str {
+        self.links.borrow().fabric.name()
+    }
+
     fn plan_for(&self, collective: Collective, bytes: usize) -> String {
         let usable = |plan: &&String| builders::build(plan, collective, self.ranks).is_ok();
         match self.forced.as_ref().filter(usable) {

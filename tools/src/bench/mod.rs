@@ -239,7 +239,7 @@ fn take_part(arguments: &SweepArguments, request: &Request, job: &Job) -> Result
     let communicator = builder.join(job).map_err(broken)?;
     let config = Config {
         ranks: request.ranks,
-        fabric: "shm",
+        fabric: communicator.fabric_name().to_owned(),
         iterations: request.method.iterations,
         warmup: request.method.warmup,
         clock: clock_cost(),

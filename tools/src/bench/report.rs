@@ -7,7 +7,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Config {
     pub(super) ranks: u32,
-    pub(super) fabric: &'static str,
+    pub(super) fabric: String,
     pub(super) iterations: usize,
     pub(super) warmup: usize,
     /// What reading the clock costs, in microseconds: part of every single time, and of a thousandth of a batch.
@@ -265,7 +265,7 @@ mod tests {
     fn the_document_has_the_contract_s_names() {
         let config = Config {
             ranks: 4,
-            fabric: "shm",
+            fabric: "shm".to_owned(),
             iterations: 100,
             warmup: 20,
             clock: 0.02,
@@ -303,7 +303,7 @@ mod tests {
     fn lines_stand_under_their_heads() {
         let config = Config {
             ranks: 4,
-            fabric: "shm",
+            fabric: "shm".to_owned(),
             iterations: 100,
             warmup: 20,
             clock: 0.02,

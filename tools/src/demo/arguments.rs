@@ -234,9 +234,8 @@ mod tests {
             ),
             ("--slow 0:40000", "at most 30000 ms"),
             ("--backups 1", "--backups 0 waits for every worker"),
-            ("--fabric verbs", "not built yet; auto or shm is needed"),
-            ("--fabric tcp", "not built yet; auto or shm is needed"),
-            ("--fabric pigeon", "no such fabric; auto or shm is needed"),
+            ("--fabric tcp", "not built yet; auto, shm or verbs is needed"),
+            ("--fabric pigeon", "no such fabric; auto, shm or verbs is needed"),
             ("--batch 3", "at least 4 are needed"),
             ("--plan oak", "--plan oak: "),
         ] {

@@ -67,7 +67,7 @@ pub struct Findings {
     pub weight_tolerance: f64,
     pub single_process_accuracy: f64,
     pub plan: String,
-    pub fabric: &'static str,
+    pub fabric: String,
     pub batch: usize,
     pub seed: u64,
     pub slow: Option<SlowWorker>,
@@ -171,7 +171,7 @@ impl Findings {
             weight_tolerance: WEIGHT_TOLERANCE,
             single_process_accuracy: alone.epochs.last().map_or(0, |epoch| epoch.right) as f64 / test,
             plan: reports[0].plan.clone(),
-            fabric: "shm",
+            fabric: reports[0].fabric.clone(),
             batch: arguments.batch,
             seed: arguments.seed,
             slow: arguments.slow.map(|slow| SlowWorker {

@@ -50,6 +50,8 @@ pub struct WorkerReport {
     pub rank: Rank,
     /// The plan that ran.
     pub plan: String,
+    /// The fabric that it ran over.
+    pub fabric: String,
     /// The bits of all weights at the end.
     pub weights: Vec<u32>,
     /// By epoch.

@@ -306,7 +306,7 @@ mod tests {
                 .map(|job| {
                     let data = &data;
                     scope.spawn(move || {
-                        let (mut exchange, _) = workers::exchange(&job, plan).unwrap();
+                        let mut exchange = workers::exchange(&job, plan).unwrap().exchange;
                         let trained = train(&mut exchange, data, training, &mut |_| ()).unwrap();
                         (trained, exchange.traffic())
                     })

@@ -53,7 +53,11 @@ fn say(message: &Message) -> Result<(), Failure> {
 fn work(job: &Job, assignment: &Assignment) -> Result<WorkerReport, ExchangeError> {
     let data = Dataset::load(assignment.data.as_deref(), assignment.seed)?;
     let slow = assignment.slow.filter(|&(rank, _)| rank == job.rank);
-    let (mut exchange, plan) = workers::exchange(job, &assignment.plan)?;
+    let workers::Carried {
+        mut exchange,
+        plan,
+        fabric,
+    } = workers::exchange(job, &assignment.plan)?;
     let mut begun = 0;
     let mut last_line = Instant::now();
     let mut progress = |_| {
@@ -96,6 +100,7 @@ fn work(job: &Job, assignment: &Assignment) -> Result<WorkerReport, ExchangeErro
     Ok(WorkerReport {
         rank: job.rank,
         plan,
+        fabric,
         weights: trained.model.weights().map(f32::to_bits).collect(),
         epochs: trained.epochs,
         steps: trained.steps,

@@ -25,14 +25,28 @@ pub fn picture(plan: &str, ranks: u32) -> Option<String> {
     Some(sapwood::plan::draw::svg(&plan))
 }
 
-/// The exchange of a job's rank, with a bucket for each layer, and the name of the plan that it runs. Returns when
-/// all ranks have met.
-pub fn exchange(job: &Job, plan: &str) -> Result<(Exchanged, String), ExchangeError> {
+/// An exchange, and the names of what carries it.
+pub struct Carried {
+    /// With a bucket for each layer.
+    pub exchange: Exchanged,
+    /// The plan that it runs.
+    pub plan: String,
+    /// The fabric that the bytes take.
+    pub fabric: String,
+}
+
+/// The exchange of a job's rank. Returns when all ranks have met.
+pub fn exchange(job: &Job, plan: &str) -> Result<Carried, ExchangeError> {
     let communicator = Communicator::builder().plan(plan).join(job)?;
-    let name = communicator.plan_name(Collective::AllReduce, layer_size(0) * size_of::<f32>());
+    let plan = communicator.plan_name(Collective::AllReduce, layer_size(0) * size_of::<f32>());
+    let fabric = communicator.fabric_name().to_owned();
     let mut builder = Exchange::builder(communicator);
     for (layer, bucket) in BUCKETS.into_iter().enumerate() {
         builder = builder.bucket(bucket, layer_size(layer));
     }
-    Ok((Exchanged::new(builder.build()?), name))
+    Ok(Carried {
+        exchange: Exchanged::new(builder.build()?),
+        plan,
+        fabric,
+    })
 }

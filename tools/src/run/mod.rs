@@ -28,6 +28,8 @@ pub enum Fabric {
     Auto,
     /// Shared memory on this host.
     Shm,
+    /// RDMA devices, between ranks of one host too.
+    Verbs,
 }
 
 impl Fabric {
@@ -36,8 +38,9 @@ impl Fabric {
         match text {
             "auto" => Ok(Self::Auto),
             "shm" => Ok(Self::Shm),
-            "verbs" | "tcp" => Err("not built yet; auto or shm is needed".into()),
-            _ => Err("no such fabric; auto or shm is needed".into()),
+            "verbs" => Ok(Self::Verbs),
+            "tcp" => Err("not built yet; auto, shm or verbs is needed".into()),
+            _ => Err("no such fabric; auto, shm or verbs is needed".into()),
         }
     }
 
@@ -46,6 +49,7 @@ impl Fabric {
         match self {
             Self::Auto => "auto",
             Self::Shm => "shm",
+            Self::Verbs => "verbs",
         }
     }
 }

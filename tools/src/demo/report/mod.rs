@@ -318,7 +318,7 @@ mod tests {
             weight_tolerance: 1e-5,
             single_process_accuracy: 0.98,
             plan: "<plan>".to_owned(),
-            fabric: "shm",
+            fabric: "shm".to_owned(),
             batch: 128,
             seed: 1,
             slow: Some(SlowWorker { rank: 1, ms: 50 }),

@@ -209,6 +209,7 @@ pub mod tests {
         WorkerReport {
             rank,
             plan: "direct".to_owned(),
+            fabric: "shm".to_owned(),
             weights: Vec::new(),
             epochs: vec![EpochShare { loss: 1.0, right: 1 }],
             steps: vec![1_000_000],
