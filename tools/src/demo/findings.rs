@@ -58,6 +58,8 @@ pub struct Findings {
     pub bytes_exchanged: u64,
     pub bytes_copied: u64,
     pub replicas_identical: bool,
+    /// BLAKE2s-256 of the weights' bits in hexadecimal: equal where two runs trained to the same weights.
+    pub weights_digest: String,
     pub matches_single_process: bool,
     pub max_weight_difference: f64,
     pub dropped_gradients: u64,
@@ -80,6 +82,19 @@ pub struct Findings {
     pub waited_ms: Vec<Vec<f64>>,
     pub seconds: f64,
     pub epochs: Vec<Epoch>,
+}
+
+fn digest(weights: &[u32]) -> String {
+    use blake2::Digest;
+    let mut hasher = blake2::Blake2s256::new();
+    for bits in weights {
+        hasher.update(bits.to_le_bytes());
+    }
+    hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// The worker that was slowed on purpose.
@@ -163,6 +178,7 @@ impl Findings {
             bytes_exchanged: reports.iter().map(|report| report.traffic.exchanged).sum(),
             bytes_copied: reports.iter().map(moved).sum(),
             replicas_identical: reports.iter().all(|report| report.weights == *weights),
+            weights_digest: digest(weights),
             matches_single_process: weights.len() == model::parameters() && difference <= WEIGHT_TOLERANCE,
             max_weight_difference: difference,
             dropped_gradients: 0,

@@ -310,6 +310,7 @@ mod tests {
             bytes_exchanged: 1,
             bytes_copied: 0,
             replicas_identical: true,
+            weights_digest: String::new(),
             matches_single_process: true,
             max_weight_difference: 1e-7,
             dropped_gradients: 0,
