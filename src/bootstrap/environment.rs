@@ -7,7 +7,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{BootstrapError, DEFAULT_TIMEOUT, Job, MAXIMUM_SIZE, Rendezvous, Secret, host, job};
+use super::{BootstrapError, DEFAULT_TIMEOUT, Job, MAXIMUM_SIZE, Rendezvous, Secret, host};
+use crate::fabric::select::{Choice, ChoiceError};
 
 /// The names of the environment variables, for launchers.
 pub mod variable {
@@ -115,12 +116,12 @@ impl Job {
             Some(value) => parse_timeout(&value).map_err(|expected| refuse(TIMEOUT, &value, &expected))?,
             None => DEFAULT_TIMEOUT,
         };
-        let fabric = text(FABRIC)?;
-        if let Some(name) = &fabric
-            && let Some(expected) = job::refuse_fabric(name)
-        {
-            return Err(refuse(FABRIC, name, expected));
-        }
+        let fabric = match text(FABRIC)? {
+            Some(name) => name
+                .parse()
+                .map_err(|error: ChoiceError| refuse(FABRIC, &name, &error.to_string()))?,
+            None => Choice::default(),
+        };
         let host = text(HOST)?;
         if let Some(name) = &host {
             host::check_name(name).map_err(|error| refuse(HOST, name, &error.to_string()))?;
@@ -132,7 +133,7 @@ impl Job {
         let mut job = Self::new(rank, size, local_rank, rendezvous, secret)?;
         job.timeout = timeout;
         job.host = host;
-        job.fabric = fabric.unwrap_or(job.fabric);
+        job.fabric = fabric;
         Ok(Some(job))
     }
 }
@@ -210,10 +211,7 @@ mod tests {
         assert_eq!((job.rank, job.size, job.local_rank), (3, 8, 1));
         assert_eq!(job.rendezvous, Rendezvous::Abstract("meet".into()));
         assert_eq!(job.timeout, Duration::from_millis(2500));
-        assert_eq!(
-            (job.fabric.as_str(), job.host.as_deref()),
-            ("verbs", Some("left"))
-        );
+        assert_eq!((job.fabric, job.host.as_deref()), (Choice::Verbs, Some("left")));
     }
 
     #[test]
@@ -222,7 +220,7 @@ mod tests {
             (variable::RANK, "8", "from 0 to 7"),
             (variable::RANK, "-1", "from 0 to 7"),
             (variable::FABRIC, "tcp", "not built yet"),
-            (variable::FABRIC, "carrier-pigeon", "must be auto, shm or verbs"),
+            (variable::FABRIC, "carrier-pigeon", "choose auto, shm or verbs"),
             (variable::HOST, "", "printable"),
             (variable::RANK, "+1", "from 0 to 7"),
             (variable::RANK, "three", "from 0 to 7"),

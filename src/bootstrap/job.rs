@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::socket::Listener;
 use super::{BootstrapError, Rank, Rendezvous, Secret};
+use crate::fabric::select::Choice;
 
 /// The most ranks that a job may have.
 pub const MAXIMUM_SIZE: u32 = 4096;
 /// How long a rank waits for the others where nobody says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-/// What [`Job::fabric`] may be.
-const FABRICS: [&str; 3] = ["auto", "shm", "verbs"];
 
 /// One rank's description of the job it belongs to.
 #[derive(Debug, Clone)]
@@ -32,8 +31,8 @@ pub struct Job {
     /// The host that this rank says it is on, instead of the one it is on: ranks of one machine that pretend to be on
     /// several, for tests.
     pub host: Option<String>,
-    /// The fabric that was asked for: `auto`, `shm` or `verbs`.
-    pub fabric: String,
+    /// The fabric that was asked for.
+    pub fabric: Choice,
     /// The rendezvous, opened before the join by the process that is rank 0.
     opened: Option<Arc<Mutex<Option<Listener>>>>,
 }
@@ -76,7 +75,7 @@ impl Job {
             secret,
             timeout: DEFAULT_TIMEOUT,
             host: None,
-            fabric: FABRICS[0].into(),
+            fabric: Choice::default(),
             opened: None,
         })
     }
@@ -142,15 +141,6 @@ impl Job {
             Some(listener) => Ok(listener),
             None => Listener::open(&self.rendezvous, deadline),
         }
-    }
-}
-
-/// The sentence that refuses a fabric; none for one that there is.
-pub(super) fn refuse_fabric(name: &str) -> Option<&'static str> {
-    match name {
-        "tcp" => Some("this fabric is not built yet; it must be auto, shm or verbs"),
-        _ if FABRICS.contains(&name) => None,
-        _ => Some("it must be auto, shm or verbs"),
     }
 }
 

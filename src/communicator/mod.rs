@@ -29,7 +29,7 @@ use crate::engine::{
     Core, Engine, Extent, MAXIMUM_ACTIVE, MAXIMUM_SEQUENCE, MessageCore, SLOT_BYTES, SMALL_BYTES, Signature,
     fits_small,
 };
-use crate::fabric::{Fabric, shm::Shm};
+use crate::fabric::{Fabric, select};
 use crate::memory::{Buffer, DataType, Element, HugePages, Region};
 use crate::observe::{CounterValues, Event, Recorder};
 use crate::plan::{Collective, builders};
@@ -62,7 +62,7 @@ impl Builder {
         self
     }
 
-    /// Uses this fabric. With load/store reach ranks look into each other's memory; without it they send each other
+    /// Uses this fabric instead of the one that [`Job::fabric`] asks for. With load/store reach ranks look into each other's memory; without it they send each other
     /// messages, over queue pairs that are made as plans first need them.
     pub fn fabric(mut self, fabric: Arc<dyn Fabric>) -> Self {
         self.fabric = Some(fabric);
@@ -81,11 +81,13 @@ impl Builder {
         let timeout = self.timeout.unwrap_or(job.timeout);
         let membership = Membership::join(job, Instant::now() + timeout)?;
         let (rank, ranks) = (membership.rank(), membership.size());
-        let members = Members::new(membership);
+        let hosts = membership.hosts();
         let fabric = match self.fabric {
             Some(fabric) => fabric,
-            None => Arc::new(Shm::new()?),
+            // The launcher's local rank: ranks of one machine spread over its devices, whatever hosts they pretend to be on.
+            None => select::open(job.fabric, &hosts, rank, membership.local_rank() as usize)?.fabric,
         };
+        let members = Members::new(membership);
         let (load_store, queue_depth) = (
             fabric.capabilities().load_store,
             fabric.capabilities().queue_depth,
@@ -123,7 +125,7 @@ impl Builder {
             staging,
             mapped: RefCell::new(mapped),
             meeting: RefCell::new(meeting),
-            shapes: RefCell::new(Shapes::new(rank, ranks, way)),
+            shapes: RefCell::new(Shapes::new(rank, hosts, way)),
             bounce: RefCell::new(None),
             // Boards start as zeroes: no operation may have that number.
             next: Cell::new(1),
@@ -273,14 +275,14 @@ impl Communicator {
 
     /// The name of the fabric that it runs over, for people: what it can do is not to be read from it.
     pub fn fabric_name(&self) -> &'static str {
-        self.links.borrow().fabric.name()
+        self.meeting.borrow().fabric.name()
     }
 
     fn plan_for(&self, collective: Collective, bytes: usize) -> String {
         let usable = |plan: &&String| builders::build(plan, collective, self.ranks).is_ok();
         match self.forced.as_ref().filter(usable) {
             Some(plan) => plan.clone(),
-            None => self.shapes.borrow().choose(collective, bytes).to_owned(),
+            None => self.shapes.borrow().choose(collective, bytes).into_owned(),
         }
     }
 

@@ -1,12 +1,13 @@
 //! The programs that this rank has run, by shape: lowered once, proved once by rank 0 (invariant 2), then reused.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::CommunicatorError;
 use crate::engine::{Layout, Prepared};
 use crate::plan::lowered::Program;
-use crate::plan::{Collective, Plan, Reach, builders, default_plan, verify};
+use crate::plan::{Collective, Plan, Reach, builders, default_plan_on, verify};
 
 /// Staging slots that every rank owns, for plans that need some, where ranks see each other's boards.
 pub(super) const STAGING_SLOTS: usize = 32;
@@ -23,6 +24,8 @@ pub(super) enum Way {
 pub(super) struct Shapes {
     rank: u32,
     ranks: u32,
+    /// The host of each rank, as a number.
+    hosts: Vec<u32>,
     way: Way,
     known: HashMap<(Collective, String), Arc<Known>>,
 }
@@ -42,18 +45,19 @@ fn slots(ranks: u32) -> u32 {
 }
 
 impl Shapes {
-    pub(super) fn new(rank: u32, ranks: u32, way: Way) -> Self {
+    pub(super) fn new(rank: u32, hosts: Vec<u32>, way: Way) -> Self {
         Self {
             rank,
-            ranks,
+            ranks: hosts.len() as u32,
+            hosts,
             way,
             known: HashMap::new(),
         }
     }
 
     /// The plan that the built-in table chooses.
-    pub(super) fn choose(&self, collective: Collective, bytes: usize) -> &'static str {
-        default_plan(collective, self.ranks, bytes)
+    pub(super) fn choose(&self, collective: Collective, bytes: usize) -> Cow<'static, str> {
+        default_plan_on(collective, &self.hosts, bytes)
     }
 
     /// A shape that was prepared before.
