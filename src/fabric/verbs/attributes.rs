@@ -16,12 +16,17 @@ pub(super) enum State {
     Init,
     ReadyToReceive,
     ReadyToSend,
-    /// The send queue finishes what was begun and begins nothing new.
+    /// The send queue finishes what was begun and begins nothing new: a live queue pair changes its path in it.
+    #[allow(
+        dead_code,
+        reason = "paths of live queue pairs are not changed yet, only in a test"
+    )]
     Drained,
     Error,
 }
 
 impl State {
+    #[cfg(test)]
     pub const ALL: [Self; 6] = [
         Self::Reset,
         Self::Init,

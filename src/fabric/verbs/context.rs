@@ -136,10 +136,8 @@ impl Drop for ProtectionDomain {
         // SAFETY: allocated once, freed once; registrations and queue pairs hold the device, which holds this.
         let errno = unsafe { (self.library.dealloc_pd)(self.raw.as_ptr()) };
         if errno != 0 {
-            tracing::warn!(
-                errno,
-                "ibv_dealloc_pd failed: something is still registered in it"
-            );
+            let error = self.place.failed(VerbError::DeallocateProtectionDomain, errno);
+            tracing::warn!(%error);
         }
     }
 }

@@ -117,7 +117,8 @@ impl VerbsRegistration {
         self.local_key
     }
 
-    /// For peers' requests.
+    /// For peers' requests; they get it with the exported parcel.
+    #[cfg(test)]
     pub fn remote_key(&self) -> u32 {
         self.remote_key
     }

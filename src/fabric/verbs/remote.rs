@@ -4,7 +4,7 @@ use std::any::Any;
 use std::ptr::NonNull;
 
 use super::region_parcel::RegionParcel;
-use crate::fabric::{Access, FabricError, Parcel, Rank, RemoteRegion};
+use crate::fabric::{FabricError, Parcel, Rank, RemoteRegion};
 
 /// See the module.
 #[derive(Debug)]
@@ -45,12 +45,6 @@ impl VerbsRemote {
     pub fn key(&self) -> u32 {
         self.told.key
     }
-
-    /// What the owner allows; its device enforces it.
-    #[inline]
-    pub fn access(&self) -> Access {
-        self.told.access
-    }
 }
 
 impl RemoteRegion for VerbsRemote {
@@ -74,6 +68,7 @@ impl RemoteRegion for VerbsRemote {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fabric::Access;
 
     #[test]
     fn a_parcel_with_descriptors_or_of_another_fabric_is_refused() {

@@ -3,6 +3,7 @@
 # rig: builds test:verbs_dmabuf
 # rig: needs dmabuf
 # rig: timeout 120
+# rig: packets 20
 set -eu
 . "$RIG/guest/suite.sh"
 
