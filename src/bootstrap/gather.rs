@@ -120,7 +120,6 @@ impl Step<'_> {
             let header = RelayedHeader {
                 rank,
                 sequence: self.sequence,
-                apart: 0,
             };
             let body = Arc::new(message::encode_with_payload(&header, &gathered.payload));
             let mut descriptors = Arc::new(gathered.descriptors);

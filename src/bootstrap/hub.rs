@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::channel::Channel;
-use super::message::{
-    self, Answer, ContributionHeader, Kind, Leaving, Message, News, Question, RelayedHeader,
-};
+use super::message::{self, Answer, ContributionHeader, Kind, Leaving, Message, News, Question};
+use super::parts::{self, Parts};
 use super::verdict::Verdict;
 use super::{BootstrapError, DepartureKind, Rank, socket, tcp};
 
@@ -220,21 +219,15 @@ impl Hub {
         if self.over || !complete {
             return;
         }
-        let brought: Vec<_> = self
-            .lines
-            .iter_mut()
-            .map(|line| line.contribution.take())
-            .collect();
-        for (rank, Contribution { header, payload }) in (0..).zip(brought.into_iter().flatten()) {
-            let header = RelayedHeader {
-                rank,
-                sequence: header.sequence,
-                apart: header.apart,
-            };
-            let body = Arc::new(message::encode_with_payload(&header, &payload));
-            for (line, other) in self.lines.iter_mut().zip(0..) {
-                if other != rank {
-                    line.queue(Kind::Relayed, &body);
+        let taken = self.lines.iter_mut().filter_map(|line| line.contribution.take());
+        let brought: Vec<Contribution> = taken.collect();
+        let sequence = brought.first().map_or(0, |one| one.header.sequence);
+        let brought = brought.into_iter().map(|one| (one.payload, one.header.apart));
+        for Parts { body, ranks } in parts::join(sequence, brought) {
+            for (line, rank) in self.lines.iter_mut().zip(0..) {
+                // Nobody is given what he alone has brought.
+                if ranks != (rank..rank + 1) {
+                    line.queue(Kind::Parts, &body);
                 }
             }
         }

@@ -56,6 +56,8 @@ pub(super) enum Kind {
     Question = 10,
     /// Who has not.
     Answer = 11,
+    /// What several ranks brought, in one message.
+    Parts = 12,
 }
 
 impl Kind {
@@ -73,6 +75,7 @@ impl Kind {
             News,
             Question,
             Answer,
+            Parts,
         ];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -137,8 +140,6 @@ pub(super) struct ContributionHeader {
 pub(super) struct RelayedHeader {
     pub(super) rank: Rank,
     pub(super) sequence: u64,
-    /// As in the contribution.
-    pub(super) apart: u32,
 }
 
 /// How a rank leaves, or why it has given up.

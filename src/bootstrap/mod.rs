@@ -36,6 +36,7 @@ mod near;
 mod noise;
 mod one_host;
 mod pair;
+mod parts;
 mod progress;
 mod reception;
 mod rendezvous;

@@ -14,8 +14,9 @@ use rustix::event::{PollFd, PollFlags};
 use super::channel::Channel;
 use super::control;
 use super::inquiry::Inquiry;
-use super::message::{self, ContributionHeader, Kind, Leaving, Message, News, RelayedHeader};
+use super::message::{self, ContributionHeader, Kind, Leaving, Message, News};
 use super::near::Near;
+use super::parts::{self, Brought};
 use super::verdict::Verdict;
 use super::{BootstrapError, Departure, DepartureKind, Gathered, Rank, socket, tcp};
 
@@ -52,9 +53,6 @@ struct Line {
     /// When the connection was last looked at for silence.
     looked: Instant,
 }
-
-/// What came of a step from one rank: its payload and how many descriptors it has for its host-mates.
-type Brought = (Vec<u8>, u32);
 
 impl Star {
     pub(super) fn new(rank: Rank, size: u32, channel: Channel) -> Self {
@@ -149,13 +147,17 @@ impl Star {
                 && let Some(message) = line.channel.next_message()
             {
                 match message.kind {
-                    Kind::Relayed => {
-                        let (rank, part) = relayed(message, sequence)?;
-                        match brought.get_mut(rank as usize) {
-                            Some(place @ None) => *place = Some(part),
-                            _ => return Err(protocol("passed on something that nobody waits for".into())),
+                    Kind::Parts => {
+                        for (rank, part) in parts::split(message.body, sequence).map_err(protocol)? {
+                            match brought.get_mut(rank as usize) {
+                                Some(place @ None) => *place = Some(part),
+                                Some(_) if rank == self.rank => continue,
+                                _ => {
+                                    return Err(protocol("passed on something that nobody waits for".into()));
+                                }
+                            }
+                            missing -= 1;
                         }
-                        missing -= 1;
                     }
                     Kind::Answer => inquiry.take(&message.body).map_err(protocol)?,
                     _ => {
@@ -390,15 +392,6 @@ impl Line {
             self.channel.look_after_delivery();
         }
     }
-}
-
-fn relayed(message: Message, sequence: u64) -> Result<(Rank, Brought), BootstrapError> {
-    let (header, payload): (RelayedHeader, _) =
-        message::decode_with_payload(message.body).map_err(protocol)?;
-    if header.sequence != sequence {
-        return Err(protocol("passed on a part of another step".into()));
-    }
-    Ok((header.rank, (payload, header.apart)))
 }
 
 fn protocol(problem: String) -> BootstrapError {

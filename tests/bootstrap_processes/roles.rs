@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use sapwood::bootstrap::{BootstrapError, DepartureKind, Job, Membership};
+use sapwood::bootstrap::{BootstrapError, Departure, DepartureKind, Job, Membership};
 
 use crate::ranks::soon;
 
@@ -67,12 +67,15 @@ pub fn play(role: &str) {
         // Computes, as it were: looks at who is gone now and then, and says it at once.
         "compute" => {
             let patience = soon();
-            let mut known = Vec::new();
-            while known.iter().all(|how| *how == DepartureKind::Left) && Instant::now() < patience {
+            let mut said: Vec<Departure> = Vec::new();
+            while said.iter().all(|gone| gone.how == DepartureKind::Left) && Instant::now() < patience {
                 std::thread::sleep(Duration::from_millis(5));
-                let gone = membership.departures();
-                gone.iter().skip(known.len()).for_each(say);
-                known = gone.iter().map(|gone| gone.how).collect();
+                for gone in membership.departures() {
+                    if !said.contains(&gone) {
+                        say(gone);
+                        said.push(gone);
+                    }
+                }
             }
         }
         // Is stopped when it has brought its part and before it has got the others'.
