@@ -5,15 +5,21 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use sapwood::communicator::Communicator;
 use sapwood::engine::reduce::Operation;
 use sapwood::exchange::Exchange;
+use sapwood::fabric::shm::Shm;
 
 const MODE: &str = "SAPWOOD_TEST_KILL_MODE";
+/// Before a mode: over a fabric without load/store reach.
+const MESSAGES: &str = "messages, ";
 const RANKS: u32 = 4;
+/// What a child says when it begins to work.
+const WORKING: &str = "working";
 /// What a child says with its exit code.
 const NAMED: i32 = 10;
 const WRONG_SUM: i32 = 11;
@@ -26,10 +32,13 @@ fn main() -> ExitCode {
         .ok()
         .and_then(|r| r.parse().ok())
         .unwrap_or(20);
-    let trials = vec![Trial::test(
-        "a_process_killed_at_any_moment_is_named_by_all_others",
-        move || campaign(rounds),
-    )];
+    let trials = vec![
+        Trial::test(
+            "a_process_killed_at_any_moment_is_named_by_all_others",
+            move || campaign("", rounds),
+        ),
+        Trial::test("the_same_over_messages", move || campaign(MESSAGES, rounds)),
+    ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
@@ -46,13 +55,20 @@ fn child(mode: &str) -> ExitCode {
 
 fn work(mode: &str) -> String {
     let run = || -> Result<String, Box<dyn std::error::Error>> {
-        let communicator = match mode {
-            "small" | "exchange" => Communicator::from_environment()?,
-            plan => {
-                let job = sapwood::bootstrap::Job::from_environment()?.ok_or("no job")?;
-                Communicator::builder().plan(plan).join(&job)?
+        let job = sapwood::bootstrap::Job::from_environment()?.ok_or("no job")?;
+        let mut builder = Communicator::builder();
+        let mode = match mode.strip_prefix(MESSAGES) {
+            Some(mode) => {
+                builder = builder.fabric(Arc::new(Shm::without_reach()?));
+                mode
             }
+            None => mode,
         };
+        if !matches!(mode, "small" | "exchange") {
+            builder = builder.plan(mode);
+        }
+        let communicator = builder.join(&job)?;
+        println!("{WORKING}");
         let (rank, size) = (communicator.rank(), communicator.size());
         let sum = |step: usize, i: usize| (0..size).map(|r| value(r, step, i)).sum::<f32>();
         if mode == "exchange" {
@@ -119,7 +135,7 @@ fn below(limit: u64) -> u64 {
     u64::from_ne_bytes(random::<[u8; 8]>()) % limit
 }
 
-fn campaign(rounds: u32) -> Result<(), Failed> {
+fn campaign(before_mode: &str, rounds: u32) -> Result<(), Failed> {
     let before = leftovers();
     let modes = [
         "small",
@@ -129,19 +145,27 @@ fn campaign(rounds: u32) -> Result<(), Failed> {
         "direct",
         "binomial-tree",
     ];
+    let (mut slowest, mut working) = (None, 0);
     for round in 0..rounds {
-        let mode = modes[round as usize % modes.len()];
-        self::round(mode).map_err(|problem| format!("round {round} ({mode}): {problem}"))?;
+        let mode = format!("{before_mode}{}", modes[round as usize % modes.len()]);
+        let took = self::round(&mode).map_err(|problem| format!("round {round} ({mode}): {problem}"))?;
+        slowest = slowest.max(took);
+        working += u32::from(took.is_some());
     }
     let after = leftovers();
     if before != after {
         return Err(format!("left behind: {after:?}, before: {before:?}").into());
     }
-    println!("{rounds} rounds: every survivor named the killed rank");
+    println!(
+        "{rounds} rounds: every survivor named the killed rank; in the {working} in which all were at work, the last had \
+         ended at most {:.2?} after the kill",
+        slowest.unwrap_or_default()
+    );
     Ok(())
 }
 
-fn round(mode: &str) -> Result<(), String> {
+/// Answers how long it took until the last survivor had ended, if all had begun to work before.
+fn round(mode: &str) -> Result<Option<Duration>, String> {
     let secret = secret();
     let name = format!("@sapwood-kill-{:016x}", below(u64::MAX));
     let program = std::env::current_exe().expect("this program");
@@ -165,21 +189,27 @@ fn round(mode: &str) -> Result<(), String> {
     std::thread::sleep(Duration::from_micros(below(400_000)));
     let victim = below(u64::from(RANKS)) as usize;
     children[victim].kill().expect("it has not ended by itself");
+    let killed = Instant::now();
     // A rank that is killed before it has met the others is one that never comes: that takes the whole timeout.
     let until = Instant::now() + Duration::from_secs(20);
     let outcome = (0..RANKS as usize)
         .filter(|rank| *rank != victim)
-        .try_for_each(|rank| {
-            survivor(&mut children[rank], victim, until).map_err(|p| format!("rank {rank}: {p}"))
+        .try_fold(true, |working, rank| {
+            let survivor = survivor(&mut children[rank], victim, until);
+            survivor
+                .map(|one| working && one)
+                .map_err(|p| format!("rank {rank}: {p}"))
         });
+    let took = killed.elapsed();
     for child in &mut children {
         let _ = child.kill();
         let _ = child.wait();
     }
-    outcome
+    outcome.map(|working| working.then_some(took))
 }
 
-fn survivor(child: &mut Child, victim: usize, until: Instant) -> Result<(), String> {
+/// Says whether it had begun to work when the other was killed.
+fn survivor(child: &mut Child, victim: usize, until: Instant) -> Result<bool, String> {
     let status = loop {
         if let Some(status) = child.try_wait().expect("it is our child") {
             break status;
@@ -193,16 +223,26 @@ fn survivor(child: &mut Child, victim: usize, until: Instant) -> Result<(), Stri
     std::io::Read::read_to_string(child.stdout.as_mut().expect("piped"), &mut said)
         .map_err(|e| e.to_string())?;
     match status.code() {
-        Some(NAMED) if said.contains(&format!("rank {victim} ")) => Ok(()),
+        Some(NAMED) if names(&said, victim) => Ok(said.starts_with(WORKING)),
         // Rank 0 had found the victim dead and gone away before this one was let in: it knows of rank 0 alone.
         Some(NAMED) if said.contains("rank 0 died") && said.contains("while the ranks were joining") => {
-            Ok(())
+            Ok(false)
         }
+        // The same, and this one had not even been started then.
+        Some(NAMED) if said.contains("rank 0 did not open the rendezvous") => Ok(false),
         code => Err(format!(
             "it should have named rank {victim}, but ended with {code:?} and said: {}",
             said.trim()
         )),
     }
+}
+
+/// Whether an error is about this rank: alone, or among several that did not come.
+fn names(said: &str, victim: usize) -> bool {
+    let number = victim.to_string();
+    let missing = said.split_once(" did not come").map_or("", |(ranks, _)| ranks);
+    let mut words = missing.split(|c: char| !c.is_ascii_alphanumeric());
+    said.contains(&format!("rank {victim} ")) || words.any(|word| word == number)
 }
 
 /// What could be left behind in the places where programs leave things.

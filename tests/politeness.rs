@@ -88,6 +88,9 @@ fn a_rank_in_a_planned_collective_sleeps(reach: Reach) {
 }
 
 fn a_progress_thread_sleeps_when_idle_and_when_a_rank_is_late(reach: Reach) {
+    // Threads are found by their name: one test at a time.
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     ranks(2, reach.builder(), |communicator| {
         let rank = communicator.rank();
         let mut exchange = Exchange::builder(communicator)
@@ -95,6 +98,11 @@ fn a_progress_thread_sleeps_when_idle_and_when_a_rank_is_late(reach: Reach) {
             .build()
             .expect("an exchange");
         assert!(exchange.has_progress_thread());
+        // A thread has its name once it has run.
+        let until = Instant::now() + Duration::from_secs(20);
+        while used_by_progress_threads().len() < 2 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         for late in [false, true] {
             exchange.communicator().barrier().expect("a barrier");
             let before = used_by_progress_threads();

@@ -48,7 +48,8 @@ impl Mapped {
                 return Err(meeting.unusable(giver));
             };
             let descriptors = descriptors.drain(before..before + own).collect();
-            endpoint.connect(giver, Parcel { bytes, descriptors })?;
+            let connected = endpoint.connect(giver, Parcel { bytes, descriptors });
+            connected.map_err(|error| meeting.because("connecting", error.into()))?;
         }
         Ok(Self { endpoint })
     }

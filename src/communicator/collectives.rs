@@ -240,8 +240,7 @@ impl Communicator {
                     Operation::Sum,
                     DataType::U8,
                     0,
-                    nothing,
-                    nothing,
+                    (nothing, nothing),
                 )
             };
         }
@@ -388,8 +387,7 @@ impl Communicator {
                 operation,
                 data_type,
                 count,
-                input,
-                result,
+                (input, result),
             )
         }
     }
@@ -404,8 +402,7 @@ impl Communicator {
         operation: Operation,
         data_type: DataType,
         count: usize,
-        input: *const u8,
-        result: *mut u8,
+        (input, result): (*const u8, *mut u8),
     ) -> Result<(), CommunicatorError> {
         let turn = self.small_turn.get();
         if count != 0 {

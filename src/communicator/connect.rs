@@ -2,15 +2,19 @@
 //! taken in. Everything here is collective.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::CommunicatorError;
 use super::members::Members;
-use crate::bootstrap::Gathered;
+use crate::bootstrap::{BootstrapError, Departure, DepartureKind, Gathered};
+use crate::engine::RemotePart;
 use crate::fabric::{Access, Fabric, FabricError, Parcel, Registration, RemoteRegion};
 use crate::memory::Region;
+
+/// How long a death that others know of may take to show here.
+const WITNESS: Duration = Duration::from_millis(150);
 
 /// What a rank says of memory that it offers to all others; the descriptors travel beside it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,7 +44,7 @@ pub(super) struct Shared {
     pub(super) id: u16,
     pub(super) registration: Arc<dyn Registration>,
     /// The others' regions, by rank, and where in them what they offer starts; none for this rank.
-    pub(super) remote: Vec<Option<(Arc<dyn RemoteRegion>, usize)>>,
+    pub(super) remote: Vec<Option<RemotePart>>,
 }
 
 impl Meeting {
@@ -99,7 +103,7 @@ impl Meeting {
                 bytes: theirs.parcel,
                 descriptors,
             };
-            let region = import(rank, parcel)?;
+            let region = import(rank, parcel).map_err(|error| self.because(call, error.into()))?;
             let inside = theirs
                 .offset
                 .checked_add(theirs.len)
@@ -120,12 +124,40 @@ impl Meeting {
         descriptors: Vec<std::os::fd::OwnedFd>,
     ) -> Result<Vec<(T, Vec<std::os::fd::OwnedFd>)>, CommunicatorError> {
         let bytes = serde_json::to_vec(value).expect("plain data");
-        let given = self.members.all_gather(what, &bytes, descriptors, self.timeout)?;
+        let given = self.members.all_gather(what, &bytes, descriptors, self.timeout);
+        let given = given.map_err(|error| self.because(what, error.into()))?;
         let decode = |(rank, given): (u32, Gathered)| match serde_json::from_slice(&given.payload) {
             Ok(value) => Ok((value, given.descriptors)),
             Err(_) => Err(self.unusable(rank)),
         };
         (0..).zip(given).map(decode).collect()
+    }
+
+    /// What a failure comes from: where a rank has died, others give up because of it, and so do their processes end;
+    /// it is the dead one who is named.
+    pub(super) fn because(&self, step: &str, error: CommunicatorError) -> CommunicatorError {
+        use BootstrapError::{Departed, Missing};
+        let follows = match &error {
+            CommunicatorError::Bootstrap(Departed { how, .. }) => {
+                matches!(how, DepartureKind::GaveUp | DepartureKind::Left)
+            }
+            CommunicatorError::Bootstrap(Missing { .. }) | CommunicatorError::Fabric(_) => true,
+            _ => false,
+        };
+        // Who has seen a process's connection close may have given up and ended before that process was quite dead.
+        let until = Instant::now() + WITNESS;
+        let mut death = None;
+        while follows && death.is_none() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+            death = self.members.first_death();
+        }
+        match death {
+            None => error,
+            Some(Departure { rank, how, .. }) => {
+                let step = step.to_owned();
+                CommunicatorError::Bootstrap(Departed { rank, how, step })
+            }
+        }
     }
 
     pub(super) fn unusable(&self, peer: u32) -> CommunicatorError {

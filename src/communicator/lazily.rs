@@ -116,7 +116,8 @@ pub(super) fn connect(
         let given = meeting.all_gather("handing out queue pairs", &mine, mine_too)?;
         for (giver, (gifts, descriptors)) in (0..).zip(given).skip(first).take(last - first) {
             if giver != meeting.rank {
-                take(meeting, core, giver, gifts, descriptors)?;
+                let taken = take(meeting, core, giver, gifts, descriptors);
+                taken.map_err(|error| meeting.because("connecting", error))?;
             }
         }
         first = last;

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::bootstrap::{BootstrapError, DepartureKind, Gathered, Membership};
+use crate::bootstrap::{BootstrapError, Departure, DepartureKind, Gathered, Membership};
 use crate::engine::Liveness;
 
 /// Shared by a communicator and its engine.
@@ -27,6 +27,13 @@ impl Members {
         self.0
             .all_gather(what, payload, descriptors, Instant::now() + timeout)
     }
+
+    /// A rank that is known to have died.
+    pub(super) fn first_death(&self) -> Option<Departure> {
+        let died =
+            |departure: &Departure| matches!(departure.how, DepartureKind::Died | DepartureKind::Panicked);
+        self.0.departures().into_iter().find(died)
+    }
 }
 
 impl Liveness for Members {
@@ -39,11 +46,8 @@ impl Liveness for Members {
     }
 
     fn dead(&self) -> Option<(u32, String)> {
-        let died = |how| matches!(how, DepartureKind::Died | DepartureKind::Panicked);
-        let mut departures = self.0.departures().into_iter();
-        departures
-            .find(|departure| died(departure.how))
-            .map(|departure| (departure.rank, departure.how.to_string()))
+        let died = self.first_death()?;
+        Some((died.rank, died.how.to_string()))
     }
 
     fn ended(&self, rank: u32) -> bool {

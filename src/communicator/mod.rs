@@ -256,11 +256,11 @@ impl Communicator {
     /// A rank that does not take part by the deadline, or is gone.
     pub fn all_gather_bytes(&self, what: &str, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommunicatorError> {
         self.settle()?;
-        let given = self
-            .meeting
-            .borrow()
+        let meeting = self.meeting.borrow();
+        let given = meeting
             .members
-            .all_gather(what, bytes, Vec::new(), self.timeout())?;
+            .all_gather(what, bytes, Vec::new(), self.timeout());
+        let given = given.map_err(|error| meeting.because(what, error.into()))?;
         Ok(given.into_iter().map(|one| one.payload).collect())
     }
 

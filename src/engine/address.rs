@@ -13,8 +13,11 @@ pub struct Keys {
     /// This rank's own part, and where in the registered region it starts, in bytes.
     pub local: (Arc<dyn Registration>, usize),
     /// The other ranks', by rank; none for this one.
-    pub remote: Box<[Option<(Arc<dyn RemoteRegion>, usize)>]>,
+    pub remote: Box<[Option<RemotePart>]>,
 }
+
+/// A peer's part of a window: the region it lies in, and where in that it starts, in bytes.
+pub type RemotePart = (Arc<dyn RemoteRegion>, usize);
 
 /// A symmetric window: the same number of bytes on every rank, each reachable from here.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ mod atomics {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering, fence};
 }
 
-pub use address::{Extent, Keys, WindowMap};
+pub use address::{Extent, Keys, RemotePart, WindowMap};
 pub use board::{Board, Layout, MAXIMUM_SEQUENCE, Trouble};
 pub use call::{Call, Prepared};
 pub use core::{Core, MAXIMUM_ACTIVE};

@@ -4,6 +4,7 @@ use super::{Call, Core, EngineError, MessageCore, Observers, Ticket, Trouble};
 
 /// The engine of one communicator on one rank.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one for each communicator")]
 pub enum Engine {
     /// Ranks see each other's memory.
     Boards(Core),

@@ -25,6 +25,8 @@ const NAP: Duration = Duration::from_millis(10);
 const SHORT_NAP: Duration = Duration::from_millis(1);
 /// How long a rank that leaves waits until its last messages are known to have arrived.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// The same for a rank that has given up: its peers hear of it in other ways too.
+const LAST_WORDS: Duration = Duration::from_millis(150);
 
 /// See the module.
 pub struct MessageCore {
@@ -441,7 +443,7 @@ impl MessageCore {
     /// What the fabric refuses.
     pub fn fence(&self, deadline: Instant) -> Result<Vec<u32>, FabricError> {
         let mut inner = self.token.take();
-        self.flush(&mut inner, deadline.min(Instant::now() + FAREWELL));
+        self.flush(&mut inner, deadline.min(Instant::now() + LAST_WORDS));
         let mut quarantined = Vec::new();
         for peer in inner.connected.clone() {
             if inner.endpoint().fence(peer, deadline)? == Fence::Quarantined {
@@ -461,14 +463,15 @@ impl MessageCore {
         let in_order = self.poison.get().is_none();
         let mut inner = self.token.take();
         if inner.endpoint.is_some() {
+            let patience = if in_order { FAREWELL } else { LAST_WORDS };
             // What was posted and not yet taken goes first, so that there is room for this.
-            self.flush(&mut inner, Instant::now() + FAREWELL);
+            self.flush(&mut inner, Instant::now() + patience);
             if in_order {
                 for peer in inner.connected.clone() {
                     inner.last_words(peer, Note::Leave);
                 }
+                self.flush(&mut inner, Instant::now() + patience);
             }
-            self.flush(&mut inner, Instant::now() + FAREWELL);
         }
         let endpoint = inner.endpoint.take();
         self.release(inner);

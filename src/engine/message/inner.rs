@@ -11,7 +11,7 @@ use super::immediate::Immediate;
 use super::link::{Announced, Link, Tag};
 use super::note::{Called, Note};
 use super::staging::Staging;
-use super::trouble::{Told, Verdict};
+use super::trouble::{Failure, Told, Verdict};
 use crate::engine::board::DEPTH;
 use crate::engine::{Call, EngineError, Observers, Ticket};
 use crate::fabric::{Completion, Endpoint, FabricError, Opcode, Status};
@@ -162,7 +162,7 @@ impl Inner {
     }
 
     /// One round: takes in what came, begins what can begin, runs what is ready. Says whether anything moved.
-    pub fn round(&mut self, floor: &AtomicU64, observers: &Observers) -> Result<bool, Verdict> {
+    pub fn round(&mut self, floor: &AtomicU64, observers: &Observers) -> Result<bool, Failure> {
         let mut progressed = self.take_in(floor, observers)?;
         progressed |= self.begin(floor, observers)?;
         let mut index = 0;
@@ -241,7 +241,7 @@ impl Inner {
     }
 
     /// Begins what was started, as far as there are staging slots.
-    fn begin(&mut self, floor: &AtomicU64, observers: &Observers) -> Result<bool, Verdict> {
+    fn begin(&mut self, floor: &AtomicU64, observers: &Observers) -> Result<bool, Failure> {
         let mut begun = false;
         let mut index = 0;
         while index < self.waiting.len() {
@@ -285,7 +285,7 @@ impl Inner {
     }
 
     /// Takes in what peers have said of an operation before it began here.
-    fn absorb(&mut self, sequence: u64, observers: &Observers) -> Result<(), Verdict> {
+    fn absorb(&mut self, sequence: u64, observers: &Observers) -> Result<(), Failure> {
         for index in 0..self.connected.len() {
             let peer = self.connected[index];
             let link = self.links[peer as usize].as_deref().expect("it is connected");
@@ -328,7 +328,7 @@ impl Inner {
 
     /// Fails if a peer was found to have called something else. Not at once where it was found: the calls of others
     /// may be among what was polled and not yet looked at.
-    fn compare(&mut self) -> Result<(), Verdict> {
+    fn compare(&mut self) -> Result<(), Failure> {
         match self.odd.take() {
             None => Ok(()),
             Some((sequence, peer, called)) => Err(self.mismatch(sequence, &[(peer, called)], None)),
@@ -336,7 +336,7 @@ impl Inner {
     }
 
     /// Polls the endpoint and deals with what has completed.
-    pub fn take_in(&mut self, floor: &AtomicU64, observers: &Observers) -> Result<bool, Verdict> {
+    pub fn take_in(&mut self, floor: &AtomicU64, observers: &Observers) -> Result<bool, Failure> {
         let mut completions = std::mem::take(&mut self.completions);
         completions.clear();
         let outcome = self
@@ -356,7 +356,7 @@ impl Inner {
         verdict
     }
 
-    pub fn broken(&self, error: &FabricError) -> Verdict {
+    pub fn broken(&self, error: &FabricError) -> Failure {
         Verdict::own(EngineError::Fabric {
             rank: self.rank,
             why: error.to_string(),
@@ -368,7 +368,7 @@ impl Inner {
         completion: &Completion,
         floor: &AtomicU64,
         observers: &Observers,
-    ) -> Result<(), Verdict> {
+    ) -> Result<(), Failure> {
         let (peer, generation) = (completion.peer, self.generation);
         let tag = Tag::unpack(completion.id);
         let endpoint = &mut **self.endpoint.as_mut().expect(LEFT);
@@ -406,7 +406,10 @@ impl Inner {
                     return self.immediate(completion, word, floor, observers);
                 }
                 match note {
-                    Some(note) => self.note(peer, note),
+                    Some(note) => {
+                        self.note(peer, note);
+                        Ok(())
+                    }
                     None => {
                         let why =
                             format!("rank {peer} sent something that is no message of this communicator");
@@ -423,7 +426,7 @@ impl Inner {
         word: u32,
         floor: &AtomicU64,
         observers: &Observers,
-    ) -> Result<(), Verdict> {
+    ) -> Result<(), Failure> {
         let peer = completion.peer;
         let link = self.links[peer as usize]
             .as_deref_mut()
@@ -464,7 +467,7 @@ impl Inner {
         Ok(())
     }
 
-    fn note(&mut self, peer: u32, note: Note) -> Result<(), Verdict> {
+    fn note(&mut self, peer: u32, note: Note) {
         let link = self.links[peer as usize]
             .as_deref_mut()
             .expect("it has just been looked up");
@@ -486,15 +489,12 @@ impl Inner {
                     // This operation has ended here without that rank: it cannot be the same.
                     self.odd = self.odd.or(Some((sequence, peer, called)));
                 }
-                Ok(())
             }
             Note::Waits { sequence, culprit } => {
                 link.waits = Some((sequence, culprit));
-                Ok(())
             }
             Note::Trouble { origin, trouble } => {
                 self.hear_trouble(peer, Told::Trouble { origin, trouble });
-                Ok(())
             }
             Note::Mismatch {
                 origin,
@@ -507,12 +507,10 @@ impl Inner {
                     ranks,
                 };
                 self.hear_trouble(peer, told);
-                Ok(())
             }
             Note::Leave => {
                 link.left = true;
                 self.stir();
-                Ok(())
             }
         }
     }

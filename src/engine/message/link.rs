@@ -242,9 +242,7 @@ impl Link {
             Class::AboutReceives => FOR_LAST_WORDS,
             Class::LastWords => 0,
         };
-        self.lost.is_none()
-            && under_way + kept < self.receives
-            && self.in_flight + kept as u32 <= self.depth - 1
+        self.lost.is_none() && under_way + kept < self.receives && self.in_flight + (kept as u32) < self.depth
     }
 
     fn post(&mut self, endpoint: &mut dyn Endpoint, tag: Tag, operation: Operation) -> bool {
@@ -335,9 +333,9 @@ impl Link {
         said
     }
 
-    /// Whether messages to the peer could not be posted, or are not known to have reached it.
+    /// Whether everything that was posted to the peer is known to have reached it, or never will.
     pub fn is_quiet(&self) -> bool {
-        self.lost.is_some() || (self.in_flight == 0 && self.received - self.told < self.receives / 2)
+        self.lost.is_some() || self.in_flight == 0
     }
 
     /// The queue pair has failed, as this completion says. The first that was not only flushed knows why.

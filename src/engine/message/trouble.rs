@@ -39,6 +39,9 @@ pub(super) enum Told {
     },
 }
 
+/// Rare, so that it may be large.
+pub(super) type Failure = Box<Verdict>;
+
 /// Why everything in progress ends, and what the others are told.
 #[derive(Debug)]
 pub(super) struct Verdict {
@@ -49,8 +52,8 @@ pub(super) struct Verdict {
 
 impl Verdict {
     /// A failure of this rank's own.
-    pub fn own(error: EngineError) -> Self {
-        Self { error, note: None }
+    pub fn own(error: EngineError) -> Failure {
+        Box::new(Self { error, note: None })
     }
 }
 
@@ -96,7 +99,7 @@ impl Inner {
     }
 
     /// The error of an operation that was in progress when other ranks gave up.
-    pub fn judge(&mut self, sequence: u64, told: Told) -> Verdict {
+    pub fn judge(&mut self, sequence: u64, told: Told) -> Failure {
         let rank = self.rank;
         let gave_up = |peer, culprit, why| EngineError::PeerGaveUp {
             rank,
@@ -142,7 +145,7 @@ impl Inner {
 
     /// Who called what as operation `sequence`: waits a while for neighbours that have not called it yet.
     #[cold]
-    pub fn mismatch(&mut self, sequence: u64, known: &[(u32, Called)], origin: Option<u32>) -> Verdict {
+    pub fn mismatch(&mut self, sequence: u64, known: &[(u32, Called)], origin: Option<u32>) -> Failure {
         let until = Instant::now() + TO_COMPARE;
         let neighbours = match self.running(sequence) {
             Some(active) => active.queued.call.prepared.neighbours().to_vec(),
@@ -195,10 +198,10 @@ impl Inner {
         let found = calls
             .into_iter()
             .map(|(rank, called)| (rank, Some((called.signature, called.details))));
-        Verdict {
+        Box::new(Verdict {
             error: disagreement(self.rank, sequence, found),
             note: Some(note),
-        }
+        })
     }
 
     /// Of what has completed, takes in only who called what: everything else is over.
@@ -236,7 +239,7 @@ impl Inner {
     }
 
     /// Looks after deadlines and other ranks, for operations that stand still. Asked before each sleep.
-    pub fn look(&mut self, liveness: &dyn Liveness, observers: &Observers) -> Result<(), Verdict> {
+    pub fn look(&mut self, liveness: &dyn Liveness, observers: &Observers) -> Result<(), Failure> {
         let Some(&oldest) = self.order.first() else {
             return Ok(());
         };
@@ -262,7 +265,7 @@ impl Inner {
             {
                 let active = self.running(sequence).expect("as above");
                 let on = self.describe(active, &blocked, observers).to_string();
-                return Err(Verdict {
+                return Err(Box::new(Verdict {
                     error: EngineError::Gone {
                         rank: self.rank,
                         peer,
@@ -273,14 +276,14 @@ impl Inner {
                         origin: self.rank,
                         trouble: Trouble::Gone(peer),
                     }),
-                });
+                }));
             }
             let active = self.running(sequence).expect("as above");
             let waited = active.queued.started.elapsed();
             if waited >= active.queued.call.timeout {
                 let on = self.describe(active, &blocked, observers);
                 let trouble = Trouble::Deadline(on.last);
-                return Err(Verdict {
+                return Err(Box::new(Verdict {
                     error: EngineError::Deadline {
                         rank: self.rank,
                         waited,
@@ -290,7 +293,7 @@ impl Inner {
                         origin: self.rank,
                         trouble,
                     }),
-                });
+                }));
             }
             self.say_who(sequence, &blocked, now);
         }
