@@ -29,6 +29,6 @@ for command in "perf write-bw --local --fabric verbs -d r0,r1 -s 16K -t 16 -D 30
     ends_within $job 90
     status=0
     wait $job || status=$?
-    said "${words[0]} whose port goes down" "$status" 'r0' 'port' 'down|PORT_ERR|not active'
+    said "${words[0]} whose port goes down" "$status" 'r[01]' 'port' 'down|PORT_ERR|not active'
 done
 done_with_faults
