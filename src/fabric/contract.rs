@@ -153,7 +153,7 @@ pub trait Endpoint: Send {
 
     /// Prepares for a sleep in poll(2) on this endpoint and on other things; appends the descriptors to be waited for
     /// (`POLLIN`), which stay open until `disarm`. It looks for something to do after it has armed, so that nothing is
-    /// missed. Peers that fall silent are looked at here and in `poll`: sleeps are some 100 ms long at most.
+    /// missed. Peers that fall silent are looked at here and in `poll`: sleeps are a few 100 ms long at most.
     ///
     /// # Errors
     /// As [`Endpoint::poll`]; nothing is armed then.

@@ -27,7 +27,7 @@ pub(super) struct Sleepers(u32);
 impl Sleepers {
     /// Somebody who waits for the word to change.
     pub fn on_word(self) -> bool {
-        self.0 % ON_DESCRIPTOR != 0
+        !self.0.is_multiple_of(ON_DESCRIPTOR)
     }
 
     /// Somebody who waits for a descriptor to become readable.

@@ -173,11 +173,12 @@ impl Endpoint for MixedEndpoint {
 
     fn poll(&mut self, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
         self.far_first = !self.far_first;
-        if self.far_first {
-            Ok(self.far.poll(into)? + self.near.poll(into)?)
+        let (first, second) = if self.far_first {
+            (&mut self.far, &mut self.near)
         } else {
-            Ok(self.near.poll(into)? + self.far.poll(into)?)
-        }
+            (&mut self.near, &mut self.far)
+        };
+        Ok(first.poll(into)? + second.poll(into)?)
     }
 
     fn wait(&mut self, deadline: Instant) -> Result<bool, FabricError> {

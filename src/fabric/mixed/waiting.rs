@@ -13,6 +13,9 @@ use crate::fabric::{Endpoint, FabricError, Sleep};
 /// How long is slept at most beside a fabric that has no descriptor to be woken by.
 const WITHOUT_DESCRIPTOR: Duration = Duration::from_millis(1);
 
+/// The longest sleep between two looks at silent peers. That a process ends is no silence: it wakes.
+const LONGEST: Duration = Duration::from_millis(250);
+
 impl MixedEndpoint {
     /// Until `poll` has something to do (`true`) or the deadline has passed.
     pub(super) fn sleep_until(&mut self, deadline: Instant) -> Result<bool, FabricError> {
@@ -38,7 +41,7 @@ impl MixedEndpoint {
             if left.is_zero() {
                 return Ok(false);
             }
-            nap = (nap * 2).min(self.patience.nap * 8);
+            nap = (nap * 2).min(LONGEST);
         }
     }
 
