@@ -12,6 +12,7 @@ mod immediate;
 mod inner;
 mod link;
 mod note;
+mod odd;
 mod route;
 mod staging;
 mod token;

@@ -1,20 +1,20 @@
 //! The engine of one communicator on one rank, as its callers see it: started operations go into a box beside the
 //! token, and whoever waits drives.
 
+mod connecting;
+mod ending;
+
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::inner::{Inner, LEFT, Queued};
-use super::link::{LINK_BYTES, Link};
-use super::note::Note;
+use super::inner::{Inner, Queued};
 use super::token::Token;
-use super::trouble::Verdict;
 use crate::engine::board::DEPTH;
-use crate::engine::{Call, EngineError, Liveness, MAXIMUM_ACTIVE, Observers, Ticket, Trouble};
+use crate::engine::{Call, EngineError, Liveness, MAXIMUM_ACTIVE, Observers, Ticket};
+use crate::fabric::Endpoint;
 use crate::fabric::fork::Birthplace;
-use crate::fabric::{Endpoint, FabricError, Fence, Parcel, Registration, RemoteRegion};
 use crate::observe::{Kind, NONE};
 
 /// Rounds without progress before a driver goes to sleep on the endpoint (which spins for a while itself).
@@ -23,10 +23,6 @@ const SPINS: u32 = 20;
 const NAP: Duration = Duration::from_millis(10);
 /// The sleep of a driver that suspects a rank to be gone.
 const SHORT_NAP: Duration = Duration::from_millis(1);
-/// How long a rank that leaves waits until its last messages are known to have arrived.
-const FAREWELL: Duration = Duration::from_millis(500);
-/// The same for a rank that has given up: its peers hear of it in other ways too.
-const LAST_WORDS: Duration = Duration::from_millis(150);
 
 /// See the module.
 pub struct MessageCore {
@@ -57,8 +53,6 @@ impl std::fmt::Debug for MessageCore {
     }
 }
 
-/// # Connecting
-/// What follows is called by one thread, between operations.
 impl MessageCore {
     /// An engine with nothing to do and nobody to talk to, over a fabric of that name with that many places in each
     /// queue. Operations are numbered from 1.
@@ -84,90 +78,6 @@ impl MessageCore {
             fabric,
             queue_depth,
         }
-    }
-
-    /// Bytes of registered memory that [`MessageCore::prepare`] needs for each peer.
-    pub const NOTES: usize = LINK_BYTES;
-
-    /// The ranks that this one has queue pairs to, ascending.
-    pub fn connections(&self) -> Vec<u32> {
-        self.with(|inner| inner.connected.clone())
-    }
-
-    /// Makes the local half of a queue pair, with its receives posted. `notes` is registered memory, and where in it
-    /// [`MessageCore::NOTES`] bytes are free for this.
-    ///
-    /// # Errors
-    /// What the fabric refuses.
-    pub fn prepare(&self, peer: u32, notes: (Arc<dyn Registration>, usize)) -> Result<Parcel, FabricError> {
-        self.with(|inner| {
-            let endpoint = inner.endpoint();
-            let parcel = endpoint.prepare(peer)?;
-            let link = Link::new(peer, notes, self.queue_depth, endpoint).map_err(|error| {
-                FabricError::Provider {
-                    fabric: self.fabric,
-                    source: format!("posting receives for rank {peer}: {error}").into(),
-                }
-            })?;
-            inner.links[peer as usize] = Some(Box::new(link));
-            Ok(parcel)
-        })
-    }
-
-    /// Connects it to the peer's half.
-    ///
-    /// # Errors
-    /// What the fabric refuses.
-    pub fn connect(&self, peer: u32, parcel: Parcel) -> Result<(), FabricError> {
-        self.with(|inner| {
-            inner.endpoint().connect(peer, parcel)?;
-            let at = inner.connected.binary_search(&peer).unwrap_or_else(|at| at);
-            inner.connected.insert(at, peer);
-            Ok(())
-        })
-    }
-
-    /// Takes in memory of a peer.
-    ///
-    /// # Errors
-    /// What the fabric refuses.
-    pub fn import(&self, peer: u32, parcel: Parcel) -> Result<Arc<dyn RemoteRegion>, FabricError> {
-        self.with(|inner| inner.endpoint().import(peer, parcel))
-    }
-
-    /// Staging slots of one operation that there are.
-    pub fn staging_slots(&self) -> u32 {
-        self.with(|inner| inner.staging.set())
-    }
-
-    /// Takes these staging slots instead of the earlier ones, in sets of `set`.
-    pub fn replace_staging(&self, registration: Arc<dyn Registration>, set: u32) {
-        self.with(|inner| inner.staging.replace(registration, set));
-    }
-
-    /// What a peer imports to push into them.
-    ///
-    /// # Errors
-    /// What the fabric refuses.
-    ///
-    /// # Panics
-    /// If there are none.
-    pub fn export_staging(&self) -> Result<Parcel, FabricError> {
-        self.with(|inner| inner.staging.export())
-    }
-
-    /// Takes in a connected peer's staging slots.
-    ///
-    /// # Errors
-    /// What the fabric refuses.
-    pub fn import_staging(&self, peer: u32, parcel: Parcel) -> Result<(), FabricError> {
-        self.with(|inner| {
-            let region = inner.endpoint().import(peer, parcel)?;
-            if let Some(link) = inner.links[peer as usize].as_deref_mut() {
-                link.staging = Some(region);
-            }
-            Ok(())
-        })
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
@@ -403,91 +313,5 @@ impl MessageCore {
     pub fn nudge(&self) {
         self.token.alarm();
         self.token.ring();
-    }
-
-    /// Ends everything in progress; later calls are refused.
-    fn fail(&self, inner: &mut Inner, verdict: &Verdict) {
-        let Verdict { error, note } = verdict;
-        if self.poison.set(error.clone()).is_ok() {
-            let culprit = error.culprit().unwrap_or(NONE);
-            self.engine.recorder.mark(Kind::Error, 0, 0, 0, culprit, 0);
-        }
-        let queued = std::mem::take(&mut *self.started.lock().expect("nothing panics with it in hand"));
-        inner.waiting.extend(queued);
-        inner.end_all(error);
-        if inner.endpoint.is_some() {
-            let trouble = match error {
-                EngineError::Aborted { .. } => Trouble::Aborted,
-                _ => Trouble::Gone(error.culprit().unwrap_or(self.rank)),
-            };
-            let origin = self.rank;
-            inner.flood(note.unwrap_or(Note::Trouble { origin, trouble }), None);
-        }
-        self.publish(inner);
-    }
-
-    /// Ends everything in progress with `error`; later calls are refused with it. The others are told.
-    pub fn abandon(&self, error: &EngineError) {
-        if self.is_forked() {
-            return;
-        }
-        let mut inner = self.token.take();
-        self.fail(&mut inner, &Verdict::own(error.clone()));
-        self.release(inner);
-    }
-
-    /// After a failure: makes sure that nothing that other ranks posted can land here any more. Answers those ranks
-    /// of which that cannot be said by the deadline.
-    ///
-    /// # Errors
-    /// What the fabric refuses.
-    pub fn fence(&self, deadline: Instant) -> Result<Vec<u32>, FabricError> {
-        let mut inner = self.token.take();
-        self.flush(&mut inner, deadline.min(Instant::now() + LAST_WORDS));
-        let mut quarantined = Vec::new();
-        for peer in inner.connected.clone() {
-            if inner.endpoint().fence(peer, deadline)? == Fence::Quarantined {
-                quarantined.push(peer);
-            }
-        }
-        self.release(inner);
-        Ok(quarantined)
-    }
-
-    /// Takes part in nothing any more: says so to the neighbours, and closes the endpoint. What was in progress must
-    /// have been given up before.
-    pub fn leave(&self) {
-        if self.is_forked() {
-            return;
-        }
-        let in_order = self.poison.get().is_none();
-        let mut inner = self.token.take();
-        if inner.endpoint.is_some() {
-            let patience = if in_order { FAREWELL } else { LAST_WORDS };
-            // What was posted and not yet taken goes first, so that there is room for this.
-            self.flush(&mut inner, Instant::now() + patience);
-            if in_order {
-                for peer in inner.connected.clone() {
-                    inner.last_words(peer, Note::Leave);
-                }
-                self.flush(&mut inner, Instant::now() + patience);
-            }
-        }
-        let endpoint = inner.endpoint.take();
-        self.release(inner);
-        drop(endpoint);
-    }
-
-    /// Waits until what was posted is known to have arrived.
-    fn flush(&self, inner: &mut Inner, deadline: Instant) {
-        while !inner.is_quiet() && Instant::now() < deadline {
-            // What comes in now changes nothing any more.
-            if inner.take_in(&self.floor, &self.engine).is_err() {
-                return;
-            }
-            if !inner.is_quiet() && inner.endpoint.as_mut().expect(LEFT).wait(deadline).is_err() {
-                return;
-            }
-        }
     }
 }

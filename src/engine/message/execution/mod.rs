@@ -1,0 +1,384 @@
+//! One operation in progress where ranks reach each other by messages: its program's tasks, each a cursor over chunks.
+//!
+//! What this rank makes it pushes to those who need it, from where it lies; what it needs comes by itself. A chunk of
+//! a push is done when its write has completed: only then may the memory it came from be used again.
+
+mod blocked;
+mod chunks;
+
+use super::link::{Class, Link};
+use super::note::{Called, Note};
+use super::route::{Lands, Outward, Route, Source};
+use super::staging::Staging;
+use crate::engine::{Call, Observers};
+use crate::fabric::Endpoint;
+use crate::observe::{CopySite, Kind, NONE};
+use crate::plan::lowered::{Action, Progress, block_range, chunk_count};
+
+/// What an operation needs of its surroundings.
+pub(super) struct Outside<'a> {
+    pub generation: u32,
+    pub endpoint: &'a mut dyn Endpoint,
+    pub links: &'a mut [Option<Box<Link>>],
+    pub staging: &'a Staging,
+    pub observers: &'a Observers,
+}
+
+impl Outside<'_> {
+    fn link(&mut self, peer: u32) -> &mut Link {
+        self.links[peer as usize]
+            .as_deref_mut()
+            .expect("neighbours were connected when the shape was first used")
+    }
+}
+
+/// The outcome of one round over the tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Round {
+    Done,
+    Progressed,
+    Blocked,
+}
+
+/// What an operation stands still for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Blocked {
+    pub task: u16,
+    pub chunk: u64,
+    pub peer: u32,
+    pub on: On,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum On {
+    /// That the peer begins.
+    Begin,
+    /// That the peer's task comes further (the inlet).
+    Inlet(u16),
+    /// Room in the queue pair: the peer has not taken in what was sent before.
+    Room,
+    /// The completion of a write.
+    Completion,
+}
+
+#[derive(Debug)]
+struct Stream {
+    /// First element and number of elements of the task's block.
+    start: usize,
+    len: usize,
+    chunks: u64,
+    /// Of a push: chunks that may be posted.
+    released: u64,
+    done: u64,
+    /// The first of its pushes, and of its notices, in the execution's tables.
+    first_push: usize,
+    first_notice: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    posted: u64,
+    completed: u64,
+}
+
+/// A neighbour, in this operation.
+#[derive(Clone, Copy, Debug, Default)]
+struct Peer {
+    /// It has been told that this rank has begun.
+    told: bool,
+    begun: bool,
+    /// Its first staging slot for this operation.
+    staging: u32,
+}
+
+/// The state of one call. Kept for later calls, so that in the steady state nothing is allocated.
+#[derive(Debug, Default)]
+pub(super) struct Execution {
+    streams: Vec<Stream>,
+    cursors: Vec<Cursor>,
+    notices: Vec<u64>,
+    /// By inlet: chunks that have come, and that there are.
+    arrived: Vec<(u64, u64)>,
+    peers: Vec<Peer>,
+    sources: Vec<*const u8>,
+    /// Of the order in which tasks are looked at, the first that is not over.
+    first: usize,
+    /// This rank's first staging slot for the operation.
+    pub staging: Option<u32>,
+    /// Something has happened since the last round, or could not be posted in it.
+    pub dirty: bool,
+    pub blocked: Option<Blocked>,
+    /// Task, chunk and peer of the wait that is recorded as open.
+    waiting: Option<(u16, u32, u32)>,
+}
+
+// SAFETY: `sources` is scratch space, empty between rounds; the rest is plain data.
+unsafe impl Send for Execution {}
+
+fn route(call: &Call) -> &Route {
+    let route = call.prepared.route.as_ref();
+    route.expect("prepared for messages, as the engine checks when it takes the call up")
+}
+
+/// What a call is, as the other ranks' calls must be.
+pub(super) fn called(call: &Call) -> Called {
+    Called {
+        signature: call.signature,
+        details: call.details(),
+    }
+}
+
+impl Execution {
+    /// Takes up a new call.
+    pub fn begin(&mut self, call: &Call, staging: Option<u32>, observers: &Observers) {
+        let program = &call.prepared.program;
+        let route = route(call);
+        self.streams.clear();
+        self.cursors.clear();
+        self.notices.clear();
+        self.arrived.clear();
+        self.peers.clear();
+        self.first = 0;
+        self.staging = staging;
+        self.dirty = true;
+        self.blocked = None;
+        self.waiting = None;
+        let chunks_of = |block, signal| {
+            if signal {
+                return 1;
+            }
+            chunk_count(block_range(call.count, program.blocks, block).len(), call.chunk) as u64
+        };
+        for (task, outward) in program.tasks.iter().zip(&route.tasks) {
+            let range = block_range(call.count, program.blocks, task.block);
+            self.streams.push(Stream {
+                start: range.start,
+                len: range.len(),
+                chunks: chunks_of(task.block, matches!(task.action, Action::Signal)),
+                released: 0,
+                done: 0,
+                first_push: self.cursors.len(),
+                first_notice: self.notices.len(),
+            });
+            self.cursors
+                .extend(outward.pushes.iter().map(|_| Cursor::default()));
+            self.notices.extend(outward.notices.iter().map(|_| 0));
+        }
+        let inlets = route.inlets.iter();
+        self.arrived
+            .extend(inlets.map(|inlet| (0, chunks_of(inlet.block, inlet.signal))));
+        self.peers
+            .extend(route.neighbours.iter().map(|_| Peer::default()));
+        observers.counters.operation();
+        let bytes = (call.count * call.element) as u64;
+        observers
+            .recorder
+            .mark(Kind::Begin, call.sequence as u32, 0, 0, NONE, bytes);
+    }
+
+    /// A neighbour (by index) has begun; its staging slots for the operation start at `staging`.
+    pub fn begun(&mut self, neighbour: usize, staging: u32) {
+        let peer = &mut self.peers[neighbour];
+        peer.begun = true;
+        peer.staging = staging;
+        self.dirty = true;
+    }
+
+    /// The first neighbour that has not begun.
+    pub fn absent(&self, call: &Call) -> Option<u32> {
+        let peers = self.peers.iter().zip(&route(call).neighbours);
+        peers
+            .into_iter()
+            .find(|(peer, _)| !peer.begun)
+            .map(|(_, rank)| *rank)
+    }
+
+    /// Whether a rank has begun, as far as this one knows.
+    pub fn has_begun(&self, call: &Call, rank: u32) -> bool {
+        route(call)
+            .neighbour(rank)
+            .is_some_and(|index| self.peers[index].begun)
+    }
+
+    /// So many chunks of an inlet have come.
+    pub fn inlet(&self, inlet: u16) -> u64 {
+        self.arrived[usize::from(inlet)].0
+    }
+
+    /// How many chunks a task has.
+    pub fn chunks(&self, task: u16) -> u64 {
+        self.streams[usize::from(task)].chunks
+    }
+
+    /// A neighbour's task has come further, by `chunks` of together `bytes` bytes.
+    pub fn arrive(
+        &mut self,
+        call: &Call,
+        peer: u32,
+        task: u16,
+        chunks: u64,
+        bytes: u64,
+        observers: &Observers,
+    ) {
+        let route = route(call);
+        let Some(index) = route.neighbour(peer).and_then(|index| route.inlet(index, task)) else {
+            return;
+        };
+        let inlet = &route.inlets[index];
+        let chunk = self.arrived[index].0 as u32;
+        self.arrived[index].0 += chunks;
+        self.dirty = true;
+        let kind = match inlet.lands {
+            Lands::Nowhere => return,
+            Lands::Staging => {
+                observers.counters.copied(CopySite::StageIn, bytes);
+                Kind::Copy
+            }
+            Lands::Result => {
+                observers.counters.exchanged(bytes);
+                Kind::Pull
+            }
+        };
+        observers
+            .recorder
+            .mark(kind, call.sequence as u32, inlet.waiter, chunk, peer, bytes);
+    }
+
+    /// A write of a push has completed.
+    pub fn completed(&mut self, call: &Call, task: u16, push: u16) {
+        let index = usize::from(task);
+        let pushes = route(call).tasks[index].pushes.len();
+        let stream = &mut self.streams[index];
+        let cursors = &mut self.cursors[stream.first_push..stream.first_push + pushes];
+        cursors[usize::from(push)].completed += 1;
+        stream.done = cursors
+            .iter()
+            .map(|cursor| cursor.completed)
+            .min()
+            .unwrap_or(stream.done);
+        self.dirty = true;
+    }
+
+    /// Runs chunks until none is ready or `budget` of them have been run.
+    pub fn round(&mut self, call: &Call, outside: &mut Outside<'_>, mut budget: u32) -> Round {
+        let route = route(call);
+        self.dirty = false;
+        let mut progressed = self.say_begun(call, route, outside);
+        'again: loop {
+            while self.first < route.order.len() && self.is_over(route, usize::from(route.order[self.first]))
+            {
+                self.first += 1;
+            }
+            if self.first == route.order.len() && self.peers.iter().all(|peer| peer.told && peer.begun) {
+                let recorder = &outside.observers.recorder;
+                recorder.mark(Kind::End, call.sequence as u32, 0, 0, NONE, 0);
+                return Round::Done;
+            }
+            if budget == 0 {
+                self.dirty = true;
+                return Round::Progressed;
+            }
+            for &index in &route.order[self.first..] {
+                let index = usize::from(index);
+                if !self.is_over(route, index) && self.step(call, route, outside, index) {
+                    self.note_progress(call, outside.observers);
+                    progressed = true;
+                    budget -= 1;
+                    continue 'again;
+                }
+            }
+            if progressed {
+                // The next round says what it stands still for, if nothing comes until then.
+                self.dirty = true;
+                return Round::Progressed;
+            }
+            self.note_blocked(call, route, outside);
+            return Round::Blocked;
+        }
+    }
+
+    /// Tells neighbours that this rank has begun, and with what.
+    fn say_begun(&mut self, call: &Call, route: &Route, outside: &mut Outside<'_>) -> bool {
+        let mut said = false;
+        if self.peers.iter().any(|peer| !peer.told) {
+            let note = Note::Begin {
+                sequence: call.sequence,
+                called: called(call),
+                staging: self.staging.unwrap_or(0),
+            };
+            for (peer, rank) in self.peers.iter_mut().zip(&route.neighbours) {
+                if peer.told {
+                    continue;
+                }
+                let generation = outside.generation;
+                let link = outside.links[*rank as usize]
+                    .as_deref_mut()
+                    .expect("neighbours were connected when the shape was first used");
+                if link.send(outside.endpoint, Class::Ordinary, note, generation) {
+                    peer.told = true;
+                    said = true;
+                } else {
+                    self.dirty = true;
+                }
+            }
+            // The program's own first task is this: that all have been told.
+            if self.peers.iter().all(|peer| peer.told) {
+                self.streams[0].done = 1;
+            }
+        }
+        said
+    }
+
+    fn is_over(&self, route: &Route, index: usize) -> bool {
+        let stream = &self.streams[index];
+        let outward = &route.tasks[index];
+        stream.done == stream.chunks
+            && outward.notices.iter().enumerate().all(|(number, notice)| {
+                self.notices[stream.first_notice + number] >= notice.due(stream.done, stream.chunks)
+            })
+    }
+
+    /// Does what can be done for one task: at most one chunk here, or all that is ready to be posted.
+    fn step(&mut self, call: &Call, route: &Route, outside: &mut Outside<'_>, index: usize) -> bool {
+        let outward = &route.tasks[index];
+        let stream = &self.streams[index];
+        let mut moved = false;
+        if outward.pushes.is_empty() {
+            // The first task of several ranks' programs is `say_begun`.
+            let begin = index == 0 && !self.peers.is_empty();
+            if !begin && stream.done < stream.chunks && self.unmet(outward, stream.done).is_none() {
+                self.run(call, outward, outside, index);
+                moved = true;
+            }
+        } else {
+            while self.streams[index].released < self.streams[index].chunks
+                && self.unmet(outward, self.streams[index].released).is_none()
+            {
+                self.streams[index].released += 1;
+                moved = true;
+            }
+            moved |= self.post(call, route, outside, index);
+        }
+        self.tell(call, route, outside, index) || moved
+    }
+
+    /// The first wait of a task's chunk that does not hold.
+    #[inline]
+    fn unmet(&self, outward: &Outward, chunk: u64) -> Option<Source> {
+        let unmet = |(source, progress): &&(Source, Progress)| {
+            let (have, all) = match *source {
+                Source::Begun(neighbour) => return !self.peers[usize::from(neighbour)].begun,
+                Source::Inlet(inlet) => self.arrived[usize::from(inlet)],
+                Source::Own(task) => {
+                    let stream = &self.streams[task as usize];
+                    (stream.done, stream.chunks)
+                }
+            };
+            have < match *progress {
+                Progress::Whole => all,
+                Progress::Chunk { lag } => (chunk + 1).saturating_sub(u64::from(lag)),
+            }
+        };
+        outward.waits.iter().find(unmet).map(|(source, _)| *source)
+    }
+}
