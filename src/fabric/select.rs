@@ -170,9 +170,10 @@ pub fn local_rank(hosts: &[u32], rank: Rank) -> usize {
 /// # Panics
 /// If there is no such rank.
 pub fn open(choice: Choice, hosts: &[u32], rank: Rank, local_rank: usize) -> Result<Selected, FabricError> {
-    let verbs = || -> Result<Arc<dyn Fabric>, FabricError> {
+    let verbs = |most: usize| -> Result<Arc<dyn Fabric>, FabricError> {
         let mut settings = Settings::from_environment()?;
         settings.local_rank = local_rank;
+        settings.queue_depth = settings.queue_depth.min(most);
         Ok(Arc::new(Verbs::open(&settings)?))
     };
     open_with(choice, hosts, rank, &verbs)
@@ -201,11 +202,12 @@ fn decide(choice: Choice, hosts: &[u32]) -> Result<Decision, SelectError> {
     }
 }
 
+/// `verbs` opens that fabric, with queues that hold no more than it is told.
 fn open_with(
     choice: Choice,
     hosts: &[u32],
     rank: Rank,
-    verbs: &dyn Fn() -> Result<Arc<dyn Fabric>, FabricError>,
+    verbs: &dyn Fn(usize) -> Result<Arc<dyn Fabric>, FabricError>,
 ) -> Result<Selected, FabricError> {
     assert!(
         (rank as usize) < hosts.len(),
@@ -218,8 +220,8 @@ fn open_with(
         .enumerate()
         .filter(|(rank, host)| !hosts[..*rank].contains(host))
         .count();
-    let over_verbs = |need: &str, otherwise| {
-        verbs().map_err(|source| {
+    let over_verbs = |most, need: &str, otherwise| {
+        verbs(most).map_err(|source| {
             FabricError::from(SelectError::Verbs {
                 need: need.to_owned(),
                 source: Box::new(source),
@@ -242,21 +244,23 @@ fn open_with(
         }
         (Decision::Verbs, Choice::Verbs) => {
             let fabric = over_verbs(
+                usize::MAX,
                 "fabric verbs was asked for",
                 "choose auto or shm, if all ranks are on one host",
             )?;
             (fabric, "verbs for every pair: it was asked for".into())
         }
         (Decision::Verbs, _) => {
-            let fabric = over_verbs(&across(), elsewhere)?;
+            let fabric = over_verbs(usize::MAX, &across(), elsewhere)?;
             (
                 fabric,
                 format!("verbs: each of the {ranks} ranks is on a host of its own"),
             )
         }
         (Decision::Mixed, _) => {
-            let far = over_verbs(&across(), elsewhere)?;
             let near = Arc::new(Shm::options().without_reach().pollable().open()?);
+            // More than what every pair holds nobody can use, and a queue that is full is noticed alike on both.
+            let far = over_verbs(near.capabilities().queue_depth, &across(), elsewhere)?;
             let own = hosts[rank as usize];
             let mates = (0..)
                 .zip(hosts)
@@ -304,7 +308,7 @@ fn placement(hosts: &[u32]) -> String {
 mod tests {
     use super::*;
 
-    fn no_device() -> Result<Arc<dyn Fabric>, FabricError> {
+    fn no_device(_: usize) -> Result<Arc<dyn Fabric>, FabricError> {
         Err(FabricError::System {
             fabric: "verbs",
             what: "looking for RDMA devices".into(),
@@ -313,7 +317,7 @@ mod tests {
     }
 
     /// In the place of devices.
-    fn a_network() -> Result<Arc<dyn Fabric>, FabricError> {
+    fn a_network(_: usize) -> Result<Arc<dyn Fabric>, FabricError> {
         Ok(Arc::new(Shm::options().without_reach().pollable().open()?))
     }
 
