@@ -129,6 +129,22 @@ pub trait Endpoint: Send {
     /// As [`Endpoint::post`].
     fn post_receive(&mut self, peer: Rank, receive: Receive) -> Result<(), PostError>;
 
+    /// Posts several receives in order, as cheaply as the fabric can; the error says how many were taken.
+    ///
+    /// # Errors
+    /// As [`Endpoint::post`].
+    fn post_receives(&mut self, peer: Rank, receives: &[Receive]) -> Result<(), PostError> {
+        for (posted, receive) in receives.iter().enumerate() {
+            self.post_receive(peer, receive.clone())
+                .map_err(|error| match error {
+                    PostError::QueueFull { .. } => PostError::QueueFull { posted },
+                    PostError::QueuePairError { .. } => PostError::QueuePairError { posted },
+                    other => other,
+                })?;
+        }
+        Ok(())
+    }
+
     /// Drives the queue pairs and appends what completed; returns how many. Never blocks; appends at most what
     /// `into` has capacity left for, so it does not allocate.
     ///
