@@ -138,6 +138,8 @@ functions! {
         create_cq = c"ibv_create_cq" @ c"IBVERBS_1.1"
             (context: *mut ibv_context, entries: c_int, user: *mut c_void, channel: *mut ibv_comp_channel,
              vector: c_int) -> *mut ibv_cq;
+        /// `ibv_resize_cq`
+        resize_cq = c"ibv_resize_cq" @ c"IBVERBS_1.1" (queue: *mut ibv_cq, entries: c_int) -> c_int;
         /// `ibv_destroy_cq`
         destroy_cq = c"ibv_destroy_cq" @ c"IBVERBS_1.1" (queue: *mut ibv_cq) -> c_int;
         /// `ibv_get_cq_event`
