@@ -41,7 +41,8 @@ pub struct Settings {
     pub mtu: Option<Mtu>,
     /// How long an acknowledgement may take before a packet is sent again: 4.096 µs · 2^timeout; 0 is forever.
     pub timeout: u8,
-    /// How often a packet is sent again before the peer is taken for gone, 0 to 7.
+    /// How often a packet is sent again before the peer is taken for gone, 0 to 7. Soft-RoCE takes 7 to be without
+    /// end, and a peer that is gone is never noticed.
     pub retry_count: u8,
     /// How often a message is sent again that found no receive, 0 to 6; 7 is without end.
     pub receiver_retry: u8,
@@ -73,7 +74,8 @@ impl Default for Settings {
             mtu: None,
             // 0.27 s: a dead peer is noticed by its queue pair after seconds, not half a minute.
             timeout: 16,
-            retry_count: 7,
+            // One less than there is, for the sake of soft-RoCE.
+            retry_count: 6,
             receiver_retry: 7,
             receiver_timer: 12,
             read_depth: 16,
