@@ -243,6 +243,8 @@ verb_errors! {
     CreateCompletionQueue = "ibv_create_cq";
     /// The completion queue is still in use.
     DestroyCompletionQueue = "ibv_destroy_cq";
+    /// A completion queue could not be made larger.
+    ResizeCompletionQueue = "ibv_resize_cq";
     /// Completions could not be taken.
     PollCompletionQueue = "ibv_poll_cq";
     /// The completion queue could not be armed.
@@ -310,7 +312,7 @@ fn hint(verb: &str, errno: i32) -> Option<&'static str> {
             "the memory is mapped read-only, but peers shall write to it"
         }
         ("ibv_reg_dmabuf_mr", libc::EBADF) => "the descriptor is not that of a dma-buf",
-        ("ibv_create_qp" | "ibv_create_cq", libc::ENOMEM | libc::EINVAL) => {
+        ("ibv_create_qp" | "ibv_create_cq" | "ibv_resize_cq", libc::ENOMEM | libc::EINVAL) => {
             "fewer or smaller queues may fit: SAPWOOD_VERBS_QUEUE_DEPTH, SAPWOOD_VERBS_INLINE_SIZE, \
              SAPWOOD_VERBS_QUEUE_PAIRS; `sapwood devices` shows the device's limits"
         }

@@ -4,33 +4,50 @@
 //! One open device with one protection domain serves every endpoint and registration of a [`Verbs`]; they hold it, so
 //! it is closed after the last of them. Which device, port and GID that is, is chosen by [`choose`] and said.
 
-// Until the endpoint uses all of it.
-#![allow(dead_code)]
-
+mod acting;
+mod alarm;
 mod attributes;
+mod batch;
+mod bell;
+mod budget;
 mod cache;
 mod choice;
 mod choose;
+mod completion_queue;
+mod connection;
 mod context;
 mod device;
 mod dmabuf;
+mod ending;
+mod endpoint;
 mod error;
 mod events;
+mod explain;
 mod gid;
+mod in_flight;
 mod inventory;
 mod link;
+mod liveness;
 mod memlock;
 mod mtu;
+mod opening;
+mod parcel;
 mod partition;
 mod permission;
+mod posting;
 mod probe;
+mod queue_pair;
 mod region_parcel;
 mod registration;
 mod remote;
 mod settings;
+mod stripes;
 mod survey;
 mod sysfs;
 mod transition;
+mod waiting;
+mod wide;
+mod work;
 
 use std::sync::Arc;
 
@@ -54,6 +71,11 @@ use super::{
     Access, AtomicDomain, Capabilities, Endpoint, Fabric, FabricError, OrderingScope, Rank, Registration,
 };
 use crate::memory::Region;
+
+/// What [`alarm`] is built on; its model has another.
+mod atomics {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering};
+}
 
 const NAME: &str = "verbs";
 
@@ -112,7 +134,7 @@ impl Verbs {
             inline_size: device.granted().inline_size as usize,
             gpu_memory: device.dma_buf(),
             foreign_memory: true,
-            ordering: if device.relaxed_ordering() {
+            ordering: if device.relaxed_ordering() || settings.queue_pairs > 1 {
                 OrderingScope::ImmediateOnly
             } else {
                 OrderingScope::QueuePair
@@ -123,7 +145,7 @@ impl Verbs {
                 AtomicSupport::Global => AtomicDomain::Cpu,
             },
             progress_while_stopped: true,
-            queue_depth: device.granted().send_depth.min(device.granted().receive_depth) as usize,
+            queue_depth: device.granted().depth(),
         };
         Ok(Self { capabilities, device })
     }
@@ -157,12 +179,8 @@ impl Fabric for Verbs {
 
     fn endpoint(&self, rank: Rank, generation: u32) -> Result<Box<dyn Endpoint>, FabricError> {
         self.device.birthplace().check(FabricError::Forked)?;
-        // Temporary, until `endpoint::VerbsEndpoint::new(device, rank, generation)` is here.
-        let _ = (rank, generation);
-        Err(self
-            .device
-            .failed(VerbError::CreateQueuePair, libc::ENOSYS)
-            .into())
+        let device = self.device.clone();
+        Ok(Box::new(endpoint::VerbsEndpoint::new(device, rank, generation)?))
     }
 }
 

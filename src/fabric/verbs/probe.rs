@@ -10,6 +10,10 @@ use super::error::{Place, VerbError, VerbsError, last_errno};
 use super::inventory::Limits;
 use super::settings::Settings;
 
+/// Requests of the endpoint's own that must always fit beside the caller's: one that asks whether the peer is there,
+/// one that stands for all that was flushed, and one that tells what nobody was told.
+pub(super) const SPARE_REQUESTS: u32 = 3;
+
 /// What every queue pair of the device asks for and gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Granted {
@@ -22,6 +26,13 @@ pub(super) struct Granted {
 }
 
 impl Granted {
+    /// Requests, and receives, that a caller may have in flight.
+    pub fn depth(&self) -> usize {
+        self.send_depth
+            .saturating_sub(SPARE_REQUESTS)
+            .clamp(1, self.receive_depth.max(1)) as usize
+    }
+
     /// To ask for exactly this again; one piece for each request.
     pub fn capacities(&self) -> ibv_qp_cap {
         ibv_qp_cap {
@@ -50,10 +61,12 @@ pub(super) fn queue_pair(
     let depth = u32::try_from(settings.queue_depth)
         .unwrap_or(u32::MAX)
         .min(limits.queue_depth);
+    // What the endpoint posts on its own account comes on top, where the device has room for it.
+    let send_depth = (depth + SPARE_REQUESTS).min(limits.queue_depth);
     let mut inline_size = u32::try_from(settings.inline_size).unwrap_or(u32::MAX);
     let result = loop {
         let wanted = Granted {
-            send_depth: depth,
+            send_depth,
             receive_depth: depth,
             inline_size,
         };

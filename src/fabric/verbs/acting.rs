@@ -1,0 +1,72 @@
+//! What an endpoint does about the device's own events: connections that an event puts an end to fail at once, with
+//! the event as the explanation, whatever the timers of their queue pairs would say.
+
+use sapwood_sys::verbs::bindings::ibv_gid;
+
+use super::endpoint::VerbsEndpoint;
+use super::events::DeviceEvent;
+use super::gid::Gid;
+
+impl VerbsEndpoint {
+    #[cold]
+    pub(super) fn act_on(&mut self, event: DeviceEvent) {
+        let port = self.device.choice().port;
+        let place = self.device.place();
+        if let Some(number) = event.ended_queue_pair() {
+            self.fail_where(format!("{place}: {event}"), |numbers| numbers.contains(&number));
+        } else if event.ends_port(port) {
+            self.fail_where(
+                format!("{place}: {event}; `sapwood devices` shows its state"),
+                |_| true,
+            );
+        } else if event == DeviceEvent::GidChange(port) {
+            if let Some(now) = self.changed_gid() {
+                let choice = self.device.choice();
+                let what = format!(
+                    "{place}: {event}; index {} was {} and is {now}, so nothing reaches these queue pairs any more: \
+                     connect anew",
+                    choice.gid.index, choice.gid.gid
+                );
+                self.fail_where(what, |_| true);
+            }
+        } else if event == DeviceEvent::LidChange(port) && self.device.choice().lid != 0 {
+            self.fail_where(format!("{place}: {event}; connect anew"), |_| true);
+        } else if event == DeviceEvent::CompletionQueueError(self.queue.raw() as usize) {
+            self.fail_where(format!("{place}: {event}"), |_| true);
+            self.break_down(event.to_string());
+        }
+    }
+
+    /// Fails the connections whose queue pairs' numbers are chosen.
+    fn fail_where(&mut self, what: String, chosen: impl Fn(&[u32]) -> bool) {
+        for connection in &mut self.connections {
+            let numbers: Vec<_> = connection
+                .lanes
+                .iter()
+                .map(|lane| lane.address().number)
+                .collect();
+            if chosen(&numbers) {
+                connection.failed_by_event(what.clone());
+            }
+        }
+        self.tell();
+    }
+
+    /// The GID that stands in the place of ours, if it is another one.
+    fn changed_gid(&self) -> Option<Gid> {
+        let choice = self.device.choice();
+        // SAFETY: numbers only.
+        let mut gid: ibv_gid = unsafe { std::mem::zeroed() };
+        // SAFETY: an open device, and a place for the answer.
+        let result = unsafe {
+            let index = choice.gid.index.cast_signed();
+            (self.device.library().query_gid)(self.device.context(), choice.port, index, &mut gid)
+        };
+        if result != 0 {
+            return Some(Gid::default());
+        }
+        // SAFETY: both arms of the union are 16 bytes.
+        let now = Gid::from_bytes(unsafe { gid.raw });
+        (now != choice.gid.gid).then_some(now)
+    }
+}

@@ -1,0 +1,369 @@
+//! A rank's queue pairs on one device: finds connections, drives the completion queue, and acts upon what the device
+//! says of its own accord. Sleeping is in `waiting`, making connections in `opening`.
+
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::batch::Batch;
+use super::bell::Bell;
+use super::budget::Budget;
+use super::completion_queue::{BATCH, CompletionQueue};
+use super::connection::{Connection, Sink, State};
+use super::device::Device;
+use super::events::Listener;
+use super::explain;
+use super::in_flight::{Side, Ticket};
+use super::remote::VerbsRemote;
+use crate::fabric::fork::Birthplace;
+use crate::fabric::{
+    Completion, Doorbell, Endpoint, FabricError, Fence, Parcel, Patience, PostError, Rank, Receive,
+    RemoteRegion, Request, Sleep,
+};
+
+/// How often polls look at the device's events and at silent peers.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How many polls pass between two looks at the clock.
+const POLLS_PER_LOOK: u32 = 64;
+/// How long a fence waits for the device to give back what is in flight before it destroys the queue pairs.
+const DRAIN: Duration = Duration::from_millis(200);
+/// How long dropping an endpoint waits for requests that are on their way.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// See the module. The order of the fields is the order of the teardown.
+pub(super) struct VerbsEndpoint {
+    pub(super) rank: Rank,
+    pub(super) generation: u32,
+    birthplace: Birthplace,
+    /// By number, which is part of every `wr_id`.
+    pub(super) connections: Vec<Connection>,
+    /// By rank: the connection's number plus one; 0 for none.
+    pub(super) by_rank: Vec<u32>,
+    pub(super) queue: CompletionQueue,
+    batch: Batch,
+    pub(super) budget: Budget,
+    /// Completions that were taken from the device when the caller had no room for them.
+    pub(super) backlog: VecDeque<Completion>,
+    pub(super) bell: Arc<Bell>,
+    pub(super) listener: Listener,
+    pub(super) patience: Patience,
+    pub(super) largest_message: usize,
+    polls: u32,
+    looked: Instant,
+    /// A connection failed since the last poll.
+    news: bool,
+    /// Why the endpoint as a whole is of no use any more.
+    broken: Option<String>,
+    pub(super) device: Arc<Device>,
+}
+
+impl VerbsEndpoint {
+    pub fn new(device: Arc<Device>, rank: Rank, generation: u32) -> Result<Self, FabricError> {
+        let birthplace = device.birthplace();
+        birthplace.check(FabricError::Forked)?;
+        let bell = Arc::new(Bell::new()?);
+        let waker: Waker = bell.clone().into();
+        Ok(Self {
+            rank,
+            generation,
+            birthplace,
+            connections: Vec::new(),
+            by_rank: Vec::new(),
+            queue: CompletionQueue::create(device.clone(), rank)?,
+            batch: Batch::new(),
+            budget: Budget::default(),
+            backlog: VecDeque::new(),
+            listener: Listener::new(&device, waker),
+            bell,
+            patience: Patience::for_ranks(1),
+            largest_message: super::opening::largest_message(&device)?,
+            polls: 0,
+            looked: Instant::now(),
+            news: false,
+            broken: None,
+            device,
+        })
+    }
+
+    /// The number of the connection to a peer.
+    #[inline]
+    pub(super) fn find(&self, peer: Rank) -> Option<usize> {
+        match self.by_rank.get(peer as usize) {
+            Some(0) | None => None,
+            Some(number) => Some(*number as usize - 1),
+        }
+    }
+
+    pub(super) fn need(&self, peer: Rank, call: &'static str) -> Result<usize, FabricError> {
+        self.find(peer).ok_or(FabricError::QueuePairState {
+            rank: self.rank,
+            peer,
+            call,
+            state: "not prepared",
+            needed: "prepared",
+        })
+    }
+
+    /// Takes at most `limit` completions from the device; those for the caller go `into`, and to the backlog where
+    /// there is no room. How many there were.
+    #[inline]
+    fn take_in(&mut self, limit: usize, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
+        let mut sink = Sink {
+            into,
+            backlog: &mut self.backlog,
+            budget: &mut self.budget,
+        };
+        let reports = self.queue.poll(limit)?;
+        for report in reports {
+            let ticket = Ticket::from_number(report.wr_id);
+            let Some(connection) = self.connections.get_mut(usize::from(ticket.connection)) else {
+                continue;
+            };
+            match ticket.side {
+                Side::Request => connection.request_completed(ticket, report, &mut sink),
+                Side::Receive => connection.receive_completed(ticket, report, &mut sink),
+            }
+        }
+        Ok(reports.len())
+    }
+
+    /// Whether `poll` has something to do. Takes completions from the device, for the backlog.
+    pub(super) fn has_work(&mut self) -> Result<bool, FabricError> {
+        if self.news || self.bell.is_raised() || !self.backlog.is_empty() {
+            return Ok(true);
+        }
+        self.act_on_events();
+        Ok(self.news || self.take_in(BATCH, &mut Vec::new())? > 0)
+    }
+
+    /// Reads the device's events, acts upon them, and asks for silent peers.
+    pub(super) fn look(&mut self) -> Result<(), FabricError> {
+        self.listener.read()?;
+        self.act_on_events();
+        self.looked = Instant::now();
+        for connection in &mut self.connections {
+            connection.ask_for_peer(self.looked);
+        }
+        match &self.broken {
+            None => Ok(()),
+            Some(what) => Err(FabricError::System {
+                fabric: super::NAME,
+                what: format!("the endpoint of rank {} on {}", self.rank, self.device.place()),
+                source: std::io::Error::other(what.clone()),
+            }),
+        }
+    }
+
+    /// One atomic load where there is nothing.
+    #[inline]
+    fn act_on_events(&mut self) {
+        while let Some(event) = self.listener.take() {
+            self.act_on(event);
+        }
+    }
+
+    /// Sends everything of a connection back and destroys its queue pairs.
+    fn close(&mut self, at: usize, deadline: Instant) -> Fence {
+        self.connections[at].disconnect();
+        let until = deadline.min(Instant::now() + DRAIN);
+        while !self.connections[at].is_drained() && Instant::now() < until {
+            match self.take_in(BATCH, &mut Vec::new()) {
+                Ok(0) => std::thread::yield_now(),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        let mut sink = Sink {
+            into: &mut Vec::new(),
+            backlog: &mut self.backlog,
+            budget: &mut self.budget,
+        };
+        match self.connections[at].close(&mut sink) {
+            Ok(()) => Fence::Fenced,
+            Err(error) => {
+                tracing::error!(%error, "nothing is known about what the peer can still reach");
+                Fence::Quarantined
+            }
+        }
+    }
+
+    /// Something happened that `poll` is to be called for.
+    pub(super) fn tell(&mut self) {
+        self.news = true;
+    }
+
+    pub(super) fn break_down(&mut self, why: String) {
+        self.broken = Some(why);
+        self.news = true;
+    }
+
+    /// Waits until requests that are on their way have arrived, or for [`LINGER`].
+    fn linger(&mut self) {
+        for connection in &mut self.connections {
+            connection.ask_for_the_end();
+        }
+        let until = Instant::now() + LINGER;
+        let waiting =
+            |connection: &Connection| connection.state == State::Connected && !connection.requests.is_empty();
+        while self.connections.iter().any(waiting) && Instant::now() < until {
+            match self.take_in(BATCH, &mut Vec::new()) {
+                Ok(0) => std::thread::yield_now(),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Endpoint for VerbsEndpoint {
+    fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    fn prepare(&mut self, peer: Rank) -> Result<Parcel, FabricError> {
+        self.birthplace.check(FabricError::Forked)?;
+        self.open(peer)
+    }
+
+    fn connect(&mut self, peer: Rank, remote: Parcel) -> Result<(), FabricError> {
+        self.birthplace.check(FabricError::Forked)?;
+        self.join(peer, &remote)
+    }
+
+    fn import(&mut self, peer: Rank, remote: Parcel) -> Result<Arc<dyn RemoteRegion>, FabricError> {
+        self.birthplace.check(FabricError::Forked)?;
+        Ok(Arc::new(VerbsRemote::import(self.rank, peer, &remote)?))
+    }
+
+    fn post(&mut self, peer: Rank, requests: &[Request]) -> Result<(), PostError> {
+        self.birthplace.check(PostError::Forked)?;
+        let at = self.find(peer).ok_or(PostError::NotConnected { peer })?;
+        let connection = &mut self.connections[at];
+        if connection.state == State::Connected {
+            return connection.post(requests, &mut self.batch, &mut self.budget);
+        }
+        // A failure that nobody was told of yet is told by the first request that comes after it.
+        match requests.first().is_some_and(|first| connection.tell_by(first)) {
+            false => connection.post(requests, &mut self.batch, &mut self.budget),
+            true if requests.len() == 1 => Ok(()),
+            true => Err(PostError::QueuePairError { posted: 1 }),
+        }
+    }
+
+    fn post_receive(&mut self, peer: Rank, receive: Receive) -> Result<(), PostError> {
+        self.post_receives(peer, std::slice::from_ref(&receive))
+    }
+
+    fn post_receives(&mut self, peer: Rank, receives: &[Receive]) -> Result<(), PostError> {
+        self.birthplace.check(PostError::Forked)?;
+        let at = self.find(peer).ok_or(PostError::NotConnected { peer })?;
+        self.connections[at].post_receives(receives, &mut self.budget)
+    }
+
+    fn poll(&mut self, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
+        self.birthplace.check(FabricError::Forked)?;
+        self.bell.lower();
+        self.news = false;
+        self.act_on_events();
+        let before = into.len();
+        if !self.backlog.is_empty() {
+            let count = self.backlog.len().min(into.capacity() - before);
+            into.extend(self.backlog.drain(..count));
+        }
+        let room = into.capacity() - into.len();
+        if room > 0 {
+            self.take_in(room, into)?;
+        }
+        self.polls = self.polls.wrapping_add(1);
+        if self.polls.is_multiple_of(POLLS_PER_LOOK) && self.looked.elapsed() >= LOOK_EVERY {
+            self.look()?;
+        }
+        Ok(into.len() - before)
+    }
+
+    fn wait(&mut self, deadline: Instant) -> Result<bool, FabricError> {
+        self.birthplace.check(FabricError::Forked)?;
+        self.sleep_until(deadline)
+    }
+
+    fn ready(&mut self) -> Result<bool, FabricError> {
+        self.birthplace.check(FabricError::Forked)?;
+        self.has_work()
+    }
+
+    fn arm(&mut self, descriptors: &mut Vec<RawFd>) -> Result<Sleep, FabricError> {
+        self.birthplace.check(FabricError::Forked)?;
+        let ours = self.arm_itself()?;
+        descriptors.extend(ours.into_iter().flatten());
+        Ok(if ours.is_some() {
+            Sleep::Armed
+        } else {
+            Sleep::Needless
+        })
+    }
+
+    fn disarm(&mut self, readable: &[RawFd]) -> Result<(), FabricError> {
+        self.birthplace.check(FabricError::Forked)?;
+        self.woken_by(readable)
+    }
+
+    fn disconnect(&mut self, peer: Rank) {
+        if !self.birthplace.is_here() {
+            return;
+        }
+        if let Some(at) = self.find(peer) {
+            self.connections[at].disconnect();
+        }
+    }
+
+    fn fence(&mut self, peer: Rank, deadline: Instant) -> Result<Fence, FabricError> {
+        self.birthplace.check(FabricError::Forked)?;
+        let at = self.need(peer, "fence")?;
+        Ok(self.close(at, deadline))
+    }
+
+    fn doorbell(&self, _peer: Rank) -> Option<Doorbell> {
+        None
+    }
+
+    fn alarm(&self) -> Waker {
+        self.bell.clone().into()
+    }
+
+    fn explain(&self, completion: &Completion) -> String {
+        match self.find(completion.peer) {
+            Some(at) => {
+                let connection = &self.connections[at];
+                explain::explanation(completion, &self.path(connection), connection.failure.as_ref())
+            }
+            None => format!(
+                "rank {}: {} with rank {}: {}; there is no queue pair to it",
+                self.rank, completion.opcode, completion.peer, completion.status
+            ),
+        }
+    }
+
+    fn reachable(&self, peer: Rank) -> bool {
+        self.find(peer)
+            .is_none_or(|at| self.connections[at].is_reachable())
+    }
+}
+
+impl Drop for VerbsEndpoint {
+    fn drop(&mut self) {
+        // A forked child has only copies: the queue pairs are its parent's.
+        if !self.birthplace.is_here() {
+            return;
+        }
+        self.linger();
+        for connection in &mut self.connections {
+            connection.disconnect();
+        }
+        let until = Instant::now() + DRAIN;
+        for at in 0..self.connections.len() {
+            self.close(at, until);
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! What is posted and not yet known to be over, and the memory it works on (invariant 1).
+//!
+//! A table holds the requests, or the receives, of one connection. It is indexed by the `wr_id` that the device gives
+//! back ([`Ticket`]): the low bits of its sequence number are the slot, the rest is the slot's generation. An entry
+//! owns a clone of the handle of every registration that the device may still touch for it. It leaves the table
+//! when a completion says that it is over (its own, or a later one of the same queue pair), when it was never
+//! handed to the device, or after the queue pair was destroyed, and never otherwise: a completion of an earlier
+//! generation finds nothing.
+//!
+//! This file must never call into verbs: it is plain bookkeeping, so that properties can be tested on any machine.
+
+use std::sync::Arc;
+
+use crate::fabric::{Opcode, Registration, Status};
+
+/// Which of a connection's two tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Request,
+    Receive,
+}
+
+/// What a completion says that it is of: a `wr_id`, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub side: Side,
+    /// Which queue pair of the connection.
+    pub lane: u8,
+    /// Which connection of the endpoint.
+    pub connection: u16,
+    /// The low [`Ticket::SEQUENCE_BITS`] of the entry's number.
+    pub sequence: u64,
+}
+
+impl Ticket {
+    const SEQUENCE_BITS: u32 = 41;
+    const SEQUENCE_MASK: u64 = (1 << Self::SEQUENCE_BITS) - 1;
+    const CONNECTION_AT: u32 = Self::SEQUENCE_BITS;
+    const LANE_AT: u32 = Self::CONNECTION_AT + 16;
+    const SIDE_AT: u32 = Self::LANE_AT + 6;
+    /// Queue pairs of one connection that a ticket can tell apart.
+    pub const LANES: usize = 64;
+
+    /// As a `wr_id` for this side, queue pair and connection, to which the sequence number is still to be added.
+    pub const fn base(side: Side, lane: u8, connection: u16) -> u64 {
+        let side = match side {
+            Side::Request => 0,
+            Side::Receive => 1,
+        };
+        side << Self::SIDE_AT | (lane as u64) << Self::LANE_AT | (connection as u64) << Self::CONNECTION_AT
+    }
+
+    /// The `wr_id` of an entry.
+    #[inline]
+    pub const fn number(base: u64, sequence: u64) -> u64 {
+        base | (sequence & Self::SEQUENCE_MASK)
+    }
+
+    /// Takes a `wr_id` apart. Any number gives a ticket; whether it is one of ours, the table says.
+    #[inline]
+    pub const fn from_number(number: u64) -> Self {
+        Self {
+            side: if number >> Self::SIDE_AT == 0 {
+                Side::Request
+            } else {
+                Side::Receive
+            },
+            lane: (number >> Self::LANE_AT & 63) as u8,
+            connection: (number >> Self::CONNECTION_AT) as u16,
+            sequence: number & Self::SEQUENCE_MASK,
+        }
+    }
+}
+
+/// A posted request.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    /// The caller's number.
+    pub id: u64,
+    /// The local memory, until the device is through with it; `None` where it took the bytes at the post.
+    pub registration: Option<Arc<dyn Registration>>,
+    /// Bytes to be moved.
+    pub bytes: usize,
+    /// What it took of the endpoint's [`super::budget::Budget`].
+    pub weight: u8,
+    /// Queue pairs that have yet to report it; 0 for what queue pair 0 alone carries, whose reports are in order.
+    pub unreported_lanes: u8,
+    /// What it is to the caller.
+    pub opcode: Opcode,
+    /// How it ended, where not by success.
+    pub status: Option<Status>,
+    /// Whether the caller wants to hear of its success.
+    pub signaled: bool,
+    /// Of this module's own making: never reported.
+    pub internal: bool,
+    /// How it is to end when its turn comes: found out at the post, and carried out by the device as something that
+    /// it refuses.
+    pub refused: Option<Status>,
+}
+
+/// A posted receive.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    /// The caller's number.
+    pub id: u64,
+    /// The memory it fills.
+    pub registration: Option<Arc<dyn Registration>>,
+    /// Queue pairs that have yet to report it.
+    pub unreported_lanes: u8,
+    /// What came.
+    pub opcode: Opcode,
+    /// How it ended, where not by success.
+    pub status: Option<Status>,
+    /// Bytes that came, on all queue pairs together.
+    pub bytes: usize,
+    /// What came with them.
+    pub immediate: Option<u32>,
+}
+
+/// Entries in the order of posting; see the module.
+#[derive(Debug)]
+pub(super) struct InFlight<T> {
+    slots: Box<[Option<T>]>,
+    /// The number of the oldest entry.
+    head: u64,
+    /// The number that the next entry gets.
+    tail: u64,
+}
+
+impl<T> InFlight<T> {
+    /// For at least so many entries.
+    pub fn with_capacity(entries: usize) -> Self {
+        Self::starting_at(entries, 0)
+    }
+
+    fn starting_at(entries: usize, sequence: u64) -> Self {
+        let slots = entries.max(1).next_power_of_two();
+        Self {
+            slots: std::iter::repeat_with(|| None).take(slots).collect(),
+            head: sequence,
+            tail: sequence,
+        }
+    }
+
+    #[inline]
+    fn slot(&self, sequence: u64) -> usize {
+        sequence as usize & (self.slots.len() - 1)
+    }
+
+    /// The number that the next entry gets.
+    #[inline]
+    pub fn next(&self) -> u64 {
+        self.tail
+    }
+
+    /// The number of the oldest entry, or of the next one if there is none.
+    #[inline]
+    pub fn oldest(&self) -> u64 {
+        self.head
+    }
+
+    #[inline]
+    pub fn len(&self) -> usize {
+        (self.tail - self.head) as usize
+    }
+
+    /// Whether there is no room for another entry.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.len() == self.slots.len()
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.tail == self.head
+    }
+
+    /// Takes an entry in.
+    ///
+    /// # Panics
+    /// If there is no room: the caller counts.
+    #[inline]
+    pub fn push(&mut self, entry: T) {
+        assert!(!self.is_full(), "the in-flight table is full");
+        let slot = self.slot(self.tail);
+        self.slots[slot] = Some(entry);
+        self.tail += 1;
+    }
+
+    /// The entry that a completion is of and its full number; `None` for one that is over already, or never was.
+    #[inline]
+    pub fn find(&self, ticket_sequence: u64) -> Option<u64> {
+        let distance = ticket_sequence.wrapping_sub(self.head) & Ticket::SEQUENCE_MASK;
+        (distance < self.tail - self.head).then_some(self.head + distance)
+    }
+
+    /// The entry of this number, which [`InFlight::find`] gave.
+    #[inline]
+    pub fn get_mut(&mut self, sequence: u64) -> Option<&mut T> {
+        if sequence < self.head || sequence >= self.tail {
+            return None;
+        }
+        let slot = self.slot(sequence);
+        self.slots[slot].as_mut()
+    }
+
+    /// The oldest entry.
+    #[inline]
+    pub fn front(&self) -> Option<&T> {
+        if self.is_empty() {
+            return None;
+        }
+        self.slots[self.slot(self.head)].as_ref()
+    }
+
+    /// All entries, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        (self.head..self.tail).filter_map(|number| self.slots[self.slot(number)].as_ref())
+    }
+
+    /// Takes the oldest entry out: it is over.
+    #[inline]
+    pub fn pop(&mut self) -> Option<T> {
+        if self.is_empty() {
+            return None;
+        }
+        let slot = self.slot(self.head);
+        self.head += 1;
+        self.slots[slot].take()
+    }
+
+    /// Takes the newest entry out: it was not handed to the device.
+    pub fn take_back(&mut self) -> Option<T> {
+        if self.is_empty() {
+            return None;
+        }
+        self.tail -= 1;
+        let slot = self.slot(self.tail);
+        self.slots[slot].take()
+    }
+
+    /// Keeps everything in it for good: the device could not be made to let go of it.
+    pub fn abandon(&mut self) {
+        while let Some(entry) = self.pop() {
+            std::mem::forget(entry);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn tickets_keep_their_parts() {
+        for side in [Side::Request, Side::Receive] {
+            for (lane, connection, sequence) in
+                [(0, 0, 0), (63, u16::MAX, Ticket::SEQUENCE_MASK), (5, 77, 1 << 30)]
+            {
+                let number = Ticket::number(Ticket::base(side, lane, connection), sequence);
+                let ticket = Ticket {
+                    side,
+                    lane,
+                    connection,
+                    sequence,
+                };
+                assert_eq!(Ticket::from_number(number), ticket);
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_holds_its_memory_until_it_is_taken_out() {
+        let memory = Arc::new(());
+        let mut table = InFlight::with_capacity(4);
+        table.push(memory.clone());
+        table.push(memory.clone());
+        assert_eq!(Arc::strong_count(&memory), 3);
+        table.pop();
+        assert_eq!(Arc::strong_count(&memory), 2);
+        table.take_back();
+        assert_eq!(Arc::strong_count(&memory), 1);
+    }
+
+    #[test]
+    fn a_completion_of_an_earlier_generation_finds_nothing() {
+        let mut table = InFlight::with_capacity(4);
+        for round in 0..100u64 {
+            table.push(round);
+            assert_eq!(table.find(round), Some(round));
+            assert_eq!(table.find(round + 1), None, "never posted");
+            if round >= 4 {
+                assert_eq!(table.find(round - 4), None, "the same slot, a generation ago");
+            }
+            assert_eq!(table.pop(), Some(round));
+            assert_eq!(table.find(round), None, "over");
+        }
+    }
+
+    #[test]
+    fn numbers_wrap_around() {
+        let start = Ticket::SEQUENCE_MASK - 1;
+        let mut table = InFlight::starting_at(4, start);
+        for entry in 0..4 {
+            table.push(entry);
+        }
+        for entry in 0..4u64 {
+            let found = table.find((start + entry) & Ticket::SEQUENCE_MASK).unwrap();
+            assert_eq!(table.get_mut(found), Some(&mut (entry as i32)));
+        }
+        assert_eq!(table.find(Ticket::SEQUENCE_MASK - 2), None);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push,
+        Pop,
+        TakeBack,
+        Look(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => Just(Step::Push),
+            3 => Just(Step::Pop),
+            1 => Just(Step::TakeBack),
+            3 => (0..64u64).prop_map(Step::Look),
+        ];
+        proptest::collection::vec(step, 0..400)
+    }
+
+    proptest! {
+        /// Against a queue of (number, entry): whatever is asked, the table finds what the queue holds, and every
+        /// entry's memory is held exactly as long as it is there.
+        #[test]
+        fn it_is_a_queue_with_numbers(steps in steps(), start in prop_oneof![Just(0), Just(Ticket::SEQUENCE_MASK - 20)]) {
+            let mut table = InFlight::starting_at(8, start);
+            let mut model: VecDeque<(u64, Arc<u64>)> = VecDeque::new();
+            let mut next = start;
+            let mut all = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Push if model.len() < 8 => {
+                        let memory = Arc::new(next);
+                        all.push(memory.clone());
+                        table.push(memory.clone());
+                        model.push_back((next, memory));
+                        next += 1;
+                    }
+                    Step::Push => {}
+                    Step::Pop => prop_assert_eq!(table.pop(), model.pop_front().map(|(_, memory)| memory)),
+                    Step::TakeBack => {
+                        let expected = model.pop_back();
+                        prop_assert_eq!(table.take_back(), expected.clone().map(|(_, memory)| memory));
+                        if let Some((number, _)) = expected {
+                            next = number;
+                        }
+                    }
+                    Step::Look(back) => {
+                        let number = next.wrapping_sub(back).wrapping_add(8);
+                        let expected = model.iter().find(|(known, _)| *known == number);
+                        let found = table.find(number & Ticket::SEQUENCE_MASK);
+                        prop_assert_eq!(found, expected.map(|(known, _)| *known));
+                        if let (Some(found), Some((_, memory))) = (found, expected) {
+                            prop_assert_eq!(table.get_mut(found), Some(&mut memory.clone()));
+                        }
+                    }
+                }
+                prop_assert_eq!(table.len(), model.len());
+                for memory in &all {
+                    let held = model.iter().any(|(_, known)| Arc::ptr_eq(known, memory));
+                    prop_assert_eq!(Arc::strong_count(memory), if held { 3 } else { 1 });
+                }
+            }
+        }
+    }
+}
