@@ -23,10 +23,17 @@ fn main() {
     }
     let mut trials = Vec::new();
     for provider in providers::all() {
-        let capabilities = provider.open().capabilities().clone();
+        let missing = (provider.missing)();
+        if let Some(why) = &missing {
+            eprintln!("SKIPPED: all cases of {}: {why}", provider.name);
+        }
+        let capabilities = missing.is_none().then(|| provider.open().capabilities().clone());
         for case in cases::all() {
             for mode in case.modes {
-                let skip = (case.needs)(&capabilities).err();
+                let skip = match &capabilities {
+                    None => Some("cannot be opened here"),
+                    Some(capabilities) => (case.needs)(capabilities).err(),
+                };
                 let mut name = format!("{}::{mode:?}::{}", provider.name, case.name);
                 if let Some(why) = skip {
                     name = format!("{name} (skipped: {why})");

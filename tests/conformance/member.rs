@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sapwood::fabric::{Access, Fabric, Parcel, Rank, Registration, RemoteRegion};
+use sapwood::fabric::{Access, Fabric, Parcel, Rank, Registration, RemoteRegion, Status};
 use sapwood::memory::{HugePages, Region};
 
 use crate::line::Line;
@@ -15,6 +15,8 @@ pub struct Member {
     pub fabric: Arc<dyn Fabric>,
     /// Guards against hangs; no case is judged by its speed.
     pub patience: Duration,
+    /// How a request to a process that is being killed may end, on this fabric.
+    pub last_words: &'static [Status],
     pub links: Vec<Option<Link>>,
     pub generation: u32,
 }

@@ -15,6 +15,16 @@ use crate::link::Link;
 use crate::member::Member;
 use crate::{case, providers};
 
+/// How many times slower than a computer of today this one is (an emulated one, say): all patience is multiplied by it.
+fn slowness() -> u32 {
+    let factor = std::env::var("SAPWOOD_CONFORMANCE_SLOWNESS").ok();
+    factor.map_or(1, |factor| {
+        factor
+            .parse()
+            .expect("SAPWOOD_CONFORMANCE_SLOWNESS is a whole number")
+    })
+}
+
 const ROLE: &str = "SAPWOOD_CONFORMANCE_ROLE";
 
 /// What a rank is.
@@ -68,6 +78,7 @@ fn body(
             ranks: sockets.len() as Rank,
             fabric: provider.open_for(rank, &case),
             patience,
+            last_words: provider.last_words,
             links: sockets
                 .into_iter()
                 .map(|socket| socket.map(|socket| Link::new(socket, patience)))
@@ -98,7 +109,7 @@ fn mesh(ranks: usize) -> Vec<Vec<Option<OwnedFd>>> {
 
 impl Run {
     pub fn new(provider: &'static str, case: &'static str, mode: Mode) -> Self {
-        let patience = Duration::from_secs(20);
+        let patience = Duration::from_secs(20) * slowness();
         Self {
             provider,
             case,

@@ -142,17 +142,29 @@ fn death(member: &mut Member) {
                         break 'lost completion;
                     }
                 }
-                assert!(posted.is_ok() || posted == Err(PostError::QueuePairError { posted: 0 }));
+                // A fabric that needs a while to notice takes what it can hold until then.
+                assert!(matches!(
+                    posted,
+                    Ok(())
+                        | Err(PostError::QueuePairError { posted: 0 } | PostError::QueueFull { posted: 0 })
+                ));
             };
-            assert_eq!(ended.status, Status::PeerUnreachable);
-            assert!(!line.endpoint.reachable(1) && line.endpoint.reachable(2));
+            assert!(member.last_words.contains(&ended.status), "{ended:?}");
+            // Refused by what was left of it, it is not known to be gone.
+            assert!(ended.status != Status::PeerUnreachable || !line.endpoint.reachable(1));
+            assert!(line.endpoint.reachable(2));
             // Who lives is still reached.
             line.expect_immediates(2, 50, 1);
             member.offer(2, &memory);
-            assert_eq!(
-                line.await_successes(1, "a write of the survivor").remove(0).id,
-                50
-            );
+            let survivor = loop {
+                let next = line.next("a write of the survivor");
+                if next.peer == 2 {
+                    break next;
+                }
+                // What was in flight to the dead one when that was noticed.
+                assert_ne!(next.status, Status::Success, "{next:?}");
+            };
+            assert_eq!((survivor.id, survivor.status), (50, Status::Success));
             assert!(line.endpoint.reachable(2));
             member.give(2, b"seen");
         }

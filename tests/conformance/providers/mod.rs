@@ -2,12 +2,13 @@
 
 pub mod defective;
 mod mixed;
+mod verbs;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use sapwood::fabric::shm::Shm;
-use sapwood::fabric::{Fabric, Rank};
+use sapwood::fabric::{Fabric, Rank, Status};
 
 use crate::cases::Case;
 
@@ -25,12 +26,21 @@ pub struct Opening {
 pub struct Provider {
     pub name: &'static str,
     open: fn(Opening) -> Arc<dyn Fabric>,
+    /// Why it cannot be opened on this machine, if it cannot.
+    pub missing: fn() -> Option<String>,
+    /// How a request to a process that is being killed may end.
+    pub last_words: &'static [Status],
 }
 
 impl Provider {
     /// One that opens on any machine.
     pub const fn new(name: &'static str, open: fn(Opening) -> Arc<dyn Fabric>) -> Self {
-        Self { name, open }
+        Self {
+            name,
+            open,
+            missing: || None,
+            last_words: &[Status::PeerUnreachable],
+        }
     }
 
     pub fn open(&self) -> Arc<dyn Fabric> {
@@ -62,6 +72,7 @@ pub fn all() -> Vec<Provider> {
         }),
     ];
     all.extend(mixed::all());
+    all.extend(verbs::all());
     all
 }
 
