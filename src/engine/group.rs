@@ -1,6 +1,7 @@
 //! The ranks of a communicator as one of them sees the others: boards, bells, liveness, and whom to tell of trouble.
 
 use std::fmt::Debug;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::board::Details;
@@ -8,6 +9,9 @@ use super::mismatch::disagreement;
 use super::{Board, EngineError, Signature, Trouble, Waited};
 use crate::fabric::{Doorbell, Patience};
 use crate::observe::{Counters, Recorder};
+
+/// How long operations may still go on after a rank died that is not the one asked after.
+pub(super) const AFTER_A_DEATH: Duration = Duration::from_millis(250);
 
 /// Who is still there. Asked only by a rank that is about to sleep, never on the fast path.
 pub trait Liveness: Send + Sync + Debug {
@@ -54,6 +58,8 @@ pub struct Group {
     pub(super) boards: Box<[Board]>,
     bells: Box<[Doorbell]>,
     liveness: Box<dyn Liveness>,
+    /// When it was first seen that a rank had died.
+    death: OnceLock<Instant>,
 }
 
 impl Group {
@@ -77,6 +83,7 @@ impl Group {
             boards,
             bells,
             liveness,
+            death: OnceLock::new(),
         }
     }
 
@@ -164,7 +171,8 @@ impl Group {
         let how = self
             .liveness
             .gone(peer)
-            .or_else(|| left.then(|| "has left the communicator".to_owned()))?;
+            .or_else(|| left.then(|| "has left the communicator".to_owned()));
+        let (peer, how) = how.map(|how| (peer, how)).or_else(|| self.died())?;
         if !still() {
             return None;
         }
@@ -175,6 +183,15 @@ impl Group {
             how,
             on: describe().to_string(),
         })
+    }
+
+    /// A rank that died a while ago. Who waits for several asks after one of them, and those after others: all could
+    /// be alive that are asked after, and wait for the dead one in the end. What it had done before may still be
+    /// enough for this operation, but there will be no other.
+    fn died(&self) -> Option<(u32, String)> {
+        let dead = self.liveness.dead()?;
+        let since = self.death.get_or_init(Instant::now);
+        (since.elapsed() >= AFTER_A_DEATH).then_some(dead)
     }
 
     /// Who holds everything up while this rank waits for `peer`, as far as the boards tell, and why in words: a rank

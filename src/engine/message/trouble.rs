@@ -7,6 +7,7 @@ use super::execution::{Blocked, On};
 use super::inner::{Active, Inner};
 use super::link::Class;
 use super::note::{Called, Note};
+use crate::engine::group::AFTER_A_DEATH;
 use crate::engine::mismatch::disagreement;
 use crate::engine::{EngineError, Liveness, Observers, Trouble, Waited};
 use crate::observe::OpenWait;
@@ -16,8 +17,6 @@ use crate::plan::lowered::Action;
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long a rank that seems gone may still be heard of, by what it sent last.
 const LAST_WORDS: Duration = Duration::from_millis(4);
-/// How long an operation may still go on after a rank died that this one does not wait for.
-const AFTER_A_DEATH: Duration = Duration::from_millis(250);
 /// How long a rank waits before it tells its neighbours for whom.
 const BEFORE_BLAMING: Duration = Duration::from_millis(100);
 
