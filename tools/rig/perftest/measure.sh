@@ -50,6 +50,9 @@ iterations() {
     esac
 }
 
+# perftest waits at a TCP port, `sapwood perf` without a secret at an abstract Unix socket named after it.
+waits_for_client() { listening $PORT || ss -Hxl | grep -q "@sapwood-pair-0-$PORT "; }
+
 # pair PROGRAM TEST POINT ITERATIONS: a server on r0, a client on r1; the client's output in `client`.
 pair() {
     local words server
@@ -57,7 +60,7 @@ pair() {
     mapfile -t words < <(command_words "$@")
     timeout 120 "${SERVER_PLACE[@]}" "${words[@]}" -d r0 >server 2>&1 &
     server=$!
-    wait_until 20 "${words[0]} listens on port $PORT ($(tail -n 2 server))" listening $PORT
+    wait_until 20 "${words[0]} listens on port $PORT ($(tail -n 2 server))" waits_for_client
     timeout 120 "${CLIENT_PLACE[@]}" "${words[@]}" -d r1 10.9.0.1 >client 2>&1 ||
         fail "${words[*]} -d r1 10.9.0.1: $(tail -n 3 client)"
     wait $server || fail "the server's ${words[*]} -d r0: $(tail -n 3 server)"

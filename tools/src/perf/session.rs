@@ -169,7 +169,9 @@ pub(super) fn fit(
         }
     };
     let usual = setup.rx_depth == 512;
-    fit("-r", &mut setup.rx_depth, usual);
+    if setup.has_receives() {
+        fit("-r", &mut setup.rx_depth, usual);
+    }
     fit("-t", &mut setup.tx_depth, false);
     Ok(())
 }

@@ -164,11 +164,14 @@ impl Setup {
         matches!(self.test.verb, Verb::Write | Verb::Send)
     }
 
-    /// Requests and receives that a queue must hold.
+    /// Requests and receives that a queue must hold, with some to spare.
     pub(super) fn queue_depth(&self) -> usize {
+        const SPARE: usize = 8;
         let receives = if self.has_receives() { self.rx_depth } else { 0 };
-        // A data check has one message more than slots.
-        self.tx_depth.max(receives).max(2 * MOST_CHECKED)
+        let moderation = self.sizes.iter().map(|size| self.moderation(*size)).max().unwrap_or(1);
+        // A queue may insist on a completion for every quarter of it; a data check has one message more than slots.
+        let most = self.tx_depth.max(receives).max(4 * moderation);
+        most.max(2 * MOST_CHECKED) + SPARE
     }
 
     pub(super) fn iterations(&self) -> Option<u64> {
