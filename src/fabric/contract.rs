@@ -215,6 +215,13 @@ pub trait Endpoint: Send {
         )
     }
 
+    /// How people know the queue pair to a peer and its other end: numbers and addresses in the fabric's own words, ours
+    /// first. `None` before `connect`, and where there is nothing to tell.
+    fn addresses(&self, peer: Rank) -> Option<[String; 2]> {
+        let _ = peer;
+        None
+    }
+
     /// Whether the peer was there when last looked (`poll` and `wait` look): `false` once its process or its endpoint
     /// is known to be gone. For who waits for something that no completion reports. A fabric that cannot tell says `true`.
     fn reachable(&self, peer: Rank) -> bool {

@@ -345,6 +345,12 @@ impl Endpoint for VerbsEndpoint {
         }
     }
 
+    fn addresses(&self, peer: Rank) -> Option<[String; 2]> {
+        let connection = &self.connections[self.find(peer)?];
+        let remote = connection.remote.as_ref()?;
+        Some([self.describe(connection).to_string(), remote.to_string()])
+    }
+
     fn reachable(&self, peer: Rank) -> bool {
         self.find(peer)
             .is_none_or(|at| self.connections[at].is_reachable())

@@ -121,7 +121,7 @@ impl VerbsEndpoint {
         })
     }
 
-    fn describe(&self, connection: &Connection) -> ConnectionParcel {
+    pub(super) fn describe(&self, connection: &Connection) -> ConnectionParcel {
         let choice = self.device.choice();
         ConnectionParcel {
             from: self.rank,

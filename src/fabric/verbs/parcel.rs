@@ -44,6 +44,21 @@ pub(super) struct ConnectionParcel {
     pub lanes: Vec<LaneAddress>,
 }
 
+/// As perftest writes it, the first queue pair for all.
+impl std::fmt::Display for ConnectionParcel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LID {:#06x}", self.lid)?;
+        if let Some(lane) = self.lanes.first() {
+            write!(f, " QPN {:#06x} PSN {:#08x}", lane.number, lane.first_packet)?;
+        }
+        write!(f, " GID {}", self.gid)?;
+        if self.lanes.len() > 1 {
+            write!(f, " (and {} queue pairs more)", self.lanes.len() - 1)?;
+        }
+        Ok(())
+    }
+}
+
 /// FNV-1a: finds accidents. Malice is kept out by the channel that parcels travel on.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {

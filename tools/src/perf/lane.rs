@@ -180,6 +180,11 @@ impl Lane {
         Ok(())
     }
 
+    /// This end and the other, for people.
+    pub(super) fn addresses(&self) -> Option<[String; 2]> {
+        self.endpoint.addresses(self.side.other().rank())
+    }
+
     /// Receives posted that no message has used yet.
     pub(super) fn receives(&self) -> u64 {
         self.receives

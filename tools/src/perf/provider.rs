@@ -56,9 +56,6 @@ pub(super) struct Facts {
     pub(super) mtu: Option<u32>,
     /// Messages up to so many bytes are posted inline.
     pub(super) inline: Option<u32>,
-    /// Of each queue pair, and of its other end.
-    pub(super) local: Vec<String>,
-    pub(super) remote: Vec<String>,
 }
 
 impl Provider {
@@ -118,7 +115,6 @@ impl Provider {
             inline: setup
                 .sends_data()
                 .then(|| opened[0].capabilities().inline_size as u32),
-            ..Facts::default()
         };
         let fabrics = opened
             .into_iter()

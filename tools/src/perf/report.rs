@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::figures::{Bandwidth, Latency, Row};
+use super::lane::Lane;
 use super::provider::Facts;
 use super::session::{Notification, Session};
 use super::setup::{Length, Setup};
@@ -125,12 +126,13 @@ pub(super) fn header(session: &Session, facts: &Facts, fabric: &str, clock: f64)
     }
     line("Clock cost", format!("{clock:.3}[usec]"));
     text.push_str(RULE);
-    for (name, address) in [("local", &facts.local), ("remote", &facts.remote)] {
-        for address in address {
-            let _ = writeln!(text, " {name} address: {address}");
+    let addresses: Vec<[String; 2]> = session.lanes.iter().filter_map(Lane::addresses).collect();
+    for (end, name) in ["local", "remote"].into_iter().enumerate() {
+        for addresses in &addresses {
+            let _ = writeln!(text, " {name} address: {}", addresses[end]);
         }
     }
-    if !facts.local.is_empty() {
+    if !addresses.is_empty() {
         text.push_str(RULE);
     }
     text.push_str(&line_of_heads(heads(setup)));

@@ -47,7 +47,15 @@ impl Session {
         let ordered = capabilities.ordering == OrderingScope::QueuePair;
         meeting.agree(&settings(&setup, provider.name()))?;
         meeting.reached_by(&capabilities, provider.name())?;
-        let both_ordered = meeting.exchange("comparing the fabrics", &ordered, setup.timeout)? && ordered;
+        let ours = (ordered, provider.facts.mtu);
+        let (theirs_ordered, their_mtu) = meeting.exchange("comparing the fabrics", &ours, setup.timeout)?;
+        let both_ordered = theirs_ordered && ordered;
+        // The path's is the smaller of the two.
+        provider.facts.mtu = provider
+            .facts
+            .mtu
+            .zip(their_mtu)
+            .map(|(ours, theirs)| ours.min(theirs));
         let notification = match setup.test.verb {
             Verb::Read | Verb::Atomic => Notification::None,
             Verb::Send => Notification::Receive,

@@ -168,7 +168,12 @@ impl Setup {
     pub(super) fn queue_depth(&self) -> usize {
         const SPARE: usize = 8;
         let receives = if self.has_receives() { self.rx_depth } else { 0 };
-        let moderation = self.sizes.iter().map(|size| self.moderation(*size)).max().unwrap_or(1);
+        let moderation = self
+            .sizes
+            .iter()
+            .map(|size| self.moderation(*size))
+            .max()
+            .unwrap_or(1);
         // A queue may insist on a completion for every quarter of it; a data check has one message more than slots.
         let most = self.tx_depth.max(receives).max(4 * moderation);
         most.max(2 * MOST_CHECKED) + SPARE
