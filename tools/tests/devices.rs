@@ -16,7 +16,7 @@ fn the_document_and_the_table_agree() {
     }
     if output.status.success() {
         assert!(
-            said.contains("device") && said.contains("GID") == !devices.is_empty(),
+            said.contains("device") && said.contains("GID") != devices.is_empty(),
             "{said}"
         );
         assert_ne!(
