@@ -48,7 +48,10 @@ struct Shared {
 
 /// So many threads publish something and raise the alarm; the owner waits and polls until it has seen all of it.
 fn all_is_seen(ringers: u32) {
-    loom::model(move || {
+    let mut model = loom::model::Builder::new();
+    // Every interleaving with so many forced switches; without a bound two ringers take hours.
+    model.preemption_bound = Some(3);
+    model.check(move || {
         let shared = Arc::new(Shared {
             flag: Flag::new(),
             descriptor: EventFd::default(),

@@ -339,6 +339,11 @@ impl Communicator {
         self.first_use(Collective::Barrier, &plan).map(drop)
     }
 
+    /// Whether ranks look into each other's memory, so that nothing is staged; else they send each other messages.
+    pub fn has_load_store(&self) -> bool {
+        matches!(&*self.engine, Engine::Boards(_))
+    }
+
     /// The ranks to which this one has queue pairs, ascending: where ranks reach each other by messages, those that
     /// the plans run so far have it exchange messages with; else all.
     pub fn connections(&self) -> Vec<u32> {

@@ -52,6 +52,8 @@ pub struct WorkerReport {
     pub plan: String,
     /// The fabric that it ran over.
     pub fabric: String,
+    /// Whether that fabric stages what is to be summed.
+    pub staged: bool,
     /// The bits of all weights at the end.
     pub weights: Vec<u32>,
     /// By epoch.

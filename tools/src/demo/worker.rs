@@ -57,6 +57,7 @@ fn work(job: &Job, assignment: &Assignment) -> Result<WorkerReport, ExchangeErro
         mut exchange,
         plan,
         fabric,
+        staged,
     } = workers::exchange(job, &assignment.plan)?;
     let mut begun = 0;
     let mut last_line = Instant::now();
@@ -101,6 +102,7 @@ fn work(job: &Job, assignment: &Assignment) -> Result<WorkerReport, ExchangeErro
         rank: job.rank,
         plan,
         fabric,
+        staged,
         weights: trained.model.weights().map(f32::to_bits).collect(),
         epochs: trained.epochs,
         steps: trained.steps,

@@ -33,6 +33,8 @@ pub struct Carried {
     pub plan: String,
     /// The fabric that the bytes take.
     pub fabric: String,
+    /// Whether gradients on their way up lie in staging slots until they are summed.
+    pub staged: bool,
 }
 
 /// The exchange of a job's rank. Returns when all ranks have met.
@@ -40,6 +42,7 @@ pub fn exchange(job: &Job, plan: &str) -> Result<Carried, ExchangeError> {
     let communicator = Communicator::builder().plan(plan).join(job)?;
     let plan = communicator.plan_name(Collective::AllReduce, layer_size(0) * size_of::<f32>());
     let fabric = communicator.fabric_name().to_owned();
+    let staged = !communicator.has_load_store();
     let mut builder = Exchange::builder(communicator);
     for (layer, bucket) in BUCKETS.into_iter().enumerate() {
         builder = builder.bucket(bucket, layer_size(layer));
@@ -48,5 +51,6 @@ pub fn exchange(job: &Job, plan: &str) -> Result<Carried, ExchangeError> {
         exchange: Exchanged::new(builder.build()?),
         plan,
         fabric,
+        staged,
     })
 }

@@ -112,7 +112,7 @@ fn tiles(findings: &Findings) -> String {
         ),
         tile("", bytes(findings.bytes_exchanged), "exchanged"),
         tile(
-            checked(findings.bytes_copied == 0),
+            checked(findings.copies_hold()),
             bytes(findings.bytes_copied),
             "copied",
         ),
@@ -320,6 +320,7 @@ mod tests {
             single_process_accuracy: 0.98,
             plan: "<plan>".to_owned(),
             fabric: "shm".to_owned(),
+            staged: false,
             batch: 128,
             seed: 1,
             slow: Some(SlowWorker { rank: 1, ms: 50 }),

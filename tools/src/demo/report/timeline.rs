@@ -210,6 +210,7 @@ pub mod tests {
             rank,
             plan: "direct".to_owned(),
             fabric: "shm".to_owned(),
+            staged: false,
             weights: Vec::new(),
             epochs: vec![EpochShare { loss: 1.0, right: 1 }],
             steps: vec![1_000_000],
