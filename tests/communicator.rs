@@ -231,8 +231,8 @@ fn a_mismatch_names_the_odd_rank_on_every_rank(reach: Reach) {
 
 fn a_rank_that_never_comes_is_named_at_the_deadline(reach: Reach) {
     for count in [2, 100_000] {
-        let builder = reach.builder().timeout(Duration::from_millis(300));
-        let errors = with(3, builder, |communicator| {
+        let errors = with(3, reach.builder(), |communicator| {
+            communicator.set_timeout(Duration::from_millis(300));
             let mut window = communicator.window::<f32>(100_000).unwrap();
             if communicator.rank() == 1 {
                 std::thread::sleep(Duration::from_millis(1500));
@@ -272,10 +272,10 @@ fn a_rank_that_leaves_is_named_at_once(reach: Reach) {
 }
 
 fn after_a_failure_windows_are_in_custody_until_abort(reach: Reach) {
-    let builder = reach.builder().timeout(Duration::from_millis(500));
-    with(2, builder, |communicator| {
+    with(2, reach.builder(), |communicator| {
         let mut window = communicator.window::<f32>(100_000).unwrap();
         communicator.all_reduce(&mut window, Operation::Sum).unwrap();
+        communicator.set_timeout(Duration::from_millis(500));
         if communicator.rank() == 1 {
             std::thread::sleep(Duration::from_millis(800));
             let error = communicator.all_reduce(&mut window, Operation::Sum).unwrap_err();
