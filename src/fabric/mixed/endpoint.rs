@@ -30,6 +30,7 @@ pub(super) struct MixedEndpoint {
     /// Whose turn it is to be polled first: with little room, one must not keep the other from reporting.
     far_first: bool,
     batch: Vec<Request>,
+    receives: Vec<Receive>,
     pub(super) descriptors: Vec<RawFd>,
     pub(super) polled: Vec<libc::pollfd>,
 }
@@ -52,6 +53,7 @@ impl MixedEndpoint {
             patience: Patience::for_ranks(1),
             far_first: false,
             batch: Vec::with_capacity(BATCH),
+            receives: Vec::with_capacity(BATCH),
             descriptors: Vec::new(),
             polled: Vec::new(),
         }
@@ -91,6 +93,19 @@ impl MixedEndpoint {
             },
             why,
         })
+    }
+}
+
+/// An error that counts from the start of a batch, counted from the start of all.
+fn behind(before: usize, error: PostError) -> PostError {
+    match error {
+        PostError::QueueFull { posted } => PostError::QueueFull {
+            posted: before + posted,
+        },
+        PostError::QueuePairError { posted } => PostError::QueuePairError {
+            posted: before + posted,
+        },
+        other => other,
     }
 }
 
@@ -154,21 +169,36 @@ impl Endpoint for MixedEndpoint {
             before = end;
         }
         self.batch = batch;
-        outcome.map_err(|error| match error {
-            PostError::QueueFull { posted } => PostError::QueueFull {
-                posted: before + posted,
-            },
-            PostError::QueuePairError { posted } => PostError::QueuePairError {
-                posted: before + posted,
-            },
-            other => other,
-        })
+        outcome.map_err(|error| behind(before, error))
     }
 
     fn post_receive(&mut self, peer: Rank, receive: Receive) -> Result<(), PostError> {
         let side = self.side(peer);
         let receive = registration::receive(&receive, side);
         self.to(side).post_receive(peer, receive)
+    }
+
+    fn post_receives(&mut self, peer: Rank, receives: &[Receive]) -> Result<(), PostError> {
+        let side = self.side(peer);
+        let mut batch = std::mem::take(&mut self.receives);
+        let mut outcome = Ok(());
+        let mut before = 0;
+        loop {
+            let end = receives.len().min(before + BATCH);
+            batch.extend(
+                receives[before..end]
+                    .iter()
+                    .map(|one| registration::receive(one, side)),
+            );
+            outcome = outcome.and_then(|()| self.to(side).post_receives(peer, &batch));
+            batch.clear();
+            if outcome.is_err() || end == receives.len() {
+                break;
+            }
+            before = end;
+        }
+        self.receives = batch;
+        outcome.map_err(|error| behind(before, error))
     }
 
     fn poll(&mut self, into: &mut Vec<Completion>) -> Result<usize, FabricError> {

@@ -14,12 +14,13 @@ use crate::fabric::{Endpoint, FabricError, Sleep};
 const WITHOUT_DESCRIPTOR: Duration = Duration::from_millis(1);
 
 /// The longest sleep between two looks at silent peers. That a process ends is no silence: it wakes.
-const LONGEST: Duration = Duration::from_millis(250);
+const LONGEST: Duration = Duration::from_millis(500);
 
 impl MixedEndpoint {
     /// Until `poll` has something to do (`true`) or the deadline has passed.
     pub(super) fn sleep_until(&mut self, deadline: Instant) -> Result<bool, FabricError> {
-        for _ in 0..self.patience.spins {
+        // Each of these looks at two.
+        for _ in 0..self.patience.spins / 2 {
             if self.ready()? {
                 return Ok(true);
             }

@@ -27,10 +27,10 @@ pub fn all() -> [Provider; 2] {
 }
 
 /// The kernel takes a dead process's registrations away before its queue pairs, which in between answer for it.
-const LAST_WORDS: &[Status] = &[Status::PeerUnreachable, Status::RemoteAccess];
+pub const LAST_WORDS: &[Status] = &[Status::PeerUnreachable, Status::RemoteAccess];
 
 /// Looked for once: every case of both providers asks.
-fn missing() -> Option<String> {
+pub fn missing() -> Option<String> {
     static MISSING: OnceLock<Option<String>> = OnceLock::new();
     let look = || {
         let error = open(Opening::default(), 1).err()?;
@@ -42,9 +42,17 @@ fn missing() -> Option<String> {
 }
 
 fn open(opening: Opening, queue_pairs: usize) -> Result<Arc<dyn Fabric>, FabricError> {
+    open_with(opening, |settings| settings.queue_pairs = queue_pairs)
+}
+
+/// With settings of the caller's.
+pub fn open_with(
+    opening: Opening,
+    change: impl FnOnce(&mut Settings),
+) -> Result<Arc<dyn Fabric>, FabricError> {
     let mut settings = Settings::from_environment()?;
     settings.local_rank = opening.rank as usize;
-    settings.queue_pairs = queue_pairs;
+    change(&mut settings);
     if std::env::var_os("SAPWOOD_VERBS_TIMEOUT").is_none() {
         // Cases make many peers vanish; 67 ms for each of seven tries are soon over.
         settings.timeout = 14;
