@@ -23,6 +23,7 @@ mod endpoint;
 mod error;
 mod events;
 mod explain;
+mod foreign;
 mod gid;
 mod in_flight;
 mod inventory;
@@ -58,6 +59,7 @@ pub use choice::{Choice, ChoiceError};
 pub use choose::choose;
 pub use error::{Failure, PermissionError, Place, Unsupported, VerbError, VerbsError};
 pub use events::DeviceEvent;
+pub use foreign::{ForeignQueuePair, ForeignRegion, NotVerbs};
 pub use gid::{Gid, GidType, NoSubnet, Scope, Subnet};
 pub use inventory::{
     AtomicSupport, DeviceDetails, DeviceReport, GidReport, Inventory, Limits, LinkLayer, PortReport,
