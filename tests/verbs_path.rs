@@ -1,0 +1,303 @@
+//! What the verbs fabric does on the path of a message, with a driver that does nothing worth mentioning: it allocates
+//! nothing and makes no system call. (The device's own driver may; a system call to wake a sleeping peer is a wait's.)
+
+mod stub_driver;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output};
+
+use sapwood::fabric::{Completion, Operation, Receive, Request, Status};
+use stub_driver::Pair;
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count() {
+    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+}
+
+// SAFETY: everything is done by the system's allocator; counting touches a constant-initialised thread-local cell
+// without a destructor, which allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count();
+        // SAFETY: the caller's contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's contract.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Rounds of every operation.
+const ROUNDS: usize = 1000;
+
+/// Everything that the path of messages is measured with, made before it is.
+struct Traffic {
+    pair: Pair,
+    /// Posted one at a time, each waited for.
+    alone: Vec<Request>,
+    /// Posted together; only the last is reported.
+    batch: Vec<Request>,
+    completions: Vec<Completion>,
+}
+
+impl Traffic {
+    fn new(queue_pairs: usize) -> Self {
+        let pair = Pair::connected(queue_pairs);
+        let (small, large) = (|| pair.slice(0, 8), || pair.slice(4096, 65_536));
+        let operations = [
+            Operation::Write {
+                local: small(),
+                remote: pair.there(64),
+                immediate: None,
+            },
+            Operation::Write {
+                local: large(),
+                remote: pair.there(4096),
+                immediate: None,
+            },
+            Operation::Write {
+                local: large(),
+                remote: pair.there(4096),
+                immediate: Some(7),
+            },
+            Operation::Read {
+                local: large(),
+                remote: pair.there(4096),
+            },
+            Operation::FetchAdd {
+                local: small(),
+                remote: pair.there(64),
+                add: 1,
+            },
+            Operation::CompareSwap {
+                local: small(),
+                remote: pair.there(64),
+                expected: 0,
+                desired: 1,
+            },
+            Operation::Send {
+                local: small(),
+                immediate: Some(7),
+            },
+            Operation::Send {
+                local: large(),
+                immediate: None,
+            },
+        ];
+        let alone = operations.into_iter().zip(0..);
+        let alone = alone
+            .map(|(operation, id)| Request {
+                id,
+                operation,
+                signaled: true,
+            })
+            .collect();
+        let batch = (0..64)
+            .map(|id| Request {
+                id,
+                operation: Operation::Write {
+                    local: small(),
+                    remote: pair.there(8 * id as usize),
+                    immediate: None,
+                },
+                signaled: id == 63,
+            })
+            .collect();
+        Self {
+            alone,
+            batch,
+            completions: Vec::with_capacity(64),
+            pair,
+        }
+    }
+
+    /// How many completions came; nothing here allocates or calls the system.
+    fn run(&mut self) -> usize {
+        let mut successes = 0;
+        for round in 0..ROUNDS {
+            let endpoint = &mut self.pair.endpoint;
+            for request in self
+                .alone
+                .iter()
+                .map(std::slice::from_ref)
+                .chain([&self.batch[..]])
+            {
+                if endpoint.post(1, request).is_err() {
+                    return successes;
+                }
+                self.completions.clear();
+                // The stub has completed everything at the post: one poll with room finds it.
+                while matches!(endpoint.poll(&mut self.completions), Ok(taken) if taken > 0) {}
+                successes += self
+                    .completions
+                    .iter()
+                    .filter(|one| one.status == Status::Success)
+                    .count();
+            }
+            // Receives pile up in the stub; so few stay below every depth.
+            if round < 100 {
+                let local = (round % 2 == 0).then(|| self.pair.slice(0, 4096));
+                let receive = Receive {
+                    id: round as u64,
+                    local,
+                };
+                if self.pair.endpoint.post_receive(1, receive).is_err() {
+                    return successes;
+                }
+            }
+        }
+        successes
+    }
+
+    /// One for each request alone, one for the batch.
+    fn expected(&self) -> usize {
+        ROUNDS * (self.alone.len() + 1)
+    }
+}
+
+#[test]
+fn posting_and_polling_allocate_nothing() {
+    let before = ALLOCATIONS.get();
+    drop(std::hint::black_box(Box::new(1)));
+    assert!(ALLOCATIONS.get() > before, "the allocator does not count");
+
+    for queue_pairs in [1, 4] {
+        let mut traffic = Traffic::new(queue_pairs);
+        let before = ALLOCATIONS.get();
+        let successes = traffic.run();
+        let during = ALLOCATIONS.get() - before;
+        assert_eq!(successes, traffic.expected(), "{queue_pairs} queue pairs");
+        assert_eq!(during, 0, "{queue_pairs} queue pairs");
+    }
+}
+
+#[test]
+fn writes_arrive() {
+    let mut traffic = Traffic::new(1);
+    let base = traffic.pair.local.region().base().cast::<u64>();
+    // SAFETY: the first word of the region, which nothing else touches.
+    unsafe { base.write_volatile(0x0123_4567_89AB_CDEF) };
+    traffic
+        .pair
+        .endpoint
+        .post(1, &traffic.alone[..1])
+        .expect("posted");
+    while traffic.completions.is_empty() {
+        traffic
+            .pair
+            .endpoint
+            .poll(&mut traffic.completions)
+            .expect("polled");
+    }
+    let there = traffic.pair.owned.region().base().cast::<u64>();
+    // SAFETY: as above; the write has completed.
+    assert_eq!(unsafe { there.add(8).read_volatile() }, 0x0123_4567_89AB_CDEF);
+}
+
+/// The role of a child of the test below, in its environment.
+const CONFINED: &str = "SAPWOOD_TEST_CONFINED";
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn posting_and_polling_make_no_system_call() {
+    if let Ok(role) = std::env::var(CONFINED) {
+        confined(&role);
+    }
+    for queue_pairs in ["1", "4"] {
+        let output = child(queue_pairs);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{} with {queue_pairs} queue pairs (signal {} is a forbidden system call): {said}",
+            output.status,
+            libc::SIGSYS
+        );
+    }
+    // That the confinement works at all.
+    let output = child("disobedient");
+    assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{}", output.status);
+}
+
+/// This test again, in a process of its own, in a role.
+fn child(role: &str) -> Output {
+    let name = "posting_and_polling_make_no_system_call";
+    Command::new(std::env::current_exe().expect("this program"))
+        .args([name, "--exact", "--nocapture"])
+        .env(CONFINED, role)
+        .output()
+        .expect("this program runs again")
+}
+
+/// Gives up every system call but ending, then posts and polls.
+#[cfg(target_arch = "x86_64")]
+fn confined(role: &str) -> ! {
+    let mut traffic = Traffic::new(role.parse().unwrap_or(1));
+    let expected = traffic.expected();
+    forbid_system_calls();
+    if role == "disobedient" {
+        // SAFETY: no arguments.
+        unsafe { libc::syscall(libc::SYS_getppid) };
+    }
+    let successes = traffic.run();
+    // SAFETY: ends this process at once.
+    unsafe { libc::_exit(i32::from(successes != expected)) }
+}
+
+/// From here on this thread may end the process and read the clock, which is a system call only where the kernel
+/// gives programs no clock of their own. Everything else kills the process.
+#[cfg(target_arch = "x86_64")]
+fn forbid_system_calls() {
+    let word = |code, k| libc::sock_filter {
+        code,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    let give = (libc::BPF_RET | libc::BPF_K) as u16;
+    let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    let allowed = [libc::SYS_exit_group, libc::SYS_exit, libc::SYS_clock_gettime];
+    // Offset 0 of what the filter sees is the number of the call.
+    let mut program = vec![word(load, 0)];
+    for (at, number) in allowed.iter().enumerate() {
+        let to_the_end = (allowed.len() - at) as u8;
+        program.push(libc::sock_filter {
+            code: equal,
+            jt: to_the_end,
+            jf: 0,
+            k: *number as u32,
+        });
+    }
+    program.push(word(give, libc::SECCOMP_RET_KILL_PROCESS));
+    program.push(word(give, libc::SECCOMP_RET_ALLOW));
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the filter lives until the call has copied it.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let result = libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter);
+        assert_eq!(result, 0, "seccomp: {}", std::io::Error::last_os_error());
+    }
+}
