@@ -47,8 +47,9 @@ impl Profile {
         Ok(profile)
     }
 
-    /// The sum of everything but what happened inside the named functions. All of them together must have been called.
-    pub fn without(&self, left_out: &[&str]) -> Result<Cost, String> {
+    /// The sum of everything but what happened inside the named functions, and but the own cost of `caller`. All that is
+    /// left out must have been there.
+    pub fn without(&self, left_out: &[&str], caller: &str) -> Result<Cost, String> {
         let is_out = |name: &str| left_out.contains(&name.rsplit("::").next().unwrap_or(name));
         let add = |sum: Cost, cost: &Cost| [sum[0] + cost[0], sum[1] + cost[1]];
         let all = self.own.values().fold([0; 2], add);
@@ -60,7 +61,11 @@ impl Profile {
         if inside[0] == 0 {
             return Err(format!("the profile has no call of {}", left_out.join(", ")));
         }
-        Ok([all[0] - inside[0], all[1] - inside[1]])
+        let outside = self
+            .own
+            .get(caller)
+            .ok_or_else(|| format!("the profile has no function {caller}"))?;
+        Ok([all[0] - inside[0] - outside[0], all[1] - inside[1] - outside[1]])
     }
 
     /// The functions with their own instructions, the heaviest first.
@@ -104,8 +109,9 @@ mod tests {
              fn=(2)\n20 30 1\ncfn=(3) memcpy\ncalls=1 0\n21 10 1\n\nfn=(3)\n0 10 1\n\nfn=(4) post\n30 100\n",
         )
         .unwrap();
-        assert_eq!(profile.without(&["stub_post_send"]), Ok([112, 1]));
-        assert!(profile.without(&["stub_poll_cq"]).is_err());
+        assert_eq!(profile.without(&["stub_post_send"], "measured"), Ok([100, 0]));
+        assert!(profile.without(&["stub_poll_cq"], "measured").is_err());
+        assert!(profile.without(&["stub_post_send"], "unmeasured").is_err());
         assert_eq!(profile.heaviest(&["stub_post_send"])[0], ("post", 100));
     }
 }

@@ -37,7 +37,7 @@ fn report(case: &str, file: &str, limit: Option<u64>) -> Result<(), String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
     let profile = callgrind::Profile::read(&text)?;
     let messages = cases::messages(case)?;
-    let [instructions, locked] = profile.without(&stub_driver::MEASURED)?;
+    let [instructions, locked] = profile.without(&stub_driver::MEASURED, cases::CALLER)?;
     let each = instructions.div_ceil(messages);
     println!(
         "{case}: {each} instructions a message ({instructions} in {messages}), {} locked ones",

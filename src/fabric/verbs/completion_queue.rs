@@ -1,12 +1,13 @@
 //! An endpoint's completion queue and the channel through which the device ends its sleep. It grows as connections are
 //! added, up to the device's limit; that it never overflows is seen to by [`super::budget`].
 
+use std::ffi::c_int;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::null_mut;
 use std::sync::Arc;
 
 use sapwood_sys::verbs::bindings::*;
-use sapwood_sys::verbs::{poll_cq, req_notify_cq};
+use sapwood_sys::verbs::req_notify_cq;
 
 use super::device::Device;
 use super::error::{VerbError, VerbsError, last_errno};
@@ -21,10 +22,20 @@ const ACKNOWLEDGE_EVERY: u32 = 64;
 /// Completions that fit before the first connection is made.
 const FIRST_CAPACITY: usize = 1024;
 
+/// What the driver is called through.
+type PollQueue = unsafe extern "C" fn(*mut ibv_cq, c_int, *mut ibv_wc) -> c_int;
+
+/// What cannot be polled.
+unsafe extern "C" fn unsupported(_: *mut ibv_cq, _: c_int, _: *mut ibv_wc) -> c_int {
+    -libc::EOPNOTSUPP
+}
+
 /// See the module.
 pub(super) struct CompletionQueue {
     device: Arc<Device>,
     queue: *mut ibv_cq,
+    /// What `ibv_poll_cq` calls: a driver fills its table when the device is opened.
+    poll: PollQueue,
     channel: *mut ibv_comp_channel,
     /// Completions that fit.
     capacity: usize,
@@ -70,6 +81,8 @@ impl CompletionQueue {
             capacity: unsafe { (*queue).cqe }.max(0) as usize,
             device,
             queue,
+            // SAFETY: as above; its context's driver has filled the table.
+            poll: unsafe { (*(*queue).context).ops.poll_cq }.unwrap_or(unsupported),
             channel,
             reserved: 0,
             unacknowledged: 0,
@@ -111,12 +124,24 @@ impl CompletionQueue {
         self.reserved -= entries;
     }
 
-    /// Takes at most `limit` completions from the device. No system call of ours, no allocation.
-    #[inline]
-    pub fn poll(&mut self, limit: usize) -> Result<&[ibv_wc], VerbsError> {
+    /// Takes at most `limit` completions from the device: how many, or an errno below 0. No system call of ours, no
+    /// allocation.
+    #[inline(always)]
+    pub fn take(&mut self, limit: usize) -> i32 {
         let limit = limit.min(BATCH) as i32;
         // SAFETY: a live queue, and room for at least `limit`.
-        let count = unsafe { poll_cq(self.queue, limit, self.scratch.as_mut_ptr()) };
+        unsafe { (self.poll)(self.queue, limit, self.scratch.as_mut_ptr()) }
+    }
+
+    /// The first of those that [`CompletionQueue::take`] took.
+    #[inline(always)]
+    pub fn first(&self) -> &ibv_wc {
+        &self.scratch[0]
+    }
+
+    /// Those that [`CompletionQueue::take`] took, from what it answered.
+    #[inline]
+    pub fn taken(&self, count: i32) -> Result<&[ibv_wc], VerbsError> {
         if count < 0 {
             return Err(self.device.place().failed(VerbError::PollCompletionQueue, -count));
         }

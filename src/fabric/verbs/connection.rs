@@ -15,6 +15,7 @@ use super::ending::{Failure, Owed};
 use super::explain;
 use super::in_flight::{InFlight, Incoming, Outgoing, Ticket};
 use super::liveness::Liveness;
+use super::lone::Lone;
 use super::parcel::ConnectionParcel;
 use super::queue_pair::QueuePair;
 use crate::fabric::{Completion, Opcode, Rank, Status};
@@ -80,6 +81,8 @@ pub(super) struct Connection {
     /// Whether something completed since it was last asked whether the peer is there.
     pub fresh: bool,
     pub liveness: Liveness,
+    /// For small writes.
+    pub lone: Lone,
 }
 
 /// Where completions go: to the caller as far as there is room, the rest is kept.

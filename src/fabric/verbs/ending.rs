@@ -175,6 +175,7 @@ impl Connection {
         }
         let was_connected = self.state == State::Connected;
         self.state = State::Failed;
+        self.lone.forbid();
         for lane in &mut self.lanes {
             if let Err(error) = lane.enter_error() {
                 tracing::error!(%error, peer = self.peer, "a queue pair did not take the error state");
@@ -209,6 +210,7 @@ impl Connection {
             }
         }
         self.state = State::Closed;
+        self.lone.forbid();
         while let Some(mut entry) = self.requests.pop() {
             entry.status.get_or_insert(Status::Flushed);
             self.hand_out_request(entry, sink);
@@ -230,6 +232,7 @@ impl Connection {
         let entry = Outgoing {
             id: request.id,
             internal: false,
+            lone: false,
             ..Outgoing::internal(explain::opcode(&request.operation))
         };
         let taken = self.remote.is_some() && self.post_empty(IBV_SEND_SIGNALED, entry);
@@ -264,6 +267,7 @@ impl Outgoing {
             status: None,
             signaled: false,
             internal: true,
+            lone: false,
             refused: None,
         }
     }

@@ -26,11 +26,14 @@ use crate::fabric::{
 /// How often polls look at the device's events and at silent peers.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How many polls pass between two looks at the clock.
-const POLLS_PER_LOOK: u32 = 64;
+const POLLS_PER_LOOK: i32 = 128;
 /// How long a fence waits for the device to give back what is in flight before it destroys the queue pairs.
 const DRAIN: Duration = Duration::from_millis(200);
 /// How long dropping an endpoint waits for requests that are on their way.
 const LINGER: Duration = Duration::from_millis(100);
+
+/// In the place of a connection's number.
+pub(super) const NO_CONNECTION: u32 = u32::MAX;
 
 /// See the module. The order of the fields is the order of the teardown.
 pub(super) struct VerbsEndpoint {
@@ -38,8 +41,8 @@ pub(super) struct VerbsEndpoint {
     pub(super) generation: u32,
     birthplace: Birthplace,
     /// By number, which is part of every `wr_id`.
-    pub(super) connections: Vec<Connection>,
-    /// By rank: the connection's number plus one; 0 for none.
+    pub(super) connections: Vec<Box<Connection>>,
+    /// By rank: the connection's number, or [`NO_CONNECTION`].
     pub(super) by_rank: Vec<u32>,
     pub(super) queue: CompletionQueue,
     batch: Batch,
@@ -50,7 +53,8 @@ pub(super) struct VerbsEndpoint {
     pub(super) listener: Listener,
     pub(super) patience: Patience,
     pub(super) largest_message: usize,
-    polls: u32,
+    /// Polls before one that looks at everything, the clock included; 0 where there is something to see.
+    polls_left: i32,
     looked: Instant,
     /// A connection failed since the last poll.
     news: bool,
@@ -79,7 +83,7 @@ impl VerbsEndpoint {
             bell,
             patience: Patience::for_ranks(1),
             largest_message: super::opening::largest_message(&device)?,
-            polls: 0,
+            polls_left: 0,
             looked: Instant::now(),
             news: false,
             broken: None,
@@ -91,8 +95,8 @@ impl VerbsEndpoint {
     #[inline]
     pub(super) fn find(&self, peer: Rank) -> Option<usize> {
         match self.by_rank.get(peer as usize) {
-            Some(0) | None => None,
-            Some(number) => Some(*number as usize - 1),
+            Some(&NO_CONNECTION) | None => None,
+            Some(number) => Some(*number as usize),
         }
     }
 
@@ -110,12 +114,99 @@ impl VerbsEndpoint {
     /// there is no room. How many there were.
     #[inline]
     fn take_in(&mut self, limit: usize, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
+        let count = self.queue.take(limit);
+        self.hand_out(count, into)
+    }
+
+    /// See [`Endpoint::poll`]: everything that there can be.
+    #[cold]
+    #[inline(never)]
+    fn poll_all(&mut self, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
+        self.birthplace.check(FabricError::Forked)?;
+        self.bell.lower();
+        self.news = false;
+        self.act_on_events();
+        let before = into.len();
+        if !self.backlog.is_empty() {
+            let count = self.backlog.len().min(into.capacity() - before);
+            into.extend(self.backlog.drain(..count));
+        }
+        let room = into.capacity() - into.len();
+        if room > 0 {
+            self.take_in(room, into)?;
+        }
+        if self.looked.elapsed() >= LOOK_EVERY {
+            self.look()?;
+        }
+        self.polls_left = if self.news || !self.backlog.is_empty() {
+            0
+        } else {
+            POLLS_PER_LOOK
+        };
+        Ok(into.len() - before)
+    }
+
+    /// See [`Endpoint::poll`]: the device gave something else than one small write's end.
+    #[cold]
+    #[inline(never)]
+    fn poll_other(&mut self, count: i32, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
+        self.poll_taken(count, into)
+    }
+
+    /// Goes on where something was taken from the device: takes back the alarm, and hands out what it is.
+    #[inline(never)]
+    fn poll_taken(&mut self, count: i32, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
+        self.bell.lower();
+        self.act_on_events();
+        let before = into.len();
+        if count != 0 {
+            self.hand_out(count, into)?;
+        }
+        Ok(into.len() - before)
+    }
+
+    /// The next poll is to look at the backlog, if there is any.
+    #[inline]
+    fn mind_backlog(&mut self) {
+        if !self.backlog.is_empty() {
+            self.polls_left = 0;
+        }
+    }
+
+    /// See [`Endpoint::post`]: something else than one small write.
+    #[cold]
+    #[inline(never)]
+    fn post_other(&mut self, peer: Rank, requests: &[Request]) -> Result<(), PostError> {
+        self.post_any(peer, requests)
+    }
+
+    /// See [`Endpoint::post`]: any requests.
+    #[inline(never)]
+    fn post_any(&mut self, peer: Rank, requests: &[Request]) -> Result<(), PostError> {
+        self.birthplace.check(PostError::Forked)?;
+        let at = self.find(peer).ok_or(PostError::NotConnected { peer })?;
+        let connection = &mut self.connections[at];
+        if connection.state == State::Connected {
+            let result = connection.post(requests, &mut self.batch, &mut self.budget);
+            connection.renew(requests);
+            return result;
+        }
+        // A failure that nobody was told of yet is told by the first request that comes after it.
+        match requests.first().is_some_and(|first| connection.tell_by(first)) {
+            false => connection.post(requests, &mut self.batch, &mut self.budget),
+            true if requests.len() == 1 => Ok(()),
+            true => Err(PostError::QueuePairError { posted: 1 }),
+        }
+    }
+
+    #[inline]
+    fn hand_out(&mut self, count: i32, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
         let mut sink = Sink {
             into,
             backlog: &mut self.backlog,
             budget: &mut self.budget,
         };
-        let reports = self.queue.poll(limit)?;
+        let reports = self.queue.taken(count)?;
         for report in reports {
             let ticket = Ticket::from_number(report.wr_id);
             let Some(connection) = self.connections.get_mut(usize::from(ticket.connection)) else {
@@ -126,7 +217,9 @@ impl VerbsEndpoint {
                 Side::Receive => connection.receive_completed(ticket, report, &mut sink),
             }
         }
-        Ok(reports.len())
+        let count = reports.len();
+        self.mind_backlog();
+        Ok(count)
     }
 
     /// Whether `poll` has something to do. Takes completions from the device, for the backlog.
@@ -180,7 +273,9 @@ impl VerbsEndpoint {
             backlog: &mut self.backlog,
             budget: &mut self.budget,
         };
-        match self.connections[at].close(&mut sink) {
+        let closed = self.connections[at].close(&mut sink);
+        self.mind_backlog();
+        match closed {
             Ok(()) => Fence::Fenced,
             Err(error) => {
                 tracing::error!(%error, "nothing is known about what the peer can still reach");
@@ -192,11 +287,12 @@ impl VerbsEndpoint {
     /// Something happened that `poll` is to be called for.
     pub(super) fn tell(&mut self) {
         self.news = true;
+        self.polls_left = 0;
     }
 
     pub(super) fn break_down(&mut self, why: String) {
         self.broken = Some(why);
-        self.news = true;
+        self.tell();
     }
 
     /// Waits until requests that are on their way have arrived, or for [`LINGER`].
@@ -207,7 +303,7 @@ impl VerbsEndpoint {
         let until = Instant::now() + LINGER;
         let waiting =
             |connection: &Connection| connection.state == State::Connected && !connection.requests.is_empty();
-        while self.connections.iter().any(waiting) && Instant::now() < until {
+        while self.connections.iter().any(|one| waiting(one)) && Instant::now() < until {
             match self.take_in(BATCH, &mut Vec::new()) {
                 Ok(0) => std::thread::yield_now(),
                 Ok(_) => {}
@@ -237,19 +333,21 @@ impl Endpoint for VerbsEndpoint {
         Ok(Arc::new(VerbsRemote::import(self.rank, peer, &remote)?))
     }
 
+    #[inline]
     fn post(&mut self, peer: Rank, requests: &[Request]) -> Result<(), PostError> {
-        self.birthplace.check(PostError::Forked)?;
-        let at = self.find(peer).ok_or(PostError::NotConnected { peer })?;
-        let connection = &mut self.connections[at];
-        if connection.state == State::Connected {
-            return connection.post(requests, &mut self.batch, &mut self.budget);
+        if let [request] = requests
+            && self.birthplace.is_here()
+            && let Some(at) = self.by_rank.get(peer as usize)
+            && let Some(connection) = self.connections.get_mut(*at as usize)
+        {
+            let connection = &mut **connection;
+            match connection.post_lone(request) {
+                Some(0) => return Ok(()),
+                Some(errno) => return connection.lone_refused(errno),
+                None => {}
+            }
         }
-        // A failure that nobody was told of yet is told by the first request that comes after it.
-        match requests.first().is_some_and(|first| connection.tell_by(first)) {
-            false => connection.post(requests, &mut self.batch, &mut self.budget),
-            true if requests.len() == 1 => Ok(()),
-            true => Err(PostError::QueuePairError { posted: 1 }),
-        }
+        self.post_other(peer, requests)
     }
 
     fn post_receive(&mut self, peer: Rank, receive: Receive) -> Result<(), PostError> {
@@ -262,25 +360,24 @@ impl Endpoint for VerbsEndpoint {
         self.connections[at].post_receives(receives, &mut self.budget)
     }
 
+    #[inline]
     fn poll(&mut self, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
-        self.birthplace.check(FabricError::Forked)?;
-        self.bell.lower();
-        self.news = false;
-        self.act_on_events();
-        let before = into.len();
-        if !self.backlog.is_empty() {
-            let count = self.backlog.len().min(into.capacity() - before);
-            into.extend(self.backlog.drain(..count));
+        self.polls_left = self.polls_left.wrapping_sub(1);
+        if self.polls_left < 0 || !self.birthplace.is_here() {
+            return self.poll_all(into);
         }
-        let room = into.capacity() - into.len();
-        if room > 0 {
-            self.take_in(room, into)?;
+        let count = self.queue.take(into.capacity() - into.len());
+        if count == 1 {
+            let report = self.queue.first();
+            let at = Ticket::connection_of(report.wr_id);
+            if let Some(connection) = self.connections.get_mut(at)
+                // SAFETY: the device was asked for no more than there is room for, and gave one.
+                && unsafe { connection.lone_completed(report, into) }
+            {
+                return Ok(1);
+            }
         }
-        self.polls = self.polls.wrapping_add(1);
-        if self.polls.is_multiple_of(POLLS_PER_LOOK) && self.looked.elapsed() >= LOOK_EVERY {
-            self.look()?;
-        }
-        Ok(into.len() - before)
+        self.poll_other(count, into)
     }
 
     fn wait(&mut self, deadline: Instant) -> Result<bool, FabricError> {

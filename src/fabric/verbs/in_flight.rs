@@ -56,6 +56,12 @@ impl Ticket {
         base | (sequence & Self::SEQUENCE_MASK)
     }
 
+    /// The connection of a `wr_id`, if it is of a request on queue pair 0; else a number that no connection has.
+    #[inline(always)]
+    pub const fn connection_of(number: u64) -> usize {
+        (number >> Self::CONNECTION_AT) as usize
+    }
+
     /// Takes a `wr_id` apart. Any number gives a ticket; whether it is one of ours, the table says.
     #[inline]
     pub const fn from_number(number: u64) -> Self {
@@ -96,6 +102,28 @@ pub(super) struct Outgoing {
     /// How it is to end when its turn comes: found out at the post, and carried out by the device as something that
     /// it refuses.
     pub refused: Option<Status>,
+    /// A write of which nothing needs to be known but its number and length; see `lone`.
+    pub lone: bool,
+}
+
+impl Outgoing {
+    /// A write whose bytes were taken at the post and whose success is reported.
+    #[inline(always)]
+    pub fn lone(id: u64, bytes: usize) -> Self {
+        Self {
+            id,
+            registration: None,
+            bytes,
+            weight: 0,
+            unreported_lanes: 0,
+            opcode: Opcode::Write,
+            status: None,
+            signaled: true,
+            internal: false,
+            refused: None,
+            lone: true,
+        }
+    }
 }
 
 /// A posted receive.
@@ -121,6 +149,8 @@ pub(super) struct Incoming {
 #[derive(Debug)]
 pub(super) struct InFlight<T> {
     slots: Box<[Option<T>]>,
+    /// Which bits of a number are its slot.
+    mask: usize,
     /// The number of the oldest entry.
     head: u64,
     /// The number that the next entry gets.
@@ -137,6 +167,7 @@ impl<T> InFlight<T> {
         let slots = entries.max(1).next_power_of_two();
         Self {
             slots: std::iter::repeat_with(|| None).take(slots).collect(),
+            mask: slots - 1,
             head: sequence,
             tail: sequence,
         }
@@ -144,7 +175,7 @@ impl<T> InFlight<T> {
 
     #[inline]
     fn slot(&self, sequence: u64) -> usize {
-        sequence as usize & (self.slots.len() - 1)
+        sequence as usize & self.mask
     }
 
     /// The number that the next entry gets.
@@ -182,9 +213,25 @@ impl<T> InFlight<T> {
     #[inline]
     pub fn push(&mut self, entry: T) {
         assert!(!self.is_full(), "the in-flight table is full");
-        let slot = self.slot(self.tail);
-        self.slots[slot] = Some(entry);
+        self.push_counted(entry);
+    }
+
+    /// Takes an entry in where the caller knows that there is room; if there is none, an older entry is lost, and its
+    /// memory kept for good.
+    #[inline(always)]
+    pub fn push_counted(&mut self, entry: T) {
+        let slot = self.tail as usize & self.mask;
+        // SAFETY: there are `mask + 1` slots.
+        let slot = unsafe { self.slots.get_unchecked_mut(slot) };
+        // What was there is nothing: nothing is dropped.
+        std::mem::forget(slot.replace(entry));
         self.tail += 1;
+    }
+
+    /// Whether a `wr_id` of this table is that of its oldest entry, or of the next one if it is empty.
+    #[inline(always)]
+    pub fn has_oldest_number(&self, number: u64) -> bool {
+        (number ^ self.head) << (u64::BITS - Ticket::SEQUENCE_BITS) == 0
     }
 
     /// The entry that a completion is of and its full number; `None` for one that is over already, or never was.
@@ -244,6 +291,36 @@ impl<T> InFlight<T> {
         while let Some(entry) = self.pop() {
             std::mem::forget(entry);
         }
+    }
+}
+
+impl InFlight<Outgoing> {
+    /// Makes entries of `lone`'s ordinary ones, which have a place in the budget: so many.
+    pub fn count_lone(&mut self) -> usize {
+        let mut counted = 0;
+        for entry in self.slots.iter_mut().flatten().filter(|entry| entry.lone) {
+            entry.lone = false;
+            entry.weight = 1;
+            counted += 1;
+        }
+        counted
+    }
+
+    /// Takes the oldest entry out if it is one of `lone`'s: its number and length.
+    #[inline(always)]
+    pub fn pop_lone(&mut self) -> Option<(u64, usize)> {
+        let slot = self.head as usize & self.mask;
+        // SAFETY: there are `mask + 1` slots.
+        let slot = unsafe { self.slots.get_unchecked_mut(slot) };
+        // An empty slot is that of an empty table.
+        let (id, bytes) = slot
+            .as_ref()
+            .filter(|entry| entry.lone)
+            .map(|entry| (entry.id, entry.bytes))?;
+        // Such an entry holds no memory: there is nothing to drop.
+        std::mem::forget(slot.take());
+        self.head += 1;
+        Some((id, bytes))
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Liveness {
     heard: bool,
     /// The last question that is to be answered.
     asked: Option<u64>,
+    /// The oldest request when it was last looked at: small writes leave no other sign of life.
+    oldest: u64,
 }
 
 impl Liveness {
@@ -33,6 +35,7 @@ impl Liveness {
             since: now,
             heard: false,
             asked: None,
+            oldest: 0,
         }
     }
 }
@@ -49,7 +52,9 @@ impl Connection {
             return;
         }
         self.liveness.since = now;
-        if std::mem::take(&mut self.fresh) {
+        let oldest = self.requests.oldest();
+        let moved = std::mem::replace(&mut self.liveness.oldest, oldest) != oldest;
+        if std::mem::take(&mut self.fresh) || moved {
             self.liveness.heard = true;
             return;
         }

@@ -29,6 +29,7 @@ mod in_flight;
 mod inventory;
 mod link;
 mod liveness;
+mod lone;
 mod memlock;
 mod mtu;
 mod opening;

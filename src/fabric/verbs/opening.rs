@@ -8,12 +8,13 @@ use sapwood_sys::verbs::bindings::ibv_port_attr;
 use super::connection::{Connection, State};
 use super::device::Device;
 use super::ending::Owed;
-use super::endpoint::VerbsEndpoint;
+use super::endpoint::{NO_CONNECTION, VerbsEndpoint};
 use super::error::{VerbError, VerbsError, last_errno};
 use super::explain::{Path, Side as End};
 use super::in_flight::{InFlight, Side, Ticket};
 use super::inventory::LinkLayer;
 use super::liveness::Liveness;
+use super::lone::Lone;
 use super::parcel::ConnectionParcel;
 use super::probe::SPARE_REQUESTS;
 use super::queue_pair::QueuePair;
@@ -80,6 +81,8 @@ impl VerbsEndpoint {
                 .collect()
         };
         let depth = granted.depth();
+        let inline_size = lanes.iter().map(QueuePair::inline_size).min().unwrap_or(0);
+        let lone = Lone::new(&lanes, Ticket::base(Side::Request, 0, index), inline_size);
         let connection = Connection {
             peer,
             state: State::Prepared,
@@ -89,7 +92,7 @@ impl VerbsEndpoint {
             request_bases: bases(Side::Request),
             receive_bases: bases(Side::Receive),
             largest_message: self.largest_message,
-            inline_size: lanes.iter().map(QueuePair::inline_size).min().unwrap_or(0),
+            inline_size,
             lanes,
             over_before: 0,
             striped_before: 0,
@@ -101,15 +104,17 @@ impl VerbsEndpoint {
             owed: Owed::default(),
             fresh: false,
             liveness: Liveness::new(Instant::now()),
+            lone,
         };
         let parcel = self.describe(&connection);
-        self.connections.push(connection);
+        self.connections.push(Box::new(connection));
         self.budget
             .set(capacity, self.connections.len() * SPARE_REQUESTS as usize);
+        self.admit_lone(depth);
         if self.by_rank.len() <= peer as usize {
-            self.by_rank.resize(peer as usize + 1, 0);
+            self.by_rank.resize(peer as usize + 1, NO_CONNECTION);
         }
-        self.by_rank[peer as usize] = u32::from(index) + 1;
+        self.by_rank[peer as usize] = u32::from(index);
         // Not at each wait: counting the cores reads files.
         self.patience = Patience::for_ranks(self.connections.len() + 1);
         // What a connection can have in flight at most, so that nothing allocates later.

@@ -92,6 +92,7 @@ impl Connection {
             status: None,
             signaled: request.signaled,
             internal: false,
+            lone: false,
             refused: None,
         };
         // Reads and atomics bring something back into the local memory: nothing of them can be inline.
@@ -244,6 +245,15 @@ impl Connection {
             self.failed_by_verb(&error);
         }
         Refused { left, full }
+    }
+
+    /// What a request that was posted alone is answered with when the device does not take it.
+    pub(super) fn refused_alone(&mut self, errno: i32) -> PostError {
+        if self.refused(0, 1, super::queue_pair::reason(errno)).full {
+            PostError::QueueFull { posted: 0 }
+        } else {
+            PostError::QueuePairError { posted: 0 }
+        }
     }
 
     /// Posts receives in order, as one list for each queue pair.

@@ -47,7 +47,7 @@ fn random_packet_number() -> Result<u32, FabricError> {
 
 /// Some drivers answer -1 to a post and leave the reason in errno.
 #[cold]
-fn reason(answer: i32) -> i32 {
+pub(super) fn reason(answer: i32) -> i32 {
     if answer < 0 { last_errno() } else { answer }
 }
 
@@ -114,6 +114,11 @@ impl QueuePair {
         };
         self.state = to;
         Ok(())
+    }
+
+    /// Valid until [`QueuePair::destroy`].
+    pub fn raw(&self) -> *mut ibv_qp {
+        self.pair
     }
 
     /// Connects it to the peer's queue pair: from INIT over RTR to RTS. `lane` is its position among those of the

@@ -221,6 +221,7 @@ impl Connection {
             id: request.id,
             signaled: request.signaled,
             internal: false,
+            lone: false,
             refused: Some(Status::LocalProtection),
             weight: self.lanes.len() as u8,
             ..Outgoing::internal(opcode)

@@ -1,0 +1,302 @@
+//! The path of one small write: posted alone, its bytes taken at the post, its success reported. What latency is made
+//! of, so every instruction of it was counted (`interop/instructions`). It does the same as the general path in
+//! `posting` and `connection`, for this one case; whatever is not quite this case goes there, before anything was done.
+//!
+//! What it saves: handles are not resolved again where they are those of the write before ([`Known`]), the work request
+//! is laid out already, and how many more fit is counted down instead of computed.
+
+use std::ffi::c_int;
+use std::mem::ManuallyDrop;
+use std::ptr::{null_mut, read};
+use std::sync::{Arc, Weak};
+
+use sapwood_sys::verbs::bindings::*;
+
+use super::connection::{Connection, State};
+use super::endpoint::VerbsEndpoint;
+use super::in_flight::{Outgoing, Ticket};
+use super::queue_pair::QueuePair;
+use super::work;
+use crate::fabric::{
+    Completion, Opcode, Operation, PostError, Registration, RemoteRegion, RemoteSlice, Request, Slice, Status,
+};
+
+/// Recognises one handle without keeping what it stands for alive: dropping the caller's last one must deregister.
+struct Known<T: ?Sized> {
+    /// A copy of the handle's pointer that is only ever compared, never followed and never dropped.
+    handle: ManuallyDrop<Arc<T>>,
+    /// Keeps the allocation, so that no other handle can ever have the same pointer meanwhile.
+    _allocation: Weak<T>,
+}
+
+impl<T: ?Sized> Known<T> {
+    fn new(handle: &Arc<T>) -> Self {
+        Self {
+            _allocation: Arc::downgrade(handle),
+            // SAFETY: the copy is never dropped, so the count stays right, and it is used for `Arc::ptr_eq` alone,
+            // which looks at the pointer and not at what it points to. That allocation stays, by the weak handle.
+            handle: ManuallyDrop::new(unsafe { read(handle) }),
+        }
+    }
+
+    #[inline(always)]
+    fn is(&self, other: &Arc<T>) -> bool {
+        Arc::ptr_eq(&self.handle, other)
+    }
+}
+
+/// What the last small writes had in common.
+struct Familiar {
+    registration: Known<dyn Registration>,
+    /// Of the registration's first byte.
+    address: u64,
+    /// Its bytes.
+    len: usize,
+    /// The longest write of this kind from it.
+    limit: usize,
+    region: Known<dyn RemoteRegion>,
+    remote_address: u64,
+}
+
+/// What the driver is called through.
+type PostSend = unsafe extern "C" fn(*mut ibv_qp, *mut ibv_send_wr, *mut *mut ibv_send_wr) -> c_int;
+
+/// What cannot be posted this way.
+unsafe extern "C" fn unsupported(_: *mut ibv_qp, _: *mut ibv_send_wr, _: *mut *mut ibv_send_wr) -> c_int {
+    libc::EOPNOTSUPP
+}
+
+/// A connection's means for this path.
+pub(super) struct Lone {
+    /// So many more such writes certainly fit; below 0, one that did not was tried. Above 0 only while the connection is connected and something is familiar.
+    credit: isize,
+    familiar: Option<Familiar>,
+    /// Laid out, the key of what is familiar included: numbers and addresses are to be filled in.
+    request: Box<(ibv_send_wr, ibv_sge)>,
+    /// The only queue pair of the connection; live while that is connected.
+    pair: *mut ibv_qp,
+    post: PostSend,
+    /// For the driver to say what it did not take.
+    bad: *mut ibv_send_wr,
+    /// Of the `wr_id`s.
+    base: u64,
+    /// The longest such write; 0 where there can be none.
+    limit: usize,
+    /// Whether the completion queue has room for all that every connection can have in flight: only then does such a
+    /// write go without asking the budget.
+    ample: bool,
+    /// Where the last small write that was not familiar had its memory: only what comes twice in a row is learned.
+    seen: (usize, usize),
+}
+
+// SAFETY: the pointers are to the object's own box and to a queue pair, which may be used from any thread.
+unsafe impl Send for Lone {}
+
+impl Lone {
+    /// For a connection over these queue pairs; only where there is one, writes can take this path.
+    pub fn new(lanes: &[QueuePair], base: u64, inline_size: usize) -> Self {
+        // SAFETY: numbers, null pointers and unions of these.
+        let mut request: Box<(ibv_send_wr, ibv_sge)> = unsafe { Box::new_zeroed().assume_init() };
+        request.0.sg_list = &raw mut request.1;
+        request.0.num_sge = 1;
+        request.0.opcode = IBV_WR_RDMA_WRITE;
+        request.0.send_flags = IBV_SEND_SIGNALED | IBV_SEND_INLINE;
+        let (pair, limit) = match lanes {
+            [only] => (only.raw(), inline_size),
+            _ => (null_mut(), 0),
+        };
+        // SAFETY: if there is a queue pair, it was just made, and its context's driver has filled the table.
+        let post = (!pair.is_null())
+            .then(|| unsafe { (*(*pair).context).ops.post_send })
+            .flatten();
+        Self {
+            credit: 0,
+            familiar: None,
+            request,
+            pair,
+            post: post.unwrap_or(unsupported),
+            bad: null_mut(),
+            base,
+            limit,
+            ample: false,
+            seen: (0, 0),
+        }
+    }
+
+    fn knows(&self, local: &Slice, remote: &RemoteSlice) -> bool {
+        self.familiar.as_ref().is_some_and(|familiar| {
+            familiar.registration.is(&local.registration) && familiar.region.is(&remote.region)
+        })
+    }
+
+    /// The connection is connected no more.
+    pub fn forbid(&mut self) {
+        self.credit = 0;
+    }
+}
+
+impl VerbsEndpoint {
+    /// After another connection was made, each of which can have `depth` requests in flight: whether such writes may go
+    /// without asking the budget.
+    pub(super) fn admit_lone(&mut self, depth: usize) {
+        let ample = self.budget.could_take(self.connections.len() * depth);
+        for connection in &mut self.connections {
+            if connection.lone.ample && !ample {
+                connection.lone.forbid();
+                // Those in flight are counted from here on.
+                let counted = connection.requests.count_lone();
+                for _ in 0..counted {
+                    self.budget.take_request(1);
+                }
+            }
+            connection.lone.ample = ample;
+        }
+    }
+}
+
+impl Connection {
+    /// Posts the request if it is one for this path; what the device answered, 0 for that it was taken. `None`: nothing
+    /// was done, it is for the general path.
+    #[inline(always)]
+    pub fn post_lone(&mut self, request: &Request) -> Option<c_int> {
+        let Operation::Write {
+            local,
+            remote,
+            immediate: None,
+        } = &request.operation
+        else {
+            return None;
+        };
+        let lone = &mut self.lone;
+        if !request.signaled {
+            return None;
+        }
+        lone.credit -= 1;
+        if lone.credit < 0 {
+            return None;
+        }
+        // SAFETY: with credit there is something familiar: it is given in `renew`, and what is familiar is replaced but
+        // never taken away.
+        let familiar = unsafe { lone.familiar.as_ref().unwrap_unchecked() };
+        // Neither nothing nor too long, and inside of the registration.
+        if local.len.wrapping_sub(1) >= familiar.limit
+            || !familiar.registration.is(&local.registration)
+            || !familiar.region.is(&remote.region)
+            || local.offset > familiar.len.wrapping_sub(local.len)
+        {
+            return None;
+        }
+        let (work, memory) = &mut *lone.request;
+        work.wr_id = Ticket::number(lone.base, self.requests.next());
+        work.wr.rdma.remote_addr = familiar.remote_address.wrapping_add(remote.offset as u64);
+        memory.addr = familiar.address.wrapping_add(local.offset as u64);
+        memory.length = local.len as u32;
+        self.requests.push_counted(Outgoing::lone(request.id, local.len));
+        // SAFETY: with credit the connection is connected, so its queue pair is live; the device takes the bytes
+        // during the call, while the caller's request keeps their registration.
+        Some(unsafe { (lone.post)(lone.pair, work, &mut lone.bad) })
+    }
+
+    /// What the caller of [`Connection::post_lone`] says when the device did not take it.
+    #[cold]
+    #[inline(never)]
+    pub fn lone_refused(&mut self, errno: c_int) -> Result<(), PostError> {
+        self.requests.take_back();
+        Err(self.refused_alone(errno))
+    }
+
+    /// After requests went the general way: counts what fits again, and remembers the handles of a write that this path
+    /// could have taken, had it known them.
+    #[inline]
+    pub fn renew(&mut self, requests: &[Request]) {
+        if let [
+            Request {
+                operation:
+                    Operation::Write {
+                        local,
+                        remote,
+                        immediate: None,
+                    },
+                signaled: true,
+                ..
+            },
+        ] = requests
+            && local.len.wrapping_sub(1) < self.lone.limit
+            && !self.lone.knows(local, remote)
+        {
+            self.learn(local, remote);
+        }
+        self.lone.credit = match (self.state, &self.lone.familiar) {
+            (State::Connected, Some(_)) if self.lone.ample => {
+                (self.depth - self.requests.len().min(self.depth)) as isize
+            }
+            _ => 0,
+        };
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn learn(&mut self, local: &Slice, remote: &RemoteSlice) {
+        let seen = (
+            Arc::as_ptr(&local.registration).cast::<()>() as usize,
+            Arc::as_ptr(&remote.region).cast::<()>() as usize,
+        );
+        if self.lone.seen != seen {
+            self.lone.seen = seen;
+            return;
+        }
+        let whole = Slice {
+            registration: local.registration.clone(),
+            offset: 0,
+            len: local.registration.region().len(),
+        };
+        let start = RemoteSlice {
+            region: remote.region.clone(),
+            offset: 0,
+        };
+        let far = work::remote(&start, self.peer);
+        match work::local(&whole, &self.device) {
+            Some(near) if near.host && far != work::NOWHERE => {
+                self.lone.familiar = Some(Familiar {
+                    registration: Known::new(&local.registration),
+                    address: near.address,
+                    len: whole.len,
+                    limit: self.lone.limit.min(whole.len),
+                    region: Known::new(&remote.region),
+                    remote_address: far.address,
+                });
+                self.lone.request.0.wr.rdma.rkey = far.key;
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in the report of such a write if it is that of the oldest request, and tells the caller; whether it was.
+    ///
+    /// # Safety
+    /// `into` has capacity for one more.
+    #[inline(always)]
+    pub unsafe fn lone_completed(&mut self, report: &ibv_wc, into: &mut Vec<Completion>) -> bool {
+        if report.status != IBV_WC_SUCCESS || !self.requests.has_oldest_number(report.wr_id) {
+            return false;
+        }
+        let Some((id, bytes)) = self.requests.pop_lone() else {
+            return false;
+        };
+        let completion = Completion {
+            id,
+            peer: self.peer,
+            opcode: Opcode::Write,
+            status: Status::Success,
+            bytes,
+            immediate: None,
+        };
+        let len = into.len();
+        // SAFETY: the caller's contract: the place is inside of the allocation.
+        unsafe {
+            into.as_mut_ptr().add(len).write(completion);
+            into.set_len(len + 1);
+        }
+        true
+    }
+}
