@@ -26,6 +26,7 @@ const PLANS: [&str; 5] = [
 const TIMEOUT: Duration = Duration::from_secs(240);
 
 type Outcome = Result<(), Failed>;
+type Case = fn() -> Outcome;
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -33,7 +34,7 @@ fn main() {
     if !present {
         eprintln!("SKIPPED: all of it needs a verbs device; `tools/rig/run collectives` brings one.");
     }
-    let trials: [(&str, fn() -> Outcome); 7] = [
+    let trials: [(&str, Case); 7] = [
         ("every_plan_gives_the_bits_of_shared_memory", every_plan),
         ("every_type_gives_the_bits_of_shared_memory", every_type),
         (

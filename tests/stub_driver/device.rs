@@ -236,6 +236,5 @@ pub unsafe extern "C" fn fork_init() -> c_int {
 }
 
 pub unsafe extern "C" fn text(_: c_uint) -> *const c_char {
-    let text = c"what the stub driver says of everything";
-    if text.is_empty() { null() } else { text.as_ptr() }
+    c"what the stub driver says of everything".as_ptr()
 }

@@ -96,7 +96,7 @@ impl Lone {
     /// For a connection over these queue pairs; only where there is one, writes can take this path.
     pub fn new(lanes: &[QueuePair], base: u64, inline_size: usize) -> Self {
         // SAFETY: numbers, null pointers and unions of these.
-        let mut request: Box<(ibv_send_wr, ibv_sge)> = unsafe { Box::new_zeroed().assume_init() };
+        let mut request = Box::new(unsafe { std::mem::zeroed::<(ibv_send_wr, ibv_sge)>() });
         request.0.sg_list = &raw mut request.1;
         request.0.num_sge = 1;
         request.0.opcode = IBV_WR_RDMA_WRITE;

@@ -161,11 +161,11 @@ impl Findings {
                 bytes: reports.iter().map(|report| report.counted[index].exchanged).sum(),
             })
             .collect();
-        let moved = |report: &WorkerReport| {
-            std::iter::once(&report.traffic)
-                .chain(&report.counted)
-                .map(|t| t.copied)
-                .sum::<u64>()
+        // A copy in an epoch that only counts bytes is one too, where there should be none.
+        let staged = reports[0].staged;
+        let copied = |report: &WorkerReport| {
+            let counted = report.counted.iter().filter(|_| !staged);
+            report.traffic.copied + counted.map(|traffic| traffic.copied).sum::<u64>()
         };
         Self {
             dataset: if arguments.data.is_some() {
@@ -178,7 +178,7 @@ impl Findings {
             accuracy: epochs.last().map_or(0.0, |epoch| epoch.accuracy),
             steps,
             bytes_exchanged: reports.iter().map(|report| report.traffic.exchanged).sum(),
-            bytes_copied: reports.iter().map(moved).sum(),
+            bytes_copied: reports.iter().map(copied).sum(),
             replicas_identical: reports.iter().all(|report| report.weights == *weights),
             weights_digest: digest(weights),
             matches_single_process: weights.len() == model::parameters() && difference <= WEIGHT_TOLERANCE,
@@ -190,7 +190,7 @@ impl Findings {
             single_process_accuracy: alone.epochs.last().map_or(0, |epoch| epoch.right) as f64 / test,
             plan: reports[0].plan.clone(),
             fabric: reports[0].fabric.clone(),
-            staged: reports[0].staged,
+            staged,
             batch: arguments.batch,
             seed: arguments.seed,
             slow: arguments.slow.map(|slow| SlowWorker {
