@@ -4,7 +4,7 @@
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::ptr::{addr_of_mut, null, null_mut};
+use std::ptr::{addr_of_mut, null_mut};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sapwood_sys::verbs::bindings::*;
