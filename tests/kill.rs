@@ -39,7 +39,10 @@ fn main() -> ExitCode {
         ),
         Trial::test("the_same_over_messages", move || campaign(MESSAGES, rounds)),
     ];
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    let mut arguments = Arguments::from_args();
+    // One after the other: each looks whether sockets were left behind.
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// One rank: works until something fails, then says whether the failure was explained.

@@ -178,10 +178,12 @@ fn take(
     gifts: Gifts,
     descriptors: Vec<OwnedFd>,
 ) -> Result<(), CommunicatorError> {
+    // From another host come bytes alone; whether that is enough for a parcel, the fabric says.
+    let elsewhere = descriptors.is_empty();
     let mut descriptors = descriptors.into_iter();
     let mut parcel = |bytes, count| {
         let descriptors = descriptors.by_ref().take(count).collect::<Vec<_>>();
-        match descriptors.len() == count {
+        match elsewhere || descriptors.len() == count {
             true => Ok(Parcel { bytes, descriptors }),
             false => Err(meeting.unusable(giver)),
         }
