@@ -209,7 +209,8 @@ pub struct Completion {
     pub opcode: Opcode,
     /// How.
     pub status: Status,
-    /// Bytes received (for receives), else bytes moved.
+    /// Bytes received (for receives), else bytes moved. A write with an immediate that is longer than a device's
+    /// longest message (8 MiB at least) is received as its last piece.
     pub bytes: usize,
     /// The immediate of a receive.
     pub immediate: Option<u32>,

@@ -12,6 +12,10 @@ pub const CASES: &[Case] = &[
         "an immediate comes after all earlier writes",
         immediate_after_writes,
     ),
+    Case::new(
+        "what is longer than any message of a device arrives whole",
+        very_long,
+    ),
     Case::new("reads fetch the right bytes", reads),
     Case::new("a read sees the writes before it", read_after_write),
     Case::new("a rank reaches itself", to_oneself),
@@ -139,6 +143,33 @@ fn immediate_after_writes(member: &mut Member) {
         }
     }
     member.barrier();
+}
+
+/// There and back. Soft-RoCE's longest message has 8 MiB.
+fn very_long(member: &mut Member) {
+    const LEN: usize = (20 << 20) + 5;
+    let mut line = member.connect();
+    let memory = member.memory(LEN, Access::ALL);
+    let mut bytes = vec![0; LEN];
+    Random(8).fill(&mut bytes);
+    if member.rank == 0 {
+        poke(&memory, 0, &bytes);
+        let target = member.accept(&mut line, 1);
+        let done = line.perform(1, write_with(1, part(&memory, 0, LEN), at(&target, 0), 9));
+        assert_eq!(done.bytes, LEN);
+        poke(&memory, 0, &vec![0; LEN]);
+        let done = line.perform(1, read(2, part(&memory, 0, LEN), at(&target, 0)));
+        assert_eq!(done.bytes, LEN);
+        assert!(peek(&memory, 0, LEN) == bytes, "the bytes that were read back");
+        member.give(1, b"done");
+    } else {
+        line.expect_immediates(0, 0, 1);
+        member.offer(0, &memory);
+        let arrived = line.await_successes(1, "a very long write").remove(0);
+        assert_eq!(arrived.immediate, Some(9));
+        assert!(peek(&memory, 0, LEN) == bytes, "the bytes that were written");
+        member.take(0);
+    }
 }
 
 fn reads(member: &mut Member) {

@@ -1,6 +1,6 @@
 //! Sends: whole messages into posted receives, in order, in both directions at once.
 
-use sapwood::fabric::{Access, Opcode, Status};
+use sapwood::fabric::{Access, Opcode, PostError, Receive, Status};
 
 use super::Case;
 use crate::line::{part, send, write_with};
@@ -10,6 +10,17 @@ pub const CASES: &[Case] = &[
     Case::new("sends of every size arrive whole", every_size),
     Case::new("sends and immediates keep their order", mixed_order),
     Case::new("long sends cross without a deadlock", crossing),
+    Case::new("receives posted together are filled in their order", together),
+    Case {
+        needs: |capabilities| match capabilities.inline_size {
+            0 => Err("no bytes are taken at the post"),
+            _ => Ok(()),
+        },
+        ..Case::new(
+            "bytes that are taken at the post may be changed after it",
+            taken_at_the_post,
+        )
+    },
     Case::new(
         "a send that is longer than the receive fails on both sides",
         too_long,
@@ -134,6 +145,74 @@ fn crossing(member: &mut Member) {
                 .all(|byte| *byte == 10 * round + peer as u8)
         );
     }
+}
+
+fn together(member: &mut Member) {
+    const COUNT: usize = 100;
+    let mut line = member.connect();
+    let memory = member.memory(COUNT, Access::LOCAL);
+    if member.rank == 1 {
+        let receive = |id: usize| Receive {
+            id: id as u64,
+            local: Some(part(&memory, id, 1)),
+        };
+        let receives: Vec<_> = (0..COUNT).map(receive).collect();
+        line.endpoint.post_receives(0, &receives).expect("receives");
+        member.give(0, b"posted");
+        let came = line.await_successes(COUNT, "sends into receives posted together");
+        assert!(came.iter().map(|completion| completion.id).eq(0..COUNT as u64));
+        assert!(peek(&memory, 0, COUNT).iter().copied().eq(0..COUNT as u8));
+        // No more than the queue holds, and the error says how many.
+        let depth = member.fabric.capabilities().queue_depth;
+        let many: Vec<_> = (0..depth + 7).map(|_| Receive { id: 0, local: None }).collect();
+        let error = line
+            .endpoint
+            .post_receives(0, &many)
+            .expect_err("too many receives");
+        assert_eq!(error, PostError::QueueFull { posted: depth });
+    } else {
+        member.take(1);
+        for id in 0..COUNT {
+            poke(&memory, id, &[id as u8]);
+            line.perform(1, send(id as u64, part(&memory, id, 1), None));
+        }
+    }
+    member.barrier();
+}
+
+/// The largest message of which that is said; it waits for a receive while its memory is filled with something else.
+fn taken_at_the_post(member: &mut Member) {
+    let len = member.fabric.capabilities().inline_size;
+    let mut line = member.connect();
+    let memory = member.memory(2 * len, Access::ALL);
+    if member.rank == 0 {
+        let theirs = member.accept(&mut line, 1);
+        poke(&memory, 0, &vec![1; len]);
+        line.post(
+            1,
+            write_with(1, part(&memory, 0, len), crate::line::at(&theirs, 0), 5),
+        );
+        poke(&memory, 0, &vec![2; len]);
+        line.post(1, send(2, part(&memory, 0, len), None));
+        poke(&memory, 0, &vec![3; len]);
+        member.give(1, b"posted");
+        line.await_successes(2, "what was taken at the post");
+    } else {
+        member.offer(0, &memory);
+        member.take(0);
+        line.expect_immediates(0, 1, 1);
+        line.expect_send(0, 2, part(&memory, len, len));
+        line.await_successes(2, "what was taken at the post");
+        assert!(
+            peek(&memory, 0, len) == vec![1; len],
+            "the write's bytes were taken late"
+        );
+        assert!(
+            peek(&memory, len, len) == vec![2; len],
+            "the send's bytes were taken late"
+        );
+    }
+    member.barrier();
 }
 
 fn too_long(member: &mut Member) {
