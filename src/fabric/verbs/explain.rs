@@ -104,7 +104,7 @@ impl Path {
         match &self.theirs {
             Some(theirs) if self.ethernet => {
                 // Frames of the path MTU with the headers of RoCE v2, less those of IP and ICMP.
-                let size = self.ours.mtu.min(theirs.mtu).bytes() + 30;
+                let size = self.ours.mtu.min(theirs.mtu).bytes() + 32;
                 format!("ping -M do -s {size} {}", theirs.gid.address())
             }
             Some(theirs) => format!("ibtracert {} {}; ibqueryerrors", self.ours.lid, theirs.lid),
@@ -345,7 +345,7 @@ mod tests {
             "VLAN",
             "4791",
             "priority flow control",
-            "ping -M do -s 1054 10.9.0.2",
+            "ping -M do -s 1056 10.9.0.2",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
