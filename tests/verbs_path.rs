@@ -7,9 +7,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
-use sapwood::fabric::{Completion, Operation, Receive, Request, Status};
+use sapwood::fabric::{Completion, Operation, PostError, Receive, Request, Status};
 use stub_driver::Pair;
+use stub_driver::pair::LENGTH;
 
 struct Counting;
 
@@ -211,6 +213,99 @@ fn writes_arrive() {
     let there = traffic.pair.owned.region().base().cast::<u64>();
     // SAFETY: as above; the write has completed.
     assert_eq!(unsafe { there.add(8).read_volatile() }, 0x0123_4567_89AB_CDEF);
+}
+
+/// Small writes posted alone take a path of their own, which recognises the handles of the write before.
+#[test]
+fn small_writes_go_where_their_own_handles_say() {
+    let mut pair = Pair::connected(1);
+    let mut completions = Vec::with_capacity(8);
+    let base = pair.local.region().base().cast::<u64>();
+    let there = pair.owned.region().base().cast::<u64>();
+    let last = LENGTH / 8 - 1;
+    // Runs of the same handles, and other places of them, to the last word of the region.
+    for (round, (from, to)) in
+        (0..).zip([(0, 1), (0, 1), (0, 1), (7, 9), (last, last), (3, 0), (0, 1)].repeat(9))
+    {
+        // SAFETY: words of the regions, with no operation on them in flight.
+        unsafe { base.add(from).write_volatile(1000 + round) };
+        let operation = Operation::Write {
+            local: pair.slice(from * 8, 8),
+            remote: pair.there(to * 8),
+            immediate: None,
+        };
+        let request = Request {
+            id: round,
+            operation,
+            signaled: true,
+        };
+        pair.endpoint.post(1, &[request]).expect("posted");
+        assert_eq!(pair.endpoint.poll(&mut completions).expect("polled"), 1);
+        let done = completions.remove(0);
+        assert_eq!(
+            (done.id, done.status, done.bytes, done.peer),
+            (round, Status::Success, 8, 1)
+        );
+        // SAFETY: as above: the write has completed.
+        assert_eq!(unsafe { there.add(to).read_volatile() }, 1000 + round);
+    }
+}
+
+#[test]
+fn as_many_small_writes_as_the_depth_says_are_taken() {
+    let mut pair = Pair::connected(1);
+    let mut completions = Vec::with_capacity(4096);
+    let operation = Operation::Write {
+        local: pair.slice(0, 8),
+        remote: pair.there(0),
+        immediate: None,
+    };
+    let request = |id| Request {
+        id,
+        operation: operation.clone(),
+        signaled: true,
+    };
+    for _ in 0..3 {
+        let depth = (0u64..)
+            .find(|id| pair.endpoint.post(1, &[request(*id)]).is_err())
+            .expect("an end");
+        assert_eq!(depth as usize, pair.depth);
+        let full = pair.endpoint.post(1, &[request(depth)]);
+        assert_eq!(full, Err(PostError::QueueFull { posted: 0 }));
+        completions.clear();
+        while pair.endpoint.poll(&mut completions).expect("polled") > 0 {}
+        assert!(completions.iter().map(|one| one.id).eq(0..depth));
+    }
+}
+
+#[test]
+fn small_writes_keep_no_registration_alive() {
+    let mut pair = Pair::connected(1);
+    let mut completions = Vec::with_capacity(8);
+    for id in 0..10 {
+        let operation = Operation::Write {
+            local: pair.slice(0, 8),
+            remote: pair.there(0),
+            immediate: None,
+        };
+        let request = Request {
+            id,
+            operation,
+            signaled: true,
+        };
+        pair.endpoint.post(1, &[request]).expect("posted");
+        pair.endpoint.poll(&mut completions).expect("polled");
+    }
+    assert_eq!(completions.len(), 8);
+    let Pair {
+        endpoint,
+        local,
+        remote,
+        ..
+    } = pair;
+    let (local, remote) = (Arc::downgrade(&{ local }), Arc::downgrade(&{ remote }));
+    assert!(local.upgrade().is_none() && remote.upgrade().is_none());
+    drop(endpoint);
 }
 
 /// The role of a child of the test below, in its environment.

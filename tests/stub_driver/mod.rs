@@ -7,7 +7,7 @@
 
 mod device;
 mod library;
-mod pair;
+pub mod pair;
 mod queues;
 
 pub use library::library;

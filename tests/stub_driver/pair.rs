@@ -23,6 +23,8 @@ pub struct Pair {
     pub owned: Arc<dyn Registration>,
     /// As rank 0 reaches it.
     pub remote: Arc<dyn RemoteRegion>,
+    /// Requests that may be in flight.
+    pub depth: usize,
 }
 
 impl Pair {
@@ -55,6 +57,7 @@ impl Pair {
             local,
             owned,
             remote,
+            depth: fabric.capabilities().queue_depth,
         }
     }
 
