@@ -19,7 +19,7 @@ pub struct End {
 }
 
 impl End {
-    pub fn new(rank: Rank, settings: &Settings) -> (Box<dyn Endpoint>, Arc<Verbs>) {
+    pub fn open(rank: Rank, settings: &Settings) -> (Box<dyn Endpoint>, Arc<Verbs>) {
         let mut settings = settings.clone();
         settings.local_rank = rank as usize;
         let fabric = Arc::new(Verbs::open(&settings).unwrap_or_else(|error| panic!("{error}")));
@@ -29,7 +29,7 @@ impl End {
     /// Ranks 0 and 1, connected.
     pub fn pair(settings: &Settings) -> (Self, Self) {
         let [mut one, mut other] = [0, 1].map(|rank| {
-            let (endpoint, fabric) = Self::new(rank, settings);
+            let (endpoint, fabric) = Self::open(rank, settings);
             Self {
                 rank,
                 fabric,

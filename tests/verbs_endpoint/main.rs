@@ -152,7 +152,7 @@ fn shared_queue() -> Outcome {
         .min()
         .expect("a device that can be opened");
     settings.queue_depth = depth.min(8192).min(most);
-    let end = End::new(0, &settings);
+    let end = End::open(0, &settings);
     let (mut end, depth) = (end.0, end.1.capabilities().queue_depth);
     let peers = (most / depth + 2) as u32;
     if peers > 64 {
