@@ -313,6 +313,7 @@ const CONFINED: &str = "SAPWOOD_TEST_CONFINED";
 
 #[test]
 #[cfg(target_arch = "x86_64")]
+#[cfg_attr(sanitized, ignore = "the address sanitizer makes system calls of its own")]
 fn posting_and_polling_make_no_system_call() {
     if let Ok(role) = std::env::var(CONFINED) {
         confined(&role);

@@ -5,6 +5,7 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr::{addr_of_mut, null_mut};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sapwood_sys::verbs::bindings::*;
@@ -43,20 +44,26 @@ pub unsafe fn close_descriptor(descriptor: c_int) {
 }
 
 pub unsafe extern "C" fn get_device_list(count: *mut c_int) -> *mut *mut ibv_device {
-    // SAFETY: numbers, characters, pointers and options of functions, for all of which zero is a value.
-    let mut device: Box<ibv_device> = Box::new(unsafe { zeroed() });
-    for (to, from) in device.name.iter_mut().zip(b"stub0") {
-        *to = from.cast_signed();
-    }
-    device.node_type = IBV_NODE_CA;
-    device.transport_type = IBV_TRANSPORT_IB;
+    // One for all: contexts point to it for as long as they like.
+    static DEVICE: OnceLock<usize> = OnceLock::new();
+    let device = *DEVICE.get_or_init(|| {
+        // SAFETY: numbers, characters, pointers and options of functions, for all of which zero is a value.
+        let mut device: Box<ibv_device> = Box::new(unsafe { zeroed() });
+        for (to, from) in device.name.iter_mut().zip(b"stub0") {
+            *to = from.cast_signed();
+        }
+        device.node_type = IBV_NODE_CA;
+        device.transport_type = IBV_TRANSPORT_IB;
+        Box::into_raw(device).expose_provenance()
+    });
+    let device = std::ptr::with_exposed_provenance_mut::<ibv_device>(device);
     // SAFETY: the caller gives a place for the count.
     unsafe { *count = 1 };
-    Box::into_raw(Box::new([Box::into_raw(device), null_mut()])).cast()
+    Box::into_raw(Box::new([device, null_mut()])).cast()
 }
 
 pub unsafe extern "C" fn free_device_list(list: *mut *mut ibv_device) {
-    // SAFETY: made by `get_device_list`, freed once. The device itself stays: contexts point to it.
+    // SAFETY: made by `get_device_list`, freed once. The device itself stays.
     drop(unsafe { Box::from_raw(list.cast::<[*mut ibv_device; 2]>()) });
 }
 
