@@ -1,11 +1,12 @@
 //! What an endpoint does about the device's own events: connections that an event puts an end to fail at once, with
 //! the event as the explanation, whatever the timers of their queue pairs would say.
 
-use sapwood_sys::verbs::bindings::ibv_gid;
+use sapwood_sys::verbs::bindings::{IBV_PORT_ACTIVE, ibv_gid};
 
 use super::endpoint::VerbsEndpoint;
 use super::events::DeviceEvent;
 use super::gid::Gid;
+use super::survey;
 
 impl VerbsEndpoint {
     #[cold]
@@ -34,6 +35,20 @@ impl VerbsEndpoint {
         } else if event == DeviceEvent::CompletionQueueError(self.queue.raw() as usize) {
             self.fail_where(format!("{place}: {event}"), |_| true);
             self.break_down(event.to_string());
+        }
+    }
+
+    /// What is the matter with the port at this moment, for an explanation: its event may come after the completions
+    /// that it causes.
+    #[cold]
+    pub(super) fn port_now(&self) -> String {
+        let place = self.device.place();
+        match survey::query_port(self.device.opened(), self.device.choice().port) {
+            Ok(port) if port.state != IBV_PORT_ACTIVE => {
+                format!(" The port of {place} is down now, not active: `sapwood devices` shows its state.")
+            }
+            Ok(_) => String::new(),
+            Err(error) => format!(" And the port of {place} cannot be looked at: {error}"),
         }
     }
 

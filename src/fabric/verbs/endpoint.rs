@@ -437,7 +437,9 @@ impl Endpoint for VerbsEndpoint {
         match self.find(completion.peer) {
             Some(at) => {
                 let connection = &self.connections[at];
-                explain::explanation(completion, &self.path(connection), connection.failure.as_ref())
+                let said =
+                    explain::explanation(completion, &self.path(connection), connection.failure.as_ref());
+                said + &self.port_now()
             }
             None => format!(
                 "rank {}: {} with rank {}: {}; there is no queue pair to it",
