@@ -47,7 +47,7 @@ pub struct DemoArguments {
     /// Decides the first weights and the order of the images
     #[arg(long, value_name = "S", default_value_t = 1, allow_negative_numbers = true, value_parser = seed)]
     pub seed: u64,
-    /// What carries the gradients: auto or shm
+    /// What carries the gradients: auto, shm or verbs
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = Fabric::parse)]
     pub fabric: Fabric,
     /// How the gradients are reduced

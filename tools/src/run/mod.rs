@@ -62,7 +62,7 @@ pub struct RunArguments {
     /// How many ranks to start
     #[arg(short = 'n', long = "ranks", value_name = "N")]
     pub ranks: u32,
-    /// What carries the bytes: auto or shm
+    /// What carries the bytes: auto, shm or verbs
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = Fabric::parse)]
     pub fabric: Fabric,
     /// How long a rank waits for the others before it gives up, in seconds [default: 60]
