@@ -1,12 +1,19 @@
 //! What an endpoint does about the device's own events: connections that an event puts an end to fail at once, with
 //! the event as the explanation, whatever the timers of their queue pairs would say.
 
-use sapwood_sys::verbs::bindings::{IBV_PORT_ACTIVE, ibv_gid};
+use std::time::Duration;
+
+use sapwood_sys::verbs::bindings::{IBV_PORT_ACTIVE, IBV_WC_WR_FLUSH_ERR, ibv_gid};
 
 use super::endpoint::VerbsEndpoint;
+use super::error::VerbsError;
 use super::events::DeviceEvent;
 use super::gid::Gid;
+use super::in_flight::Ticket;
 use super::survey;
+
+/// How much later than the completions that it causes an event may come.
+const LATE: Duration = Duration::from_millis(20);
 
 impl VerbsEndpoint {
     #[cold]
@@ -36,6 +43,31 @@ impl VerbsEndpoint {
             self.fail_where(format!("{place}: {event}"), |_| true);
             self.break_down(event.to_string());
         }
+    }
+
+    /// Requests of a connection came back flushed, and nothing had failed that we know of: soft-RoCE flushes what it
+    /// cannot send. What the device has to say of it may come later than the completions, so it is asked.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn ask_why(&mut self, count: i32) -> Result<(), VerbsError> {
+        let unexplained = self.queue.taken(count)?.iter().any(|report| {
+            let number = usize::from(Ticket::from_number(report.wr_id).connection);
+            let connection = self.connections.get(number);
+            report.status == IBV_WC_WR_FLUSH_ERR && connection.is_some_and(|one| one.failure.is_none())
+        });
+        if !unexplained {
+            return Ok(());
+        }
+        self.listener.read_within(LATE)?;
+        self.act_on_events();
+        let port = self.device.choice().port;
+        match survey::query_port(self.device.opened(), port) {
+            Ok(found) if found.state == IBV_PORT_ACTIVE => self.act_on(DeviceEvent::GidChange(port)),
+            Ok(_) => self.act_on(DeviceEvent::PortDown(port)),
+            // The flush is told as it is.
+            Err(error) => tracing::warn!(%error, "nothing is known about why requests were flushed"),
+        }
+        Ok(())
     }
 
     /// What is the matter with the port at this moment, for an explanation: its event may come after the completions

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use sapwood_sys::verbs::bindings::IBV_WC_WR_FLUSH_ERR;
+
 use super::batch::Batch;
 use super::bell::Bell;
 use super::budget::Budget;
@@ -205,6 +207,14 @@ impl VerbsEndpoint {
 
     #[inline]
     fn hand_out(&mut self, count: i32, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
+        if self
+            .queue
+            .taken(count)?
+            .iter()
+            .any(|report| report.status == IBV_WC_WR_FLUSH_ERR)
+        {
+            self.ask_why(count)?;
+        }
         let mut sink = Sink {
             into,
             backlog: &mut self.backlog,
@@ -255,7 +265,7 @@ impl VerbsEndpoint {
 
     /// One atomic load where there is nothing.
     #[inline]
-    fn act_on_events(&mut self) {
+    pub(super) fn act_on_events(&mut self) {
         while let Some(event) = self.listener.take() {
             self.act_on(event);
         }

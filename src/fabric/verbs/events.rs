@@ -11,7 +11,9 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use sapwood_sys::verbs::bindings::*;
 
@@ -237,6 +239,19 @@ impl Listener {
         let event = events.pop_front();
         self.inbox.filled.store(!events.is_empty(), Ordering::Release);
         event
+    }
+
+    /// As [`Listener::read`], and waits at most `patience` for something to read.
+    ///
+    /// # Errors
+    /// As [`Listener::read`].
+    pub fn read_within(&self, patience: Duration) -> Result<(), VerbsError> {
+        let descriptor = self.descriptor();
+        let mut readable = [PollFd::new(&descriptor, PollFlags::IN)];
+        let patience = Timespec::try_from(patience).ok();
+        // Whatever comes of it, the descriptor is read next, and that says what is wrong.
+        let _ = poll(&mut readable, patience.as_ref());
+        self.read()
     }
 
     /// Reads everything that the device has said, for all listeners. A system call; never blocks.
