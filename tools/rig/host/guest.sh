@@ -2,6 +2,7 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # variables that run and its other parts set or use
 
 QEMU='' FOLLOWER='' GUEST_DIED=''
+BOOTS=3 # attempts
 
 stop_guest() {
     [[ -z $QEMU ]] || kill -9 "$QEMU" 2>/dev/null || true
@@ -62,6 +63,14 @@ boot() {
     else
         start_guest "${emulated[@]}"
     fi
+    # Emulated processors that run while the kernel rewrites its own code die of that now and then, most often in the boot.
+    local tries
+    for ((tries = 1; tries < BOOTS; tries++)); do
+        wait_for_boot "$BOOT_TIMEOUT" || running || {
+            say "the guest died while it booted (attempt $tries of $BOOTS); once more"
+            start_guest "${emulated[@]}"
+        }
+    done
     if ! wait_for_boot "$BOOT_TIMEOUT"; then
         show_console 40
         if running; then fail 1 "the guest did not boot within $BOOT_TIMEOUT s"; else fail 1 "the guest died while it booted"; fi

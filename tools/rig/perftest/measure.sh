@@ -86,16 +86,21 @@ value() {
 TRACING=/sys/kernel/tracing
 SYSTEM_CALLS=$TRACING/events/raw_syscalls/sys_enter
 
-begin_counting() {
-    [[ -e $SYSTEM_CALLS ]] || mount -t tracefs tracefs $TRACING
-    echo 'hist:keys=common_pid.execname:size=16384' >$SYSTEM_CALLS/trigger
-}
+COUNT='hist:keys=common_pid.execname:size=16384'
 
-# The sum over both sides' processes and threads: what is the suite's own is left out. (A process goes by the name that it had
-# first: the two programs are `timeout`, which has started them.)
-end_counting() {
+# Switching it on and off rewrites the kernel's code, and an emulated machine with several processors can die of that when
+# they are busy: once before everything that is counted, once behind it, and none of the scheduler's tracepoints.
+start_counter() {
+    [[ -e $SYSTEM_CALLS ]] || mount -t tracefs tracefs $TRACING
+    echo 0 >$TRACING/options/record-cmd
+    echo "$COUNT" >$SYSTEM_CALLS/trigger
+}
+stop_counter() { echo "!$COUNT" >$SYSTEM_CALLS/trigger; }
+
+# What has been counted so far: the sum over both sides' processes and threads; what is the suite's own is left out. (A process
+# goes by the name that it had first: the two programs are `timeout`, which has started them.)
+counted() {
     cp $SYSTEM_CALLS/hist calls
-    echo '!hist:keys=common_pid.execname:size=16384' >$SYSTEM_CALLS/trigger
     awk '/hitcount:/ && !/common_pid: (bash|main|modprobe|ss|awk|mawk|sed|tee|sleep|grep|cat|cp|tail|head|mapfile|mount|dmesg|nproc|unshare|stdbuf|kworker|swapper)/ {
         sum += $NF
     } END {print sum + 0}' calls
@@ -103,13 +108,13 @@ end_counting() {
 
 # count PROGRAM TEST POINT: a line for counts.csv, from the difference of two runs, so that setting up does not count.
 count() {
-    local few more calls=() packets=() before run
+    local few more calls=() packets=() before calls_before run
     few=$(($(iterations "$3") / 4)) more=$(iterations "$3")
     for run in "$few" "$more"; do
         before=$(packets)
-        begin_counting
+        calls_before=$(counted)
         pair "$1" "$2" "$3" "$run" >&2
-        calls+=("$(end_counting)")
+        calls+=($(($(counted) - calls_before)))
         packets+=($(($(packets) - before)))
     done
     echo "$2,$3,$1,$((more - few)),$((calls[1] - calls[0])),$((packets[1] - packets[0]))"

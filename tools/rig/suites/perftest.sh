@@ -25,6 +25,7 @@ place_processes
 echo "round,test,point,run,value,average" >samples.csv
 echo "test,point,program,iterations,system_calls,packets" >counts.csv
 
+((!COUNTED)) || start_counter
 for test in "${TESTS[@]}"; do
     for point in "${POINTS[@]}"; do
         [[ $test-$point != atomic-bandwidth ]] || continue # an atomic has 8 bytes
@@ -33,6 +34,7 @@ for test in "${TESTS[@]}"; do
         fi
     done
 done
+((!COUNTED)) || stop_counter
 for ((round = 1; round <= ROUNDS; round++)); do
     began=$SECONDS
     for test in "${TESTS[@]}"; do
