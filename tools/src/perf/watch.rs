@@ -8,6 +8,8 @@ use crate::output::Failure;
 
 /// Vain looks between two looks at the clock and at the other side: tens of microseconds.
 const LOOKS: u32 = 2048;
+/// The same where giving up the processor has shown again and again that nobody else wants it.
+const MOST_LOOKS: u32 = LOOKS << 8;
 /// After this without anything the wait is announced.
 pub(super) const SILENCE: Duration = Duration::from_secs(1);
 
@@ -48,6 +50,9 @@ pub(super) struct Watch<'a> {
     side: Side,
     patience: Duration,
     looks: u32,
+    /// So many make a stretch, behind which the processor is given up.
+    stretch: u32,
+    half: Instant,
     since: Option<Instant>,
     announced: bool,
 }
@@ -59,6 +64,8 @@ impl<'a> Watch<'a> {
             side,
             patience,
             looks: 0,
+            stretch: LOOKS,
+            half: Instant::now(),
             since: None,
             announced: false,
         }
@@ -75,14 +82,30 @@ impl<'a> Watch<'a> {
     #[inline]
     pub(super) fn nothing(&mut self, what: &dyn Fn() -> String) -> Result<bool, Failure> {
         self.looks += 1;
-        if self.looks < LOOKS {
+        if self.looks < self.stretch {
+            if self.looks == self.stretch / 2 {
+                self.half = Instant::now();
+            }
             std::hint::spin_loop();
             return Ok(false);
         }
         self.look(what)?;
-        // Where there are more threads than cores the other side may be waiting for this one.
-        std::thread::yield_now();
+        self.give_up_the_processor();
         Ok(true)
+    }
+
+    /// Where there are more threads than cores the other side may be waiting for this one. Where nobody else has run
+    /// meanwhile, the next time is later: each costs a system call, and what is measured waits behind it.
+    #[cold]
+    fn give_up_the_processor(&mut self) {
+        let before = Instant::now();
+        std::thread::yield_now();
+        let another_ran = before.elapsed() > before - self.half;
+        self.stretch = if another_ran {
+            LOOKS
+        } else {
+            (self.stretch * 2).min(MOST_LOOKS)
+        };
     }
 
     /// Until when a sleep may last before [`Self::look`] is due.
