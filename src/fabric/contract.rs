@@ -52,8 +52,29 @@ pub trait Registration: Send + Sync + Debug {
     /// The registration gives peers no rights, or a descriptor could not be duplicated.
     fn export(&self) -> Result<Parcel, FabricError>;
 
+    /// What a device knows its memory by, where a device carries requests out: for the provider that made it.
+    fn device_memory(&self) -> Option<&DeviceMemory> {
+        None
+    }
+
     /// For the provider that made it.
     fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// Memory as work requests name it: plain numbers, so that a post only has to look at them. Only providers make one,
+/// and nobody can copy it out of the registration that it belongs to.
+#[derive(Debug)]
+pub struct DeviceMemory {
+    /// Who may name it: the provider's number for the device, or for the peer.
+    pub(super) scope: u64,
+    /// Where the device sees the first byte.
+    pub(super) address: u64,
+    /// Bytes.
+    pub(super) len: usize,
+    /// What the device gave for it.
+    pub(super) key: u32,
+    /// Whether this process's CPU may read it.
+    pub(super) host_accessible: bool,
 }
 
 /// A peer's registration, as this rank can reach it.
@@ -68,6 +89,11 @@ pub trait RemoteRegion: Send + Sync + Debug {
     /// The peer's bytes in this process's address space, where the fabric has load/store reach: readable, and
     /// writable if the registration gave write access. Valid as long as this handle lives.
     fn mapped(&self) -> Option<NonNull<u8>>;
+
+    /// As [`Registration::device_memory`], of the peer's device.
+    fn device_memory(&self) -> Option<&DeviceMemory> {
+        None
+    }
 
     /// For the provider that made it.
     fn as_any(&self) -> &dyn std::any::Any;

@@ -17,7 +17,7 @@ pub mod verbs;
 mod work;
 
 pub use capabilities::{AtomicDomain, Capabilities, OrderingScope};
-pub use contract::{Endpoint, Fabric, Fence, Parcel, Registration, RemoteRegion, Sleep};
+pub use contract::{DeviceMemory, Endpoint, Fabric, Fence, Parcel, Registration, RemoteRegion, Sleep};
 pub use doorbell::{Doorbell, Patience};
 pub use error::{FabricError, PostError};
 pub use work::{Access, Completion, Opcode, Operation, Receive, RemoteSlice, Request, Slice, Status};

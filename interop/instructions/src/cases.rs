@@ -13,26 +13,37 @@ const WARM: u64 = 10;
 /// One way of posting.
 struct Case {
     name: &'static str,
-    /// Bytes of one write.
+    /// Bytes of one message.
     bytes: usize,
+    /// Whether it is a read; else a write.
+    read: bool,
     /// Posted together, of which the last is reported.
     together: u64,
 }
 
-const CASES: [Case; 3] = [
+const CASES: [Case; 4] = [
     Case {
         name: "write-8-alone",
         bytes: 8,
+        read: false,
         together: 1,
     },
     Case {
         name: "write-8-by-64",
         bytes: 8,
+        read: false,
         together: 64,
     },
     Case {
         name: "write-64KiB-alone",
         bytes: 65_536,
+        read: false,
+        together: 1,
+    },
+    Case {
+        name: "read-8-alone",
+        bytes: 8,
+        read: true,
         together: 1,
     },
 ];
@@ -56,11 +67,7 @@ pub fn run(name: &str) -> Result<(), String> {
     let requests: Vec<_> = (0..case.together)
         .map(|id| Request {
             id,
-            operation: Operation::Write {
-                local: pair.slice(0, case.bytes),
-                remote: pair.there(64),
-                immediate: None,
-            },
+            operation: operation(&pair, case),
             signaled: id + 1 == case.together,
         })
         .collect();
@@ -73,6 +80,18 @@ pub fn run(name: &str) -> Result<(), String> {
     match warm == WARM && reaped == ROUNDS {
         true => Ok(()),
         false => Err(format!("{name}: {reaped} of {ROUNDS} rounds completed")),
+    }
+}
+
+fn operation(pair: &Pair, case: &Case) -> Operation {
+    let (local, remote) = (pair.slice(0, case.bytes), pair.there(64));
+    match case.read {
+        true => Operation::Read { local, remote },
+        false => Operation::Write {
+            local,
+            remote,
+            immediate: None,
+        },
     }
 }
 

@@ -9,8 +9,8 @@ use super::endpoint::VerbsEndpoint;
 use super::error::VerbsError;
 use super::events::DeviceEvent;
 use super::gid::Gid;
-use super::in_flight::Ticket;
 use super::survey;
+use super::ticket::Ticket;
 
 /// How much later than the completions that it causes an event may come.
 const LATE: Duration = Duration::from_millis(20);

@@ -43,17 +43,17 @@ impl Batch {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn is_full(&self) -> bool {
         self.len == LENGTH
     }
@@ -62,15 +62,24 @@ impl Batch {
     ///
     /// # Panics
     /// If the batch is full.
-    #[inline]
+    #[inline(always)]
     pub fn add(&mut self) -> (&mut ibv_send_wr, &mut ibv_sge) {
         let at = self.len;
         self.len += 1;
         (&mut self.requests[at], &mut self.memory[at])
     }
 
+    /// The work request that was added last, and its memory.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn last(&mut self) -> (&mut ibv_send_wr, &mut ibv_sge) {
+        let at = self.len - 1;
+        (&mut self.requests[at], &mut self.memory[at])
+    }
+
     /// Calls `post` with the list, and empties the batch.
-    #[inline]
+    #[inline(always)]
     pub fn post<R>(&mut self, post: impl FnOnce(*mut ibv_send_wr) -> R) -> R {
         let last = self.len - 1;
         let next = std::mem::replace(&mut self.requests[last].next, null_mut());

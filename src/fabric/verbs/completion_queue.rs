@@ -139,8 +139,17 @@ impl CompletionQueue {
         &self.scratch[0]
     }
 
+    /// Whether something was flushed of those that [`CompletionQueue::take`] took, from what it answered.
+    #[inline(always)]
+    pub fn has_flushed(&self, count: i32) -> bool {
+        let taken = self.scratch.iter().take(count.max(0) as usize);
+        taken
+            .map(|report| report.status)
+            .any(|status| status == IBV_WC_WR_FLUSH_ERR)
+    }
+
     /// Those that [`CompletionQueue::take`] took, from what it answered.
-    #[inline]
+    #[inline(always)]
     pub fn taken(&self, count: i32) -> Result<&[ibv_wc], VerbsError> {
         if count < 0 {
             return Err(self.device.place().failed(VerbError::PollCompletionQueue, -count));

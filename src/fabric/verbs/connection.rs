@@ -5,19 +5,18 @@
 //! is over when all have reported it, and the tables hand entries out in the order of posting.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use sapwood_sys::verbs::bindings::*;
 
 use super::budget::Budget;
-use super::device::Device;
 use super::ending::{Failure, Owed};
 use super::explain;
-use super::in_flight::{InFlight, Incoming, Outgoing, Ticket};
+use super::in_flight::{InFlight, Incoming, Outgoing};
 use super::liveness::Liveness;
 use super::lone::Lone;
 use super::parcel::ConnectionParcel;
 use super::queue_pair::QueuePair;
+use super::ticket::Ticket;
 use crate::fabric::{Completion, Opcode, Rank, Status};
 
 /// How far a connection has come.
@@ -54,6 +53,8 @@ pub(super) struct Connection {
     pub receives: InFlight<Incoming>,
     /// Requests, and receives, that the caller may have in flight.
     pub depth: usize,
+    /// Of the `wr_id`s of requests on queue pair 0.
+    pub request_base: u64,
     /// Of its requests' `wr_id`s, by queue pair.
     pub request_bases: Box<[u64]>,
     /// Of its receives' `wr_id`s, by queue pair.
@@ -70,8 +71,12 @@ pub(super) struct Connection {
     pub silent: usize,
     /// After so many, one is asked for although the caller does not want it: else the queue would never empty.
     pub longest_silence: usize,
-    /// Whose registrations it takes.
-    pub device: Arc<Device>,
+    /// Of the registrations that it takes.
+    pub scope: u64,
+    /// Of the peer's regions that it takes.
+    pub remote_scope: u64,
+    /// Whether it has one queue pair only.
+    pub single: bool,
     /// What the peer told about itself.
     pub remote: Option<ConnectionParcel>,
     /// Why it is in the error state, if it is.
@@ -93,7 +98,7 @@ pub(super) struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, completion: Completion) {
         if self.into.len() < self.into.capacity() {
             self.into.push(completion);
@@ -105,7 +110,7 @@ impl Sink<'_> {
 
 impl Connection {
     /// Takes in what the device says of a request.
-    #[inline]
+    #[inline(always)]
     pub fn request_completed(&mut self, ticket: Ticket, report: &ibv_wc, sink: &mut Sink<'_>) {
         // An older generation: whatever it worked on is released already, or belongs to somebody else.
         let Some(number) = self.requests.find(ticket.sequence) else {
@@ -115,18 +120,54 @@ impl Connection {
         if report.status != IBV_WC_SUCCESS {
             self.request_failed(number, report);
         }
+        if !self.single {
+            return self.lane_reported(ticket, number, sink);
+        }
+        // A queue pair reports in order: what went before is over, whether it was to be reported or not.
+        while self.requests.oldest() <= number {
+            let Some(entry) = self.requests.pop() else { return };
+            self.hand_out_request(entry, sink);
+        }
+    }
+
+    /// Takes in the report of the oldest request, and tells the caller, where there is nothing else to it; whether it
+    /// was so. For a request at a time: there is room `into` for one more.
+    #[inline(never)]
+    pub fn oldest_completed(
+        &mut self,
+        report: &ibv_wc,
+        into: &mut Vec<Completion>,
+        budget: &mut Budget,
+    ) -> bool {
+        if report.status != IBV_WC_SUCCESS || !self.single || !self.requests.has_oldest_number(report.wr_id) {
+            return false;
+        }
+        let told = |entry: &Outgoing| entry.signaled && entry.status.is_none();
+        let Some(entry) = self.requests.front().filter(|entry| told(entry)) else {
+            return false;
+        };
+        into.push(Completion {
+            id: entry.id,
+            peer: self.peer,
+            opcode: entry.opcode,
+            status: Status::Success,
+            bytes: entry.bytes,
+            immediate: None,
+        });
+        budget.give_request(usize::from(entry.weight));
+        self.fresh = true;
+        self.requests.drop_oldest();
+        true
+    }
+
+    /// One of several queue pairs has reported its part of an entry.
+    fn lane_reported(&mut self, ticket: Ticket, number: u64, sink: &mut Sink<'_>) {
         if let Some(entry) = self.requests.get_mut(number) {
             entry.unreported_lanes = entry.unreported_lanes.saturating_sub(1);
         }
-        // Queue pairs report in order: what this one carried before is over, whether it was to be reported or not.
         if ticket.lane == 0 {
             self.over_before = self.over_before.max(number + 1);
         }
-        self.hand_out_requests(sink);
-    }
-
-    #[inline]
-    fn hand_out_requests(&mut self, sink: &mut Sink<'_>) {
         while let Some(entry) = self.requests.front() {
             if entry.unreported_lanes != 0 || self.requests.oldest() >= self.over_before {
                 return;
@@ -138,22 +179,37 @@ impl Connection {
     }
 
     /// Tells the caller, if there is something to tell. The entry's memory is released here.
-    #[inline]
+    #[inline(always)]
     pub fn hand_out_request(&mut self, entry: Outgoing, sink: &mut Sink<'_>) {
         sink.budget.give_request(usize::from(entry.weight));
-        if entry.internal || (!entry.signaled && entry.status.is_none()) {
+        if entry.status.is_some() {
+            return self.hand_out_failure(&entry, sink);
+        }
+        if entry.signaled {
+            sink.push(Completion {
+                id: entry.id,
+                peer: self.peer,
+                opcode: entry.opcode,
+                status: Status::Success,
+                bytes: entry.bytes,
+                immediate: None,
+            });
+        }
+    }
+
+    /// Failures are told whether the caller wanted to hear of a success or not.
+    #[cold]
+    fn hand_out_failure(&mut self, entry: &Outgoing, sink: &mut Sink<'_>) {
+        if entry.internal {
             return;
         }
-        let status = match entry.status {
-            None => Status::Success,
-            Some(status) => self.owed.request(status),
-        };
+        let status = self.owed.request(entry.status.unwrap_or(Status::Flushed));
         sink.push(Completion {
             id: entry.id,
             peer: self.peer,
             opcode: entry.opcode,
             status,
-            bytes: if status == Status::Success { entry.bytes } else { 0 },
+            bytes: 0,
             immediate: None,
         });
     }

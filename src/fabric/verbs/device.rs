@@ -90,6 +90,11 @@ impl Device {
         self.domain.raw()
     }
 
+    /// Tells its registrations from those of other devices: they hold it, so no other can have this number meanwhile.
+    pub fn scope(&self) -> u64 {
+        std::ptr::from_ref(self) as u64
+    }
+
     /// The open device itself, for events.
     pub fn opened(&self) -> &Context {
         &self.context

@@ -1,38 +1,27 @@
-//! A rank's queue pairs on one device: finds connections, drives the completion queue, and acts upon what the device
-//! says of its own accord. Sleeping is in `waiting`, making connections in `opening`.
+//! A rank's queue pairs on one device: what it consists of and what it answers to. How completions are taken in is in
+//! `driving`, sleeping in `waiting`, making connections in `opening`.
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
-
-use sapwood_sys::verbs::bindings::IBV_WC_WR_FLUSH_ERR;
+use std::time::Instant;
 
 use super::batch::Batch;
 use super::bell::Bell;
 use super::budget::Budget;
-use super::completion_queue::{BATCH, CompletionQueue};
-use super::connection::{Connection, Sink, State};
+use super::completion_queue::CompletionQueue;
+use super::connection::{Connection, State};
 use super::device::Device;
 use super::events::Listener;
 use super::explain;
-use super::in_flight::{Side, Ticket};
 use super::remote::VerbsRemote;
+use super::ticket::Ticket;
 use crate::fabric::fork::Birthplace;
 use crate::fabric::{
     Completion, Doorbell, Endpoint, FabricError, Fence, Parcel, Patience, PostError, Rank, Receive,
     RemoteRegion, Request, Sleep,
 };
-
-/// How often polls look at the device's events and at silent peers.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// How many polls pass between two looks at the clock.
-const POLLS_PER_LOOK: i32 = 128;
-/// How long a fence waits for the device to give back what is in flight before it destroys the queue pairs.
-const DRAIN: Duration = Duration::from_millis(200);
-/// How long dropping an endpoint waits for requests that are on their way.
-const LINGER: Duration = Duration::from_millis(100);
 
 /// In the place of a connection's number.
 pub(super) const NO_CONNECTION: u32 = u32::MAX;
@@ -41,7 +30,7 @@ pub(super) const NO_CONNECTION: u32 = u32::MAX;
 pub(super) struct VerbsEndpoint {
     pub(super) rank: Rank,
     pub(super) generation: u32,
-    birthplace: Birthplace,
+    pub(super) birthplace: Birthplace,
     /// By number, which is part of every `wr_id`.
     #[allow(
         clippy::vec_box,
@@ -51,7 +40,7 @@ pub(super) struct VerbsEndpoint {
     /// By rank: the connection's number, or [`NO_CONNECTION`].
     pub(super) by_rank: Vec<u32>,
     pub(super) queue: CompletionQueue,
-    batch: Batch,
+    pub(super) batch: Batch,
     pub(super) budget: Budget,
     /// Completions that were taken from the device when the caller had no room for them.
     pub(super) backlog: VecDeque<Completion>,
@@ -60,12 +49,12 @@ pub(super) struct VerbsEndpoint {
     pub(super) patience: Patience,
     pub(super) largest_message: usize,
     /// Polls before one that looks at everything, the clock included; 0 where there is something to see.
-    polls_left: i32,
-    looked: Instant,
+    pub(super) polls_left: i32,
+    pub(super) looked: Instant,
     /// A connection failed since the last poll.
-    news: bool,
+    pub(super) news: bool,
     /// Why the endpoint as a whole is of no use any more.
-    broken: Option<String>,
+    pub(super) broken: Option<String>,
     pub(super) device: Arc<Device>,
 }
 
@@ -116,73 +105,21 @@ impl VerbsEndpoint {
         })
     }
 
-    /// Takes at most `limit` completions from the device; those for the caller go `into`, and to the backlog where
-    /// there is no room. How many there were.
-    #[inline]
-    fn take_in(&mut self, limit: usize, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
-        let count = self.queue.take(limit);
-        self.hand_out(count, into)
-    }
-
-    /// See [`Endpoint::poll`]: everything that there can be.
-    #[cold]
-    #[inline(never)]
-    fn poll_all(&mut self, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
-        self.birthplace.check(FabricError::Forked)?;
-        self.bell.lower();
-        self.news = false;
-        self.act_on_events();
-        let before = into.len();
-        if !self.backlog.is_empty() {
-            let count = self.backlog.len().min(into.capacity() - before);
-            into.extend(self.backlog.drain(..count));
-        }
-        let room = into.capacity() - into.len();
-        if room > 0 {
-            self.take_in(room, into)?;
-        }
-        if self.looked.elapsed() >= LOOK_EVERY {
-            self.look()?;
-        }
-        self.polls_left = if self.news || !self.backlog.is_empty() {
-            0
-        } else {
-            POLLS_PER_LOOK
-        };
-        Ok(into.len() - before)
-    }
-
-    /// See [`Endpoint::poll`]: the device gave something else than one small write's end.
-    #[cold]
-    #[inline(never)]
-    fn poll_other(&mut self, count: i32, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
-        self.poll_taken(count, into)
-    }
-
-    /// Goes on where something was taken from the device: takes back the alarm, and hands out what it is.
-    #[inline(never)]
-    fn poll_taken(&mut self, count: i32, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
-        self.bell.lower();
-        self.act_on_events();
-        let before = into.len();
-        if count != 0 {
-            self.hand_out(count, into)?;
-        }
-        Ok(into.len() - before)
-    }
-
-    /// The next poll is to look at the backlog, if there is any.
-    #[inline]
-    fn mind_backlog(&mut self) {
-        if !self.backlog.is_empty() {
-            self.polls_left = 0;
-        }
-    }
-
     /// See [`Endpoint::post`]: something else than one small write.
     #[cold]
     #[inline(never)]
     fn post_other(&mut self, peer: Rank, requests: &[Request]) -> Result<(), PostError> {
+        if let [request] = requests
+            && self.birthplace.is_here()
+            && let Some(at) = self.find(peer)
+        {
+            let connection = &mut *self.connections[at];
+            match connection.post_lone_fetch(request) {
+                Some(0) => return Ok(()),
+                Some(errno) => return connection.lone_refused(errno),
+                None => {}
+            }
+        }
         self.post_any(peer, requests)
     }
 
@@ -197,133 +134,7 @@ impl VerbsEndpoint {
             connection.renew(requests);
             return result;
         }
-        // A failure that nobody was told of yet is told by the first request that comes after it.
-        match requests.first().is_some_and(|first| connection.tell_by(first)) {
-            false => connection.post(requests, &mut self.batch, &mut self.budget),
-            true if requests.len() == 1 => Ok(()),
-            true => Err(PostError::QueuePairError { posted: 1 }),
-        }
-    }
-
-    #[inline]
-    fn hand_out(&mut self, count: i32, into: &mut Vec<Completion>) -> Result<usize, FabricError> {
-        if self
-            .queue
-            .taken(count)?
-            .iter()
-            .any(|report| report.status == IBV_WC_WR_FLUSH_ERR)
-        {
-            self.ask_why(count)?;
-        }
-        let mut sink = Sink {
-            into,
-            backlog: &mut self.backlog,
-            budget: &mut self.budget,
-        };
-        let reports = self.queue.taken(count)?;
-        for report in reports {
-            let ticket = Ticket::from_number(report.wr_id);
-            let Some(connection) = self.connections.get_mut(usize::from(ticket.connection)) else {
-                continue;
-            };
-            match ticket.side {
-                Side::Request => connection.request_completed(ticket, report, &mut sink),
-                Side::Receive => connection.receive_completed(ticket, report, &mut sink),
-            }
-        }
-        let count = reports.len();
-        self.mind_backlog();
-        Ok(count)
-    }
-
-    /// Whether `poll` has something to do. Takes completions from the device, for the backlog.
-    pub(super) fn has_work(&mut self) -> Result<bool, FabricError> {
-        if self.news || self.bell.is_raised() || !self.backlog.is_empty() {
-            return Ok(true);
-        }
-        self.act_on_events();
-        Ok(self.news || self.take_in(BATCH, &mut Vec::new())? > 0)
-    }
-
-    /// Reads the device's events, acts upon them, and asks for silent peers.
-    pub(super) fn look(&mut self) -> Result<(), FabricError> {
-        self.listener.read()?;
-        self.act_on_events();
-        self.looked = Instant::now();
-        for connection in &mut self.connections {
-            connection.ask_for_peer(self.looked);
-        }
-        match &self.broken {
-            None => Ok(()),
-            Some(what) => Err(FabricError::System {
-                fabric: super::NAME,
-                what: format!("the endpoint of rank {} on {}", self.rank, self.device.place()),
-                source: std::io::Error::other(what.clone()),
-            }),
-        }
-    }
-
-    /// One atomic load where there is nothing.
-    #[inline]
-    pub(super) fn act_on_events(&mut self) {
-        while let Some(event) = self.listener.take() {
-            self.act_on(event);
-        }
-    }
-
-    /// Sends everything of a connection back and destroys its queue pairs.
-    fn close(&mut self, at: usize, deadline: Instant) -> Fence {
-        self.connections[at].disconnect();
-        let until = deadline.min(Instant::now() + DRAIN);
-        while !self.connections[at].is_drained() && Instant::now() < until {
-            match self.take_in(BATCH, &mut Vec::new()) {
-                Ok(0) => std::thread::yield_now(),
-                Ok(_) => {}
-                Err(_) => break,
-            }
-        }
-        let mut sink = Sink {
-            into: &mut Vec::new(),
-            backlog: &mut self.backlog,
-            budget: &mut self.budget,
-        };
-        let closed = self.connections[at].close(&mut sink);
-        self.mind_backlog();
-        match closed {
-            Ok(()) => Fence::Fenced,
-            Err(error) => {
-                tracing::error!(%error, "nothing is known about what the peer can still reach");
-                Fence::Quarantined
-            }
-        }
-    }
-
-    /// Something happened that `poll` is to be called for.
-    pub(super) fn tell(&mut self) {
-        self.news = true;
-        self.polls_left = 0;
-    }
-
-    pub(super) fn break_down(&mut self, why: String) {
-        self.broken = Some(why);
-        self.tell();
-    }
-
-    /// Waits until requests that are on their way have arrived, or for [`LINGER`].
-    fn linger(&mut self) {
-        for connection in &mut self.connections {
-            connection.ask_for_the_end();
-        }
-        let until = Instant::now() + LINGER;
-        let waiting =
-            |connection: &Connection| connection.state == State::Connected && !connection.requests.is_empty();
-        while self.connections.iter().any(|one| waiting(one)) && Instant::now() < until {
-            match self.take_in(BATCH, &mut Vec::new()) {
-                Ok(0) => std::thread::yield_now(),
-                Ok(_) => {}
-                Err(_) => return,
-            }
-        }
+        connection.post_unconnected(requests)
     }
 }
 
@@ -386,10 +197,15 @@ impl Endpoint for VerbsEndpoint {
             let at = Ticket::connection_of(report.wr_id);
             if let Some(connection) = self.connections.get_mut(at)
                 // SAFETY: the device was asked for no more than there is room for, and gave one.
-                && unsafe { connection.lone_completed(report, into) }
+                && (unsafe { connection.lone_completed(report, into) }
+                    || connection.oldest_completed(report, into, &mut self.budget))
             {
                 return Ok(1);
             }
+        }
+        // Nothing came: the alarm and the device's events can wait for the next look.
+        if count == 0 {
+            return Ok(0);
         }
         self.poll_other(count, into)
     }
@@ -477,12 +293,6 @@ impl Drop for VerbsEndpoint {
             return;
         }
         self.linger();
-        for connection in &mut self.connections {
-            connection.disconnect();
-        }
-        let until = Instant::now() + DRAIN;
-        for at in 0..self.connections.len() {
-            self.close(at, until);
-        }
+        self.close_all();
     }
 }

@@ -229,10 +229,15 @@ impl Listener {
         self.device.opened().async_descriptor()
     }
 
-    /// The oldest event not yet taken. One atomic load when there is none.
-    #[inline]
+    /// Whether there is an event to take. One atomic load.
+    #[inline(always)]
+    pub fn has_some(&self) -> bool {
+        self.inbox.filled.load(Ordering::Acquire)
+    }
+
+    /// The oldest event not yet taken.
     pub fn take(&self) -> Option<DeviceEvent> {
-        if !self.inbox.filled.load(Ordering::Acquire) {
+        if !self.has_some() {
             return None;
         }
         let mut events = lock(&self.inbox.events);

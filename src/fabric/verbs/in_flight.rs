@@ -11,72 +11,8 @@
 
 use std::sync::Arc;
 
+use super::ticket::Ticket;
 use crate::fabric::{Opcode, Registration, Status};
-
-/// Which of a connection's two tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Request,
-    Receive,
-}
-
-/// What a completion says that it is of: a `wr_id`, taken apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket {
-    pub side: Side,
-    /// Which queue pair of the connection.
-    pub lane: u8,
-    /// Which connection of the endpoint.
-    pub connection: u16,
-    /// The low [`Ticket::SEQUENCE_BITS`] of the entry's number.
-    pub sequence: u64,
-}
-
-impl Ticket {
-    const SEQUENCE_BITS: u32 = 41;
-    const SEQUENCE_MASK: u64 = (1 << Self::SEQUENCE_BITS) - 1;
-    const CONNECTION_AT: u32 = Self::SEQUENCE_BITS;
-    const LANE_AT: u32 = Self::CONNECTION_AT + 16;
-    const SIDE_AT: u32 = Self::LANE_AT + 6;
-    /// Queue pairs of one connection that a ticket can tell apart.
-    pub const LANES: usize = 64;
-
-    /// As a `wr_id` for this side, queue pair and connection, to which the sequence number is still to be added.
-    pub const fn base(side: Side, lane: u8, connection: u16) -> u64 {
-        let side = match side {
-            Side::Request => 0,
-            Side::Receive => 1,
-        };
-        side << Self::SIDE_AT | (lane as u64) << Self::LANE_AT | (connection as u64) << Self::CONNECTION_AT
-    }
-
-    /// The `wr_id` of an entry.
-    #[inline]
-    pub const fn number(base: u64, sequence: u64) -> u64 {
-        base | (sequence & Self::SEQUENCE_MASK)
-    }
-
-    /// The connection of a `wr_id`, if it is of a request on queue pair 0; else a number that no connection has.
-    #[inline(always)]
-    pub const fn connection_of(number: u64) -> usize {
-        (number >> Self::CONNECTION_AT) as usize
-    }
-
-    /// Takes a `wr_id` apart. Any number gives a ticket; whether it is one of ours, the table says.
-    #[inline]
-    pub const fn from_number(number: u64) -> Self {
-        Self {
-            side: if number >> Self::SIDE_AT == 0 {
-                Side::Request
-            } else {
-                Side::Receive
-            },
-            lane: (number >> Self::LANE_AT & 63) as u8,
-            connection: (number >> Self::CONNECTION_AT) as u16,
-            sequence: number & Self::SEQUENCE_MASK,
-        }
-    }
-}
 
 /// A posted request.
 #[derive(Debug)]
@@ -87,21 +23,21 @@ pub(super) struct Outgoing {
     pub registration: Option<Arc<dyn Registration>>,
     /// Bytes to be moved.
     pub bytes: usize,
+    /// What it is to the caller.
+    pub opcode: Opcode,
+    /// Whether the caller wants to hear of its success. Never of what is of this module's own making.
+    pub signaled: bool,
+    /// Of this module's own making: not reported when it fails, either.
+    pub internal: bool,
+    /// How it ended, where not by success.
+    pub status: Option<Status>,
+    /// How it is to end when its turn comes: found out at the post, and carried out by the device as something that
+    /// it refuses.
+    pub refused: Option<Status>,
     /// What it took of the endpoint's [`super::budget::Budget`].
     pub weight: u8,
     /// Queue pairs that have yet to report it; 0 for what queue pair 0 alone carries, whose reports are in order.
     pub unreported_lanes: u8,
-    /// What it is to the caller.
-    pub opcode: Opcode,
-    /// How it ended, where not by success.
-    pub status: Option<Status>,
-    /// Whether the caller wants to hear of its success.
-    pub signaled: bool,
-    /// Of this module's own making: never reported.
-    pub internal: bool,
-    /// How it is to end when its turn comes: found out at the post, and carried out by the device as something that
-    /// it refuses.
-    pub refused: Option<Status>,
     /// A write of which nothing needs to be known but its number and length; see `lone`.
     pub lone: bool,
 }
@@ -173,35 +109,35 @@ impl<T> InFlight<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn slot(&self, sequence: u64) -> usize {
         sequence as usize & self.mask
     }
 
     /// The number that the next entry gets.
-    #[inline]
+    #[inline(always)]
     pub fn next(&self) -> u64 {
         self.tail
     }
 
     /// The number of the oldest entry, or of the next one if there is none.
-    #[inline]
+    #[inline(always)]
     pub fn oldest(&self) -> u64 {
         self.head
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn len(&self) -> usize {
         (self.tail - self.head) as usize
     }
 
     /// Whether there is no room for another entry.
-    #[inline]
+    #[inline(always)]
     pub fn is_full(&self) -> bool {
         self.len() == self.slots.len()
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn is_empty(&self) -> bool {
         self.tail == self.head
     }
@@ -210,7 +146,7 @@ impl<T> InFlight<T> {
     ///
     /// # Panics
     /// If there is no room: the caller counts.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, entry: T) {
         assert!(!self.is_full(), "the in-flight table is full");
         self.push_counted(entry);
@@ -235,14 +171,14 @@ impl<T> InFlight<T> {
     }
 
     /// The entry that a completion is of and its full number; `None` for one that is over already, or never was.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, ticket_sequence: u64) -> Option<u64> {
         let distance = ticket_sequence.wrapping_sub(self.head) & Ticket::SEQUENCE_MASK;
         (distance < self.tail - self.head).then_some(self.head + distance)
     }
 
     /// The entry of this number, which [`InFlight::find`] gave.
-    #[inline]
+    #[inline(always)]
     pub fn get_mut(&mut self, sequence: u64) -> Option<&mut T> {
         if sequence < self.head || sequence >= self.tail {
             return None;
@@ -252,7 +188,7 @@ impl<T> InFlight<T> {
     }
 
     /// The oldest entry.
-    #[inline]
+    #[inline(always)]
     pub fn front(&self) -> Option<&T> {
         if self.is_empty() {
             return None;
@@ -266,7 +202,7 @@ impl<T> InFlight<T> {
     }
 
     /// Takes the oldest entry out: it is over.
-    #[inline]
+    #[inline(always)]
     pub fn pop(&mut self) -> Option<T> {
         if self.is_empty() {
             return None;
@@ -274,6 +210,14 @@ impl<T> InFlight<T> {
         let slot = self.slot(self.head);
         self.head += 1;
         self.slots[slot].take()
+    }
+
+    /// As [`InFlight::pop`], for an entry that nobody looks at any more.
+    #[inline]
+    pub fn drop_oldest(&mut self) {
+        let slot = self.slot(self.head);
+        self.head += u64::from(self.head != self.tail);
+        self.slots[slot] = None;
     }
 
     /// Takes the newest entry out: it was not handed to the device.
@@ -295,10 +239,11 @@ impl<T> InFlight<T> {
 }
 
 impl InFlight<Outgoing> {
-    /// Makes entries of `lone`'s ordinary ones, which have a place in the budget: so many.
+    /// Makes entries of `lone`'s and `lone_fetch`'s ordinary ones, which have a place in the budget: so many.
     pub fn count_lone(&mut self) -> usize {
         let mut counted = 0;
-        for entry in self.slots.iter_mut().flatten().filter(|entry| entry.lone) {
+        let uncounted = |entry: &&mut Outgoing| entry.weight == 0 && !entry.internal;
+        for entry in self.slots.iter_mut().flatten().filter(uncounted) {
             entry.lone = false;
             entry.weight = 1;
             counted += 1;
@@ -331,24 +276,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn tickets_keep_their_parts() {
-        for side in [Side::Request, Side::Receive] {
-            for (lane, connection, sequence) in
-                [(0, 0, 0), (63, u16::MAX, Ticket::SEQUENCE_MASK), (5, 77, 1 << 30)]
-            {
-                let number = Ticket::number(Ticket::base(side, lane, connection), sequence);
-                let ticket = Ticket {
-                    side,
-                    lane,
-                    connection,
-                    sequence,
-                };
-                assert_eq!(Ticket::from_number(number), ticket);
-            }
-        }
-    }
 
     #[test]
     fn an_entry_holds_its_memory_until_it_is_taken_out() {

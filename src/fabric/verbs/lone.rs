@@ -14,8 +14,9 @@ use sapwood_sys::verbs::bindings::*;
 
 use super::connection::{Connection, State};
 use super::endpoint::VerbsEndpoint;
-use super::in_flight::{Outgoing, Ticket};
+use super::in_flight::Outgoing;
 use super::queue_pair::QueuePair;
+use super::ticket::Ticket;
 use super::work;
 use crate::fabric::{
     Completion, Opcode, Operation, PostError, Registration, RemoteRegion, RemoteSlice, Request, Slice, Status,
@@ -45,41 +46,67 @@ impl<T: ?Sized> Known<T> {
     }
 }
 
-/// What the last small writes had in common.
-struct Familiar {
+/// What the last such requests had in common.
+pub(super) struct Familiar {
     registration: Known<dyn Registration>,
     /// Of the registration's first byte.
-    address: u64,
+    pub address: u64,
+    pub key: u32,
     /// Its bytes.
-    len: usize,
+    pub len: usize,
     /// The longest write of this kind from it.
     limit: usize,
     region: Known<dyn RemoteRegion>,
-    remote_address: u64,
+    pub remote_address: u64,
+    pub remote_key: u32,
+}
+
+impl Familiar {
+    /// Whether these are its handles, and the bytes inside of the registration: neither none nor more than `limit`.
+    #[inline(always)]
+    pub fn covers(&self, local: &Slice, remote: &RemoteSlice, limit: usize) -> bool {
+        local.len.wrapping_sub(1) < limit
+            && self.registration.is(&local.registration)
+            && self.region.is(&remote.region)
+            && local.offset <= self.len.wrapping_sub(local.len)
+    }
 }
 
 /// What the driver is called through.
-type PostSend = unsafe extern "C" fn(*mut ibv_qp, *mut ibv_send_wr, *mut *mut ibv_send_wr) -> c_int;
+pub(super) type PostSend =
+    unsafe extern "C" fn(*mut ibv_qp, *mut ibv_send_wr, *mut *mut ibv_send_wr) -> c_int;
 
 /// What cannot be posted this way.
 unsafe extern "C" fn unsupported(_: *mut ibv_qp, _: *mut ibv_send_wr, _: *mut *mut ibv_send_wr) -> c_int {
     libc::EOPNOTSUPP
 }
 
+/// A reported work request with one entry of memory.
+fn laid_out() -> Box<(ibv_send_wr, ibv_sge)> {
+    // SAFETY: numbers, null pointers and unions of these.
+    let mut request = Box::new(unsafe { std::mem::zeroed::<(ibv_send_wr, ibv_sge)>() });
+    request.0.sg_list = &raw mut request.1;
+    request.0.num_sge = 1;
+    request.0.send_flags = IBV_SEND_SIGNALED;
+    request
+}
+
 /// A connection's means for this path.
 pub(super) struct Lone {
     /// So many more such writes certainly fit; below 0, one that did not was tried. Above 0 only while the connection is connected and something is familiar.
-    credit: isize,
-    familiar: Option<Familiar>,
+    pub credit: isize,
+    pub familiar: Option<Familiar>,
     /// Laid out, the key of what is familiar included: numbers and addresses are to be filled in.
     request: Box<(ibv_send_wr, ibv_sge)>,
+    /// As above, for what brings something back; keys are filled in, too.
+    pub fetch: Box<(ibv_send_wr, ibv_sge)>,
     /// The only queue pair of the connection; live while that is connected.
-    pair: *mut ibv_qp,
-    post: PostSend,
+    pub pair: *mut ibv_qp,
+    pub post: PostSend,
     /// For the driver to say what it did not take.
-    bad: *mut ibv_send_wr,
+    pub bad: *mut ibv_send_wr,
     /// Of the `wr_id`s.
-    base: u64,
+    pub base: u64,
     /// The longest such write; 0 where there can be none.
     limit: usize,
     /// Whether the completion queue has room for all that every connection can have in flight: only then does such a
@@ -95,12 +122,9 @@ unsafe impl Send for Lone {}
 impl Lone {
     /// For a connection over these queue pairs; only where there is one, writes can take this path.
     pub fn new(lanes: &[QueuePair], base: u64, inline_size: usize) -> Self {
-        // SAFETY: numbers, null pointers and unions of these.
-        let mut request = Box::new(unsafe { std::mem::zeroed::<(ibv_send_wr, ibv_sge)>() });
-        request.0.sg_list = &raw mut request.1;
-        request.0.num_sge = 1;
+        let mut request = laid_out();
         request.0.opcode = IBV_WR_RDMA_WRITE;
-        request.0.send_flags = IBV_SEND_SIGNALED | IBV_SEND_INLINE;
+        request.0.send_flags |= IBV_SEND_INLINE;
         let (pair, limit) = match lanes {
             [only] => (only.raw(), inline_size),
             _ => (null_mut(), 0),
@@ -113,6 +137,7 @@ impl Lone {
             credit: 0,
             familiar: None,
             request,
+            fetch: laid_out(),
             pair,
             post: post.unwrap_or(unsupported),
             bad: null_mut(),
@@ -178,12 +203,7 @@ impl Connection {
         // SAFETY: with credit there is something familiar: it is given in `renew`, and what is familiar is replaced but
         // never taken away.
         let familiar = unsafe { lone.familiar.as_ref().unwrap_unchecked() };
-        // Neither nothing nor too long, and inside of the registration.
-        if local.len.wrapping_sub(1) >= familiar.limit
-            || !familiar.registration.is(&local.registration)
-            || !familiar.region.is(&remote.region)
-            || local.offset > familiar.len.wrapping_sub(local.len)
-        {
+        if !familiar.covers(local, remote, familiar.limit) {
             return None;
         }
         let (work, memory) = &mut *lone.request;
@@ -209,19 +229,9 @@ impl Connection {
     /// could have taken, had it known them.
     #[inline]
     pub fn renew(&mut self, requests: &[Request]) {
-        if let [
-            Request {
-                operation:
-                    Operation::Write {
-                        local,
-                        remote,
-                        immediate: None,
-                    },
-                signaled: true,
-                ..
-            },
-        ] = requests
-            && local.len.wrapping_sub(1) < self.lone.limit
+        if let [request] = requests
+            && request.signaled
+            && let Some((local, remote)) = self.candidate(&request.operation)
             && !self.lone.knows(local, remote)
         {
             self.learn(local, remote);
@@ -232,6 +242,19 @@ impl Connection {
             }
             _ => 0,
         };
+    }
+
+    /// The memory of a request that could go this way (or that of `lone_fetch`).
+    #[inline]
+    fn candidate<'a>(&self, operation: &'a Operation) -> Option<(&'a Slice, &'a RemoteSlice)> {
+        match operation {
+            Operation::Write {
+                local,
+                remote,
+                immediate: None,
+            } => (local.len.wrapping_sub(1) < self.lone.limit).then_some((local, remote)),
+            _ => super::lone_fetch::memory(operation).filter(|_| self.single),
+        }
     }
 
     #[cold]
@@ -254,16 +277,18 @@ impl Connection {
             region: remote.region.clone(),
             offset: 0,
         };
-        let far = work::remote(&start, self.peer);
-        match work::local(&whole, &self.device) {
+        let far = work::remote(&start, self.remote_scope);
+        match work::local(&whole, self.scope) {
             Some(near) if near.host && far != work::NOWHERE => {
                 self.lone.familiar = Some(Familiar {
                     registration: Known::new(&local.registration),
                     address: near.address,
+                    key: near.key,
                     len: whole.len,
                     limit: self.lone.limit.min(whole.len),
                     region: Known::new(&remote.region),
                     remote_address: far.address,
+                    remote_key: far.key,
                 });
                 self.lone.request.0.wr.rdma.rkey = far.key;
             }

@@ -11,13 +11,14 @@ use super::ending::Owed;
 use super::endpoint::{NO_CONNECTION, VerbsEndpoint};
 use super::error::{VerbError, VerbsError, last_errno};
 use super::explain::{Path, Side as End};
-use super::in_flight::{InFlight, Side, Ticket};
+use super::in_flight::InFlight;
 use super::inventory::LinkLayer;
 use super::liveness::Liveness;
 use super::lone::Lone;
 use super::parcel::ConnectionParcel;
 use super::probe::SPARE_REQUESTS;
 use super::queue_pair::QueuePair;
+use super::ticket::{Side, Ticket};
 use crate::fabric::{FabricError, Parcel, Patience, Rank};
 
 /// Ranks that an endpoint finds connections for by index.
@@ -93,12 +94,15 @@ impl VerbsEndpoint {
             receive_bases: bases(Side::Receive),
             largest_message: self.largest_message,
             inline_size,
+            single: lanes.len() == 1,
             lanes,
             over_before: 0,
             striped_before: 0,
             silent: 0,
             longest_silence: depth / 4,
-            device: self.device.clone(),
+            scope: self.device.scope(),
+            remote_scope: super::remote::scope(peer),
+            request_base: Ticket::base(Side::Request, 0, index),
             remote: None,
             failure: None,
             owed: Owed::default(),

@@ -51,6 +51,21 @@ pub(super) fn reason(answer: i32) -> i32 {
     if answer < 0 { last_errno() } else { answer }
 }
 
+/// The first work request of a list that was not taken, and why.
+#[derive(Debug)]
+pub(super) struct NotTaken<T> {
+    pub first: *const T,
+    pub errno: i32,
+}
+
+impl<T> NotTaken<T> {
+    #[cold]
+    fn new(first: *const T, answer: i32) -> Self {
+        let errno = reason(answer);
+        Self { first, errno }
+    }
+}
+
 impl QueuePair {
     /// A reliable connection's half, in the state INIT: it takes receives.
     pub fn create(device: Arc<Device>, queue: *mut ibv_cq, peer: Rank) -> Result<Self, FabricError> {
@@ -151,15 +166,14 @@ impl QueuePair {
     /// # Safety
     /// The memory that the list names stays registered, and what it reads or writes untouched by others, until the
     /// requests are over or this queue pair is destroyed; inline memory until the call returns.
-    #[inline]
-    pub unsafe fn post(&mut self, list: *mut ibv_send_wr) -> Result<(), (*const ibv_send_wr, i32)> {
+    #[inline(always)]
+    pub unsafe fn post(&mut self, list: *mut ibv_send_wr) -> Result<(), NotTaken<ibv_send_wr>> {
         let mut bad = null_mut();
         // SAFETY: the pair is live: nothing is posted after it was destroyed. The rest is the caller's contract.
-        let errno = unsafe { post_send(self.pair, list, &mut bad) };
-        if errno == 0 {
-            return Ok(());
+        match unsafe { post_send(self.pair, list, &mut bad) } {
+            0 => Ok(()),
+            answer => Err(NotTaken::new(bad, answer)),
         }
-        Err((bad, reason(errno)))
     }
 
     /// As [`QueuePair::post`], for receives.
@@ -167,14 +181,13 @@ impl QueuePair {
     /// # Safety
     /// As there.
     #[inline]
-    pub unsafe fn post_receives(&mut self, list: *mut ibv_recv_wr) -> Result<(), (*const ibv_recv_wr, i32)> {
+    pub unsafe fn post_receives(&mut self, list: *mut ibv_recv_wr) -> Result<(), NotTaken<ibv_recv_wr>> {
         let mut bad = null_mut();
         // SAFETY: as in `post`.
-        let errno = unsafe { post_recv(self.pair, list, &mut bad) };
-        if errno == 0 {
-            return Ok(());
+        match unsafe { post_recv(self.pair, list, &mut bad) } {
+            0 => Ok(()),
+            answer => Err(NotTaken::new(bad, answer)),
         }
-        Err((bad, reason(errno)))
     }
 
     /// The error of a post that was refused with this errno.

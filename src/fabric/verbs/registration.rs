@@ -12,16 +12,15 @@ use super::device::Device;
 use super::error::{VerbError, VerbsError};
 use super::region_parcel::RegionParcel;
 use super::{dmabuf, memlock};
-use crate::fabric::{Access, FabricError, Parcel, Registration};
+use crate::fabric::{Access, DeviceMemory, FabricError, Parcel, Registration};
 use crate::memory::Region;
 
 /// A registration with a device.
 pub(super) struct VerbsRegistration {
     /// Live from `new` to `drop`.
     raw: NonNull<ibv_mr>,
-    /// What the device sees it under.
-    address: u64,
-    local_key: u32,
+    /// For the owner's own requests.
+    memory: DeviceMemory,
     remote_key: u32,
     access: Access,
     // Dropped after `drop` has deregistered: first the device may no longer reach the memory, then it goes.
@@ -84,8 +83,13 @@ impl VerbsRegistration {
         let (local_key, remote_key) = unsafe { ((*raw.as_ptr()).lkey, (*raw.as_ptr()).rkey) };
         Ok(Self {
             raw,
-            address: base as u64,
-            local_key,
+            memory: DeviceMemory {
+                scope: device.scope(),
+                address: base as u64,
+                len,
+                key: local_key,
+                host_accessible: region.kind().host_accessible(),
+            },
             remote_key,
             access,
             device,
@@ -93,40 +97,28 @@ impl VerbsRegistration {
         })
     }
 
-    /// Whether requests of queue pairs of this device may name it.
-    #[inline]
-    pub fn belongs_to(&self, device: &Device) -> bool {
-        std::ptr::eq(&*self.device, device)
-    }
-
     /// Where the device sees its first byte.
-    #[inline]
+    #[cfg(test)]
     pub fn address(&self) -> u64 {
-        self.address
+        self.memory.address
     }
 
     /// Bytes.
-    #[inline]
+    #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.region.len()
+        self.memory.len
     }
 
     /// For the owner's own requests.
-    #[inline]
+    #[cfg(test)]
     pub fn local_key(&self) -> u32 {
-        self.local_key
+        self.memory.key
     }
 
     /// For peers' requests; they get it with the exported parcel.
     #[cfg(test)]
     pub fn remote_key(&self) -> u32 {
         self.remote_key
-    }
-
-    /// Whether the CPU may read its bytes: what is sent inline is read at the post.
-    #[inline]
-    pub fn host_accessible(&self) -> bool {
-        self.region.kind().host_accessible()
     }
 }
 
@@ -153,8 +145,8 @@ impl Registration for VerbsRegistration {
             });
         }
         let parcel = RegionParcel {
-            address: self.address,
-            len: self.region.len() as u64,
+            address: self.memory.address,
+            len: self.memory.len as u64,
             key: self.remote_key,
             access: self.access,
         };
@@ -162,6 +154,10 @@ impl Registration for VerbsRegistration {
             bytes: parcel.encode(),
             descriptors: Vec::new(),
         })
+    }
+
+    fn device_memory(&self) -> Option<&DeviceMemory> {
+        Some(&self.memory)
     }
 
     fn as_any(&self) -> &dyn Any {

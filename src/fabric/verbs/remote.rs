@@ -4,14 +4,18 @@ use std::any::Any;
 use std::ptr::NonNull;
 
 use super::region_parcel::RegionParcel;
-use crate::fabric::{FabricError, Parcel, Rank, RemoteRegion};
+use crate::fabric::{DeviceMemory, FabricError, Parcel, Rank, RemoteRegion};
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct VerbsRemote {
     peer: Rank,
-    told: RegionParcel,
-    len: usize,
+    memory: DeviceMemory,
+}
+
+/// Tells regions of one peer from those of others, and from what is registered here.
+pub(super) const fn scope(peer: Rank) -> u64 {
+    1 << 63 | peer as u64
 }
 
 impl VerbsRemote {
@@ -31,19 +35,14 @@ impl VerbsRemote {
         }
         let told = RegionParcel::decode(&parcel.bytes).map_err(refuse)?;
         let len = usize::try_from(told.len).map_err(|_| refuse("it is too long for this machine".into()))?;
-        Ok(Self { peer, told, len })
-    }
-
-    /// Where the peer's device sees the first byte.
-    #[inline]
-    pub fn address(&self) -> u64 {
-        self.told.address
-    }
-
-    /// What requests name it by.
-    #[inline]
-    pub fn key(&self) -> u32 {
-        self.told.key
+        let memory = DeviceMemory {
+            scope: scope(peer),
+            address: told.address,
+            len,
+            key: told.key,
+            host_accessible: false,
+        };
+        Ok(Self { peer, memory })
     }
 }
 
@@ -53,11 +52,15 @@ impl RemoteRegion for VerbsRemote {
     }
 
     fn len(&self) -> usize {
-        self.len
+        self.memory.len
     }
 
     fn mapped(&self) -> Option<NonNull<u8>> {
         None
+    }
+
+    fn device_memory(&self) -> Option<&DeviceMemory> {
+        Some(&self.memory)
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -84,7 +87,12 @@ mod tests {
         };
         let remote = VerbsRemote::import(0, 1, &parcel(vec![])).unwrap();
         assert_eq!(
-            (remote.peer(), remote.len(), remote.address(), remote.key()),
+            (
+                remote.peer(),
+                remote.len(),
+                remote.memory.address,
+                remote.memory.key
+            ),
             (1, 8, 4096, 1)
         );
         let file = std::fs::File::open("/dev/null").unwrap();

@@ -13,9 +13,11 @@ use sapwood_sys::verbs::bindings::*;
 use super::batch::Batch;
 use super::budget::Budget;
 use super::connection::Connection;
-use super::in_flight::{Outgoing, Ticket};
+use super::in_flight::Outgoing;
 use super::posting::fill;
+use super::queue_pair::NotTaken;
 use super::stripes::{messages, stripe};
+use super::ticket::Ticket;
 use super::work::{self, Local, Remote};
 use crate::fabric::{Opcode, Operation, PostError, Request, Slice, Status};
 
@@ -71,9 +73,16 @@ impl Connection {
                 local,
                 remote,
                 immediate,
-            } => (local, work::remote(remote, self.peer), Opcode::Write, *immediate),
+            } => (
+                local,
+                work::remote(remote, self.remote_scope),
+                Opcode::Write,
+                *immediate,
+            ),
             Operation::Send { local, immediate } => (local, none, Opcode::Send, *immediate),
-            Operation::Read { local, remote } => (local, work::remote(remote, self.peer), Opcode::Read, None),
+            Operation::Read { local, remote } => {
+                (local, work::remote(remote, self.remote_scope), Opcode::Read, None)
+            }
             Operation::FetchAdd { local, .. } => (local, none, Opcode::FetchAdd, None),
             Operation::CompareSwap { local, .. } => (local, none, Opcode::CompareSwap, None),
         };
@@ -92,7 +101,7 @@ impl Connection {
             messages(longest, self.largest_message)
         };
         let fits = rounds <= self.depth && budget.could_take(rounds * lanes);
-        let found = work::local(slice, &self.device).filter(|_| fits);
+        let found = work::local(slice, self.scope).filter(|_| fits);
         let rounds = if found.is_some() { rounds } else { 1 };
         if waits || self.requests.len() + rounds > self.depth || !budget.take_request(rounds * lanes) {
             return Err(PostError::QueueFull { posted: at });
@@ -247,7 +256,7 @@ impl Connection {
         work.send_flags = flags;
         self.requests.push(entry);
         // SAFETY: one work request without memory.
-        if let Err((_, errno)) = unsafe { self.lanes[0].post(&mut work) } {
+        if let Err(NotTaken { errno, .. }) = unsafe { self.lanes[0].post(&mut work) } {
             self.requests.take_back();
             tracing::debug!(errno, peer = self.peer, "an empty write was not taken");
             return false;

@@ -4,10 +4,7 @@
 
 use sapwood_sys::verbs::bindings::*;
 
-use super::device::Device;
-use super::registration::VerbsRegistration;
-use super::remote::VerbsRemote;
-use crate::fabric::{Rank, RemoteRegion, RemoteSlice, Slice};
+use crate::fabric::{RemoteSlice, Slice};
 
 /// Local memory as the device is told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,37 +22,35 @@ pub(super) struct Remote {
     pub key: u32,
 }
 
-/// `None` if the slice leaves its registration, or the registration is not one of this device.
-#[inline]
-pub(super) fn local(slice: &Slice, device: &Device) -> Option<Local> {
-    let registration = slice.registration.as_any().downcast_ref::<VerbsRegistration>()?;
-    if !registration.belongs_to(device) {
-        return None;
-    }
-    let room = registration.len().checked_sub(slice.offset)?;
-    (slice.len <= room).then(|| Local {
-        address: registration.address() + slice.offset as u64,
-        key: registration.local_key(),
-        host: registration.host_accessible(),
+/// `None` if the slice leaves its registration, or the registration is not one of the device with this scope.
+#[inline(always)]
+pub(super) fn local(slice: &Slice, scope: u64) -> Option<Local> {
+    let memory = slice.registration.device_memory()?;
+    let end = slice.offset.checked_add(slice.len)?;
+    (memory.scope == scope && end <= memory.len).then(|| Local {
+        address: memory.address + slice.offset as u64,
+        key: memory.key,
+        host: memory.host_accessible,
     })
 }
 
 /// Memory that no device accepts: key 0 is nobody's.
 pub(super) const NOWHERE: Remote = Remote { address: 0, key: 0 };
 
-/// Bounds and rights are the peer's device to judge. What is no region of this peer's is nowhere.
-#[inline]
-pub(super) fn remote(slice: &RemoteSlice, peer: Rank) -> Remote {
-    match slice.region.as_any().downcast_ref::<VerbsRemote>() {
-        Some(region) if region.peer() == peer => Remote {
-            address: region.address().wrapping_add(slice.offset as u64),
-            key: region.key(),
+/// Bounds and rights are the peer's device to judge. What is no region of the peer with this scope is nowhere.
+#[inline(always)]
+pub(super) fn remote(slice: &RemoteSlice, scope: u64) -> Remote {
+    match slice.region.device_memory() {
+        Some(memory) if memory.scope == scope => Remote {
+            address: memory.address.wrapping_add(slice.offset as u64),
+            key: memory.key,
         },
         _ => NOWHERE,
     }
 }
 
 /// A work request that fails here, before anything leaves: it reads a byte that no registration covers.
+#[cold]
 pub(super) fn impossible(request: &mut ibv_send_wr, memory: &mut ibv_sge) {
     *memory = ibv_sge {
         addr: 0,
