@@ -61,6 +61,10 @@ fn woken(member: &mut Member) {
         if round % 2 == u64::from(member.rank) {
             let pause = [0, 20, 200, 2000][random.below(4)];
             std::thread::sleep(Duration::from_micros(random.below(pause + 1) as u64));
+            // Now and then so long that the other is asleep even on a machine that is busy.
+            if round % 100 < 2 {
+                std::thread::sleep(Duration::from_millis(100));
+            }
             let mut request = write_with(round, part(&memory, 0, 8), at(&theirs, 0), 1);
             request.signaled = false;
             line.post(peer, request);

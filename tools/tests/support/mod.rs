@@ -4,6 +4,7 @@
 
 pub mod sides;
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -23,6 +24,14 @@ pub fn sapwood(arguments: &[&str]) -> Command {
         if name.to_string_lossy().starts_with("SAPWOOD_") {
             command.env_remove(name);
         }
+    }
+    // Who runs the tests in the background has them inherit that interrupts are ignored, and what they start, too.
+    // SAFETY: between fork and exec one call that is allowed there and touches no memory.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            Ok(())
+        });
     }
     command
 }
