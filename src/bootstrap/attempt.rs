@@ -95,7 +95,7 @@ impl<'job, 'watch> Attempt<'job, 'watch> {
         let mut pause = RETRY;
         let mut told = None;
         loop {
-            let last = match socket::connect_once(rendezvous, self.deadline) {
+            let last = match socket::connect_once(rendezvous, self.job.subnet.as_ref(), self.deadline) {
                 Ok(socket) => return Ok(socket),
                 // Not open yet, or more connections than it can line up.
                 Err(last @ (Errno::CONNREFUSED | Errno::NOENT | Errno::AGAIN | Errno::INTR)) => last,

@@ -32,6 +32,17 @@ pub enum BootstrapError {
         /// What the missing variable should hold.
         hint: &'static str,
     },
+    /// The environment says two things that cannot both be true.
+    #[error("{0}")]
+    EnvironmentContradiction(String),
+    /// The launcher's process manager, through which the ranks tell each other where to meet, refuses or is gone.
+    #[error("the process manager ({manager}): {problem}")]
+    ProcessManager {
+        /// How it is reached: `PMI_FD=6`.
+        manager: String,
+        /// What it was asked for, what it said, and what mends it.
+        problem: String,
+    },
     /// A job that cannot exist.
     #[error("{0}")]
     InvalidJob(String),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::socket::Listener;
 use super::{BootstrapError, Rank, Rendezvous, Secret};
 use crate::fabric::select::Choice;
+use crate::fabric::verbs::Subnet;
 
 /// The most ranks that a job may have.
 pub const MAXIMUM_SIZE: u32 = 4096;
@@ -33,6 +34,8 @@ pub struct Job {
     pub host: Option<String>,
     /// The fabric that was asked for.
     pub fabric: Choice,
+    /// Where a host that the ranks meet at has several addresses: those in this subnet only.
+    pub subnet: Option<Subnet>,
     /// The rendezvous, opened before the join by the process that is rank 0.
     opened: Option<Arc<Mutex<Option<Listener>>>>,
 }
@@ -76,6 +79,7 @@ impl Job {
             timeout: DEFAULT_TIMEOUT,
             host: None,
             fabric: Choice::default(),
+            subnet: None,
             opened: None,
         })
     }
@@ -127,7 +131,11 @@ impl Job {
                 self.rank
             )));
         }
-        let listener = Listener::open(&self.rendezvous, Instant::now() + self.timeout)?;
+        let listener = Listener::open(
+            &self.rendezvous,
+            self.subnet.as_ref(),
+            Instant::now() + self.timeout,
+        )?;
         self.rendezvous = listener.found_at(&self.rendezvous)?;
         self.opened = Some(Arc::new(Mutex::new(Some(listener))));
         Ok(())
@@ -139,7 +147,7 @@ impl Job {
         let opened = opened.and_then(|place| place.lock().unwrap_or_else(PoisonError::into_inner).take());
         match opened {
             Some(listener) => Ok(listener),
-            None => Listener::open(&self.rendezvous, deadline),
+            None => Listener::open(&self.rendezvous, self.subnet.as_ref(), deadline),
         }
     }
 }

@@ -65,6 +65,25 @@ pub(super) fn derive(
     Ok(derived)
 }
 
+/// 16 bytes that are the same wherever these words are, and hardly anywhere else. Not a secret.
+pub(super) fn fingerprint(words: &[&str]) -> Result<[u8; 16], BootstrapError> {
+    let hash = DefaultResolver.resolve_hash(&HashChoice::Blake2s);
+    let mut hash = hash.ok_or_else(|| BootstrapError::System {
+        doing: "preparing a hash".into(),
+        source: rustix::io::Errno::IO,
+    })?;
+    hash.reset();
+    for word in words {
+        hash.input(&(word.len() as u64).to_le_bytes());
+        hash.input(word.as_bytes());
+    }
+    let mut whole = [0; 32];
+    hash.result(&mut whole);
+    let mut half = [0; 16];
+    half.copy_from_slice(&whole[..16]);
+    Ok(half)
+}
+
 /// One side of a handshake that has not finished.
 pub(super) struct Handshake(snow::HandshakeState);
 

@@ -65,7 +65,7 @@ impl Job {
 
 /// No secret at all: at a Unix socket both sides ask the kernel for the other's user and refuse any but their own,
 /// so that it is the kernel who proves what else the secret does. It must never be used over the network.
-fn known_to_all() -> Result<Secret, BootstrapError> {
+pub(super) fn known_to_all() -> Result<Secret, BootstrapError> {
     Secret::from_bytes(b"one user's processes on one host".to_vec())
 }
 

@@ -98,6 +98,28 @@ impl Secret {
         Ok(descriptor)
     }
 
+    /// For a launcher's key-value store, which takes text alone.
+    pub(super) fn to_hexadecimal(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::with_capacity(2 * self.0.len()));
+        for byte in self.0.iter() {
+            text.extend(
+                [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])),
+            );
+        }
+        text
+    }
+
+    /// Reads what [`Self::to_hexadecimal`] wrote.
+    pub(super) fn from_hexadecimal(text: &str) -> Option<Self> {
+        let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+        let mut bytes = Zeroizing::new(Vec::with_capacity(text.len() / 2));
+        for pair in text.as_bytes().chunks(2) {
+            let [high, low] = pair else { return None };
+            bytes.push(digit(*high)? << 4 | digit(*low)?);
+        }
+        Self::checked(bytes, "passed on by the launcher").ok()
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -139,6 +161,17 @@ mod tests {
     fn debug_shows_nothing() {
         let secret = Secret::from_bytes(b"correct horse battery staple".to_vec()).unwrap();
         assert_eq!(format!("{secret:?}"), "Secret(..)");
+    }
+
+    #[test]
+    fn travels_as_text() {
+        let secret = Secret::from_bytes((0..=255).collect()).unwrap();
+        let text = secret.to_hexadecimal();
+        assert!(text.starts_with("000102") && text.ends_with("fdfeff"));
+        assert_eq!(Secret::from_hexadecimal(&text).unwrap().bytes(), secret.bytes());
+        for bad in ["", "00", &text[1..], "zz", &"0g".repeat(16)] {
+            assert!(Secret::from_hexadecimal(bad).is_none(), "{bad}");
+        }
     }
 
     #[test]

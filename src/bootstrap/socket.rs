@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::{BootstrapError, Rendezvous, tcp};
+use crate::fabric::verbs::Subnet;
 
 /// More connections than any job has ranks may wait to be accepted; the kernel cuts it to its own limit.
 const BACKLOG: i32 = 4096;
@@ -42,10 +43,14 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn open(rendezvous: &Rendezvous, deadline: Instant) -> Result<Self, BootstrapError> {
+    pub(super) fn open(
+        rendezvous: &Rendezvous,
+        subnet: Option<&Subnet>,
+        deadline: Instant,
+    ) -> Result<Self, BootstrapError> {
         if let Rendezvous::Network { host, port } = rendezvous {
             return Ok(Self {
-                socket: tcp::listen(host, *port, BACKLOG, deadline)?,
+                socket: tcp::listen((host, *port), subnet, BACKLOG, deadline)?,
                 path: None,
                 network: true,
             });
@@ -58,7 +63,7 @@ impl Listener {
             // The mode of the socket becomes that of its path: the job's user alone may connect.
             rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed())?;
             // A path outlives a killed rank 0. One that nobody listens on any more is in nobody's use.
-            if matches!(connect_once(rendezvous, deadline), Err(Errno::CONNREFUSED)) {
+            if matches!(connect_once(rendezvous, None, deadline), Err(Errno::CONNREFUSED)) {
                 let _ = std::fs::remove_file(place);
             }
             path = Some(place.clone());
@@ -133,9 +138,13 @@ impl Drop for Listener {
 }
 
 /// One attempt to connect. To a Unix socket it does not wait; over the network it may until the deadline.
-pub(super) fn connect_once(rendezvous: &Rendezvous, deadline: Instant) -> Result<OwnedFd, Errno> {
+pub(super) fn connect_once(
+    rendezvous: &Rendezvous,
+    subnet: Option<&Subnet>,
+    deadline: Instant,
+) -> Result<OwnedFd, Errno> {
     if let Rendezvous::Network { host, port } = rendezvous {
-        let socket = tcp::connect(host, *port, deadline)?;
+        let socket = tcp::connect(host, *port, subnet, deadline)?;
         tcp::tune(&socket)?;
         return Ok(socket);
     }
@@ -174,7 +183,7 @@ pub(super) struct Credentials {
     pub(super) uid: u32,
 }
 
-pub(super) fn peer_credentials(socket: &OwnedFd) -> Result<Credentials, Errno> {
+pub(super) fn peer_credentials(socket: &impl AsFd) -> Result<Credentials, Errno> {
     let mut credentials = libc::ucred {
         pid: 0,
         uid: 0,
@@ -185,7 +194,7 @@ pub(super) fn peer_credentials(socket: &OwnedFd) -> Result<Credentials, Errno> {
     // bytes make a valid `ucred`.
     let code = unsafe {
         libc::getsockopt(
-            socket.as_raw_fd(),
+            socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_PEERCRED,
             (&raw mut credentials).cast(),

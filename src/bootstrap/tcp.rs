@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::{BootstrapError, Rendezvous, socket};
+use crate::fabric::verbs::Subnet;
 
 /// A host that has acknowledged nothing for this long is out of reach. It is noticed within [`CHECK`] more.
 pub(super) const SILENCE: Duration = Duration::from_secs(9);
@@ -50,6 +51,21 @@ pub(super) fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<So
     }
 }
 
+/// Those of a host's addresses that are in a subnet; the error says which there are.
+fn inside(addresses: Vec<SocketAddr>, subnet: &Subnet) -> Result<Vec<SocketAddr>, String> {
+    let (inside, outside): (Vec<_>, Vec<_>) = addresses
+        .into_iter()
+        .partition(|address| subnet.contains(address.ip()));
+    if inside.is_empty() {
+        let outside: Vec<String> = outside.iter().map(|address| address.ip().to_string()).collect();
+        return Err(format!(
+            "no address of that host is in SAPWOOD_RENDEZVOUS_SUBNET={subnet}; it has {}",
+            outside.join(", ")
+        ));
+    }
+    Ok(inside)
+}
+
 fn stream_socket(address: &SocketAddr) -> Result<OwnedFd, Errno> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
@@ -61,14 +77,18 @@ fn stream_socket(address: &SocketAddr) -> Result<OwnedFd, Errno> {
 
 /// Listens on the first address of the host that is one of this host's.
 pub(super) fn listen(
-    host: &str,
-    port: u16,
+    (host, port): (&str, u16),
+    subnet: Option<&Subnet>,
     backlog: i32,
     deadline: Instant,
 ) -> Result<OwnedFd, BootstrapError> {
     let rendezvous = Rendezvous::network(host, port)?;
     let mut addresses = resolve(host, port, deadline)
         .map_err(|problem| BootstrapError::InvalidJob(format!("rendezvous {rendezvous}: {problem}")))?;
+    if let Some(subnet) = subnet {
+        addresses = inside(addresses, subnet)
+            .map_err(|problem| BootstrapError::InvalidJob(format!("rendezvous {rendezvous}: {problem}")))?;
+    }
     if host == Ipv6Addr::UNSPECIFIED.to_string() {
         // Every address, also where the kernel has no version 6.
         addresses.push((Ipv4Addr::UNSPECIFIED, port).into());
@@ -123,9 +143,20 @@ pub(super) fn port(socket: &OwnedFd) -> Result<u16, Errno> {
 }
 
 /// One attempt to connect to a host, at one of its addresses after the other.
-pub(super) fn connect(host: &str, port: u16, deadline: Instant) -> Result<OwnedFd, Errno> {
+pub(super) fn connect(
+    host: &str,
+    port: u16,
+    subnet: Option<&Subnet>,
+    deadline: Instant,
+) -> Result<OwnedFd, Errno> {
     // A name that is not known yet is one that is not there yet.
-    let addresses = resolve(host, port, deadline).map_err(|_| Errno::HOSTUNREACH)?;
+    let mut addresses = resolve(host, port, deadline).map_err(|_| Errno::HOSTUNREACH)?;
+    if let Some(subnet) = subnet {
+        addresses = inside(addresses, subnet).map_err(|problem| {
+            tracing::warn!(host, problem, "rank 0 cannot be found");
+            Errno::ADDRNOTAVAIL
+        })?;
+    }
     let mut last = Errno::HOSTUNREACH;
     for address in &addresses {
         match connect_to(address, deadline.min(Instant::now() + ATTEMPT)) {
@@ -234,34 +265,55 @@ mod tests {
 
     #[test]
     fn a_port_is_listened_on_once() {
-        let first = listen("127.0.0.1", 0, 16, soon()).unwrap();
+        let first = listen(("127.0.0.1", 0), None, 16, soon()).unwrap();
         let port = port(&first).unwrap();
-        let taken = listen("127.0.0.1", port, 16, soon()).unwrap_err();
+        let taken = listen(("127.0.0.1", port), None, 16, soon()).unwrap_err();
         assert!(matches!(taken, BootstrapError::RendezvousTaken { .. }), "{taken}");
-        assert!(connect("127.0.0.1", port, soon()).is_ok());
+        assert!(connect("127.0.0.1", port, None, soon()).is_ok());
         drop(first);
         assert_eq!(
-            connect("127.0.0.1", port, soon()).unwrap_err(),
+            connect("127.0.0.1", port, None, soon()).unwrap_err(),
             Errno::CONNREFUSED
         );
     }
 
     #[test]
     fn every_address_means_both_versions() {
-        let socket = listen("::", 0, 16, soon()).unwrap();
-        assert!(connect("127.0.0.1", port(&socket).unwrap(), soon()).is_ok());
+        let socket = listen(("::", 0), None, 16, soon()).unwrap();
+        assert!(connect("127.0.0.1", port(&socket).unwrap(), None, soon()).is_ok());
+    }
+
+    #[test]
+    fn the_subnet_chooses_among_a_hosts_addresses() {
+        let subnet = |text: &str| Some(text.parse::<Subnet>().unwrap());
+        let loopback = subnet("127.0.0.0/8");
+        let socket = listen(("localhost", 0), loopback.as_ref(), 16, soon()).unwrap();
+        let number = port(&socket).unwrap();
+        assert!(connect("localhost", number, loopback.as_ref(), soon()).is_ok());
+        let elsewhere = subnet("203.0.113.0/24");
+        let met = connect("localhost", number, elsewhere.as_ref(), soon());
+        assert_eq!(met.unwrap_err(), Errno::ADDRNOTAVAIL);
+        let error = listen(("localhost", 0), elsewhere.as_ref(), 16, soon()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("SAPWOOD_RENDEZVOUS_SUBNET=203.0.113.0/24"),
+            "{error}"
+        );
     }
 
     #[test]
     fn an_address_of_another_host_cannot_be_opened() {
-        let error = listen("192.0.2.1", 0, 16, soon()).unwrap_err().to_string();
+        let error = listen(("192.0.2.1", 0), None, 16, soon())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("not this host's"), "{error}");
     }
 
     #[test]
     fn nobody_meets_himself() {
         // A socket that is bound to the port it connects to is given what an unlucky one gets by chance.
-        let probe = listen("127.0.0.1", 0, 16, soon()).unwrap();
+        let probe = listen(("127.0.0.1", 0), None, 16, soon()).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port(&probe).unwrap()));
         drop(probe);
         let socket = stream_socket(&address).unwrap();
@@ -273,8 +325,8 @@ mod tests {
 
     #[test]
     fn what_arrives_is_seen_to_have_arrived() {
-        let listener = listen("127.0.0.1", 0, 16, soon()).unwrap();
-        let socket = connect("127.0.0.1", port(&listener).unwrap(), soon()).unwrap();
+        let listener = listen(("127.0.0.1", 0), None, 16, soon()).unwrap();
+        let socket = connect("127.0.0.1", port(&listener).unwrap(), None, soon()).unwrap();
         tune(&socket).unwrap();
         rustix::io::write(&socket, b"leaf").unwrap();
         while delivery(&socket) != Delivery::Done {
