@@ -1,6 +1,7 @@
 //! The bootstrap between real processes: this program starts itself again as the ranks, kills some of them, and
 //! reads what the others say. (Its own `main`, so that a rank is not a test in disguise.)
 
+mod launchers;
 mod namespaces;
 mod network;
 mod one_host;
@@ -20,6 +21,7 @@ fn main() -> std::process::ExitCode {
         network::trials(),
         strangers::trials(),
         namespaces::trials(),
+        launchers::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
 }

@@ -15,6 +15,8 @@ fn say(what: impl std::fmt::Display) {
 
 /// What a rank does; it says `joined` first.
 pub fn play(role: &str) {
+    // A launcher may have left some open.
+    let inherited = open_sockets();
     let job = Job::from_environment().unwrap().unwrap();
     let membership = match Membership::join(&job, soon()) {
         Ok(membership) => membership,
@@ -40,7 +42,7 @@ pub fn play(role: &str) {
             );
             say(names.join(" "));
             drop(membership);
-            nothing_stays_behind();
+            nothing_stays_behind(inherited);
         }
         // Descriptors come from the ranks of this host, and from no others.
         "hand round" => {
@@ -200,25 +202,26 @@ pub fn play(role: &str) {
     }
 }
 
+fn open_sockets() -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    open.filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter(|link| {
+            let link = link.to_string_lossy();
+            link.starts_with("socket:") || link.contains("sapwood") || link.contains("pidfd")
+        })
+        .count()
+}
+
 /// Where others still hold on to it, rank 0's thread goes on until they have left.
-fn nothing_stays_behind() {
+fn nothing_stays_behind(inherited: usize) {
     let patience = soon();
     let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
-    let sockets = || {
-        let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-        open.filter_map(|entry| std::fs::read_link(entry.path()).ok())
-            .filter(|link| {
-                let link = link.to_string_lossy();
-                link.starts_with("socket:") || link.contains("sapwood") || link.contains("pidfd")
-            })
-            .count()
-    };
-    while threads() > 1 || sockets() > 0 {
+    while threads() > 1 || open_sockets() > inherited {
         assert!(
             Instant::now() < patience,
             "{} threads and {} sockets are left",
             threads(),
-            sockets()
+            open_sockets()
         );
         std::thread::sleep(Duration::from_millis(1));
     }
