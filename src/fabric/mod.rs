@@ -13,6 +13,7 @@ mod handshake;
 pub mod mixed;
 pub mod select;
 pub mod shm;
+pub mod tcp;
 pub mod verbs;
 mod work;
 

@@ -1,6 +1,6 @@
 //! Two fabrics as one. Over shared memory on both sides, the far side without load/store reach, they are there on any
 //! machine; once with ranks 0 and 1 near each other (and 2 and 3, and so on), once with them far from each other (and
-//! near to every second rank), so that every case runs on both kinds of pairs. The last two with verbs on the far side.
+//! near to every second rank), so that every case runs on both kinds of pairs. The same with tcp and with verbs on the far side.
 
 use std::sync::Arc;
 
@@ -8,18 +8,25 @@ use sapwood::fabric::mixed::Mixed;
 use sapwood::fabric::shm::Shm;
 use sapwood::fabric::{Fabric, Rank};
 
-use super::{Opening, Provider, shm, verbs};
+use super::driven::Driven;
+use super::{Opening, Provider, shm, tcp, verbs};
 
 /// More than any case has.
 const RANKS: Rank = 64;
 
-pub fn all() -> [Provider; 4] {
+pub fn all() -> [Provider; 6] {
     [
         Provider::new("mixed", |opening| {
             mixed(opening, over_shm(opening), |rank| rank / 2)
         }),
         Provider::new("mixed-across", |opening| {
             mixed(opening, over_shm(opening), |rank| rank % 2)
+        }),
+        Provider::new("mixed-tcp", |opening| {
+            Arc::new(Driven(mixed(opening, tcp::open(opening), |rank| rank / 2)))
+        }),
+        Provider::new("mixed-tcp-across", |opening| {
+            Arc::new(Driven(mixed(opening, tcp::open(opening), |rank| rank % 2)))
         }),
         Provider {
             name: "mixed-verbs",

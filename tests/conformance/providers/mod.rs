@@ -1,7 +1,9 @@
 //! The fabrics that the suite runs on. To add one: open it here.
 
 pub mod defective;
+mod driven;
 mod mixed;
+mod tcp;
 mod verbs;
 
 use std::sync::Arc;
@@ -71,6 +73,7 @@ pub fn all() -> Vec<Provider> {
             shm(Shm::options().without_reach(), opening)
         }),
     ];
+    all.extend(tcp::all());
     all.extend(mixed::all());
     all.extend(verbs::all());
     all

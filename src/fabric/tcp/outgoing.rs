@@ -1,0 +1,253 @@
+//! The sending half of a connection: headers are gathered, bodies go from where they are straight to the kernel, and
+//! whatever the socket does not take now waits. At most one body waits, so nothing here grows.
+//!
+//! The tag of a body is over what the kernel was given, not over what was there before or is there later: whoever
+//! changes memory while it is sent gets what it deserves at the other end, but does not break the connection.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use super::frame::{FRAGMENT, Frame, HEADER, TAG};
+use super::region;
+use super::seal::{Body, Seal};
+use crate::fabric::Slice;
+
+/// Bytes of headers that are gathered before they are sent.
+const STAGED: usize = 4096;
+/// Of a body that is as long as this, or whose rest is, tag and rest go together.
+const WITH_TAG: usize = 64 << 10;
+
+/// Where a body's bytes are.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// In registered memory, which the slice keeps.
+    Local(Slice),
+    /// In [`Outgoing::bounce`].
+    Bounce(usize),
+}
+
+struct Waiting {
+    source: Source,
+    sent: usize,
+    /// Over what was sent.
+    hash: Body,
+    /// Once all was sent, and how much of it was.
+    tag: Option<[u8; TAG]>,
+    tag_sent: usize,
+}
+
+impl Waiting {
+    fn len(&self) -> usize {
+        match &self.source {
+            Source::Local(slice) => slice.len,
+            Source::Bounce(len) => *len,
+        }
+    }
+}
+
+/// See the module.
+pub(super) struct Outgoing {
+    seal: Seal,
+    staged: Vec<u8>,
+    staged_sent: usize,
+    waiting: Option<Waiting>,
+    /// For what must be sent as it is now: memory of ours that peers read may change at any time.
+    bounce: Box<[u8]>,
+}
+
+fn piece(base: *const u8, len: usize) -> libc::iovec {
+    libc::iovec {
+        iov_base: base.cast_mut().cast(),
+        iov_len: len,
+    }
+}
+
+impl Outgoing {
+    /// Begins with these words.
+    pub fn new(seal: Seal, words: &[u8]) -> Self {
+        let mut staged = Vec::with_capacity(STAGED);
+        staged.extend_from_slice(words);
+        Self {
+            seal,
+            staged,
+            staged_sent: 0,
+            waiting: None,
+            bounce: Box::default(),
+        }
+    }
+
+    /// Whether another frame can be taken.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.waiting.is_none() && self.staged.len() + HEADER <= STAGED
+    }
+
+    /// Whether something has not been given to the kernel yet.
+    pub fn is_behind(&self) -> bool {
+        !self.staged.is_empty() || self.waiting.is_some()
+    }
+
+    /// Takes a frame without a body.
+    #[inline]
+    pub fn push(&mut self, frame: &Frame) {
+        debug_assert!(self.has_room() && frame.body == 0);
+        self.stage(frame);
+    }
+
+    /// Takes a frame with a body in registered memory.
+    pub fn push_local(&mut self, frame: &Frame, body: Slice) {
+        debug_assert!(self.has_room() && frame.body == body.len);
+        self.stage(frame);
+        self.wait(Source::Local(body));
+    }
+
+    /// Takes a frame whose body `fill` copies to where it is sent from.
+    ///
+    /// # Errors
+    /// That of `fill`; nothing was taken then.
+    pub fn push_copied<E>(
+        &mut self,
+        frame: &Frame,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        debug_assert!(self.has_room() && frame.body <= FRAGMENT);
+        if self.bounce.is_empty() {
+            self.bounce = vec![0; FRAGMENT].into();
+        }
+        fill(&mut self.bounce[..frame.body])?;
+        self.stage(frame);
+        self.wait(Source::Bounce(frame.body));
+        Ok(())
+    }
+
+    #[inline]
+    fn stage(&mut self, frame: &Frame) {
+        let plain = frame.encode();
+        let tag = self.seal.header(&plain);
+        self.staged.extend_from_slice(&plain);
+        self.staged.extend_from_slice(&tag);
+    }
+
+    fn wait(&mut self, source: Source) {
+        self.waiting = Some(Waiting {
+            source,
+            sent: 0,
+            hash: self.seal.body(),
+            tag: None,
+            tag_sent: 0,
+        });
+    }
+
+    /// Gives the kernel what it takes; `false` if something is left.
+    ///
+    /// # Errors
+    /// The connection's end.
+    pub fn flush(&mut self, socket: &OwnedFd) -> Result<bool, Errno> {
+        while self.is_behind() {
+            match self.send(socket) {
+                Ok(()) | Err(Errno::INTR) => {}
+                // No memory for the moment, on some systems.
+                Err(Errno::AGAIN | Errno::NOBUFS) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// One system call.
+    fn send(&mut self, socket: &OwnedFd) -> Result<(), Errno> {
+        let staged = &self.staged[self.staged_sent..];
+        let mut pieces = [
+            piece(staged.as_ptr(), staged.len()),
+            piece([].as_ptr(), 0),
+            piece([].as_ptr(), 0),
+        ];
+        let mut end = [0; TAG];
+        let mut rest = std::ptr::null();
+        if let Some(waiting) = &self.waiting {
+            let left = waiting.len() - waiting.sent;
+            let base = match &waiting.source {
+                Source::Local(slice) => region::local(slice)
+                    .map_err(|_| Errno::FAULT)?
+                    .as_ptr()
+                    .cast_const(),
+                Source::Bounce(_) => self.bounce.as_ptr(),
+            };
+            rest = base.wrapping_add(waiting.sent);
+            pieces[1] = piece(rest, left);
+            if let Some(tag) = waiting.tag {
+                end = tag;
+            } else if left <= WITH_TAG {
+                // SAFETY: inside of the slice, which was checked, or of the bounce buffer.
+                end = unsafe { waiting.hash.ending_with(rest, left) };
+            }
+            if waiting.tag.is_some() || left <= WITH_TAG {
+                let unsent = &end[waiting.tag_sent..];
+                pieces[2] = piece(unsent.as_ptr(), unsent.len());
+            }
+        }
+        let count = gather(socket, &pieces)?;
+        self.account(count, rest, end);
+        Ok(())
+    }
+
+    /// `count` bytes were taken, of the body from `rest` on; `end` is its tag if all of it was.
+    fn account(&mut self, mut count: usize, rest: *const u8, end: [u8; TAG]) {
+        let headers = count.min(self.staged.len() - self.staged_sent);
+        self.staged_sent += headers;
+        count -= headers;
+        if self.staged_sent == self.staged.len() {
+            self.staged.clear();
+            self.staged_sent = 0;
+        }
+        let Some(waiting) = &mut self.waiting else {
+            return;
+        };
+        let len = waiting.len();
+        let left = len - waiting.sent;
+        let body = count.min(left);
+        waiting.sent += body;
+        count -= body;
+        if waiting.tag.is_none() {
+            if waiting.sent == len && left <= WITH_TAG {
+                waiting.tag = Some(end);
+            } else if body > 0 {
+                // Before anybody has had the processor who could know that these bytes may be changed again.
+                // SAFETY: as in `send`, whose bytes these are.
+                unsafe { waiting.hash.add(rest, body) };
+                if waiting.sent == len {
+                    // SAFETY: no bytes.
+                    waiting.tag = Some(unsafe { waiting.hash.ending_with(rest, 0) });
+                }
+            }
+        }
+        waiting.tag_sent += count;
+        if waiting.tag_sent == TAG {
+            self.waiting = None;
+        }
+    }
+}
+
+/// Sends the pieces as one.
+fn gather(socket: &OwnedFd, pieces: &[libc::iovec; 3]) -> Result<usize, Errno> {
+    // SAFETY: the structure is made of integers and pointers, for which zero is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = pieces.as_ptr().cast_mut();
+    message.msg_iovlen = pieces.len() as _;
+    // SAFETY: the kernel reads the pieces, all of which are valid for this call: gathered headers, a tag on the
+    // caller's stack, and a body whose slice or buffer the caller holds.
+    let sent = unsafe {
+        libc::sendmsg(
+            socket.as_raw_fd(),
+            &message,
+            libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+        )
+    };
+    usize::try_from(sent).map_err(|_| last_error())
+}
+
+/// What the last system call of this thread said.
+pub(super) fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}

@@ -1,0 +1,554 @@
+//! One queue pair: the requests of this side, those of the other, the connection between them, and the error state.
+//! What cannot go on waits for the next event; nothing here blocks, and nothing allocates once it is connected.
+
+use std::time::{Duration, Instant};
+
+use mio::{Registry, Token};
+
+use super::caller::Caller;
+use super::frame::{Frame, Kind};
+use super::incoming::{End, Pause, Taker};
+use super::own;
+use super::receives::Receives;
+use super::region::{Domain, KnownKeys};
+use super::requests::{Next, Requests};
+use super::seal::{SECRET, Session, TOKEN};
+use super::settings::Settings;
+use super::sink::Sink;
+use super::target::{Memory, Target};
+use super::visitor::Announced;
+use super::wire::{Wire, watch_again};
+use crate::fabric::{PostError, Rank, Receive, Request, Status};
+
+/// Requests, and receives, that one queue pair holds.
+pub(super) const DEPTH: usize = 256;
+/// About so many bytes are received from one peer before the next has its turn.
+const BUDGET: usize = 1 << 20;
+/// How long a refused peer may take to hear of it.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Prepared,
+    Connected,
+    Error,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prepared => "prepared",
+            Self::Connected => "connected",
+            Self::Error => "in the error state",
+        }
+    }
+}
+
+/// How the two sides get to a connection.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one for each queue pair, and mostly the large one"
+)]
+pub(super) enum Link {
+    /// To this rank itself: there is none.
+    Own,
+    /// Not yet told where the other side is. It may have called already.
+    Unknown(Option<Announced>),
+    /// This side calls: see [`Caller`].
+    Calling,
+    /// The other side will call, and then must know this.
+    Expecting(Session),
+    /// See [`Wire`].
+    Open(Wire),
+    /// There was one, or never will be.
+    Closed,
+}
+
+/// What all queue pairs of an endpoint share.
+pub(super) struct Shared<'a> {
+    pub domain: &'a Domain,
+    pub keys: &'a mut KnownKeys,
+    pub sink: &'a mut Sink,
+    pub settings: &'a Settings,
+    pub registry: &'a Registry,
+}
+
+/// See the module.
+pub(super) struct QueuePair {
+    pub peer: Rank,
+    pub state: State,
+    /// The peer's process or endpoint is gone.
+    pub gone: bool,
+    /// It went when there was nothing to report it on: the next request will.
+    unreported: bool,
+    pub secret: [u8; SECRET],
+    pub token: [u8; TOKEN],
+    pub link: Link,
+    /// As long as this side calls and was not answered.
+    pub caller: Option<Caller>,
+    pub requests: Requests,
+    pub receives: Receives,
+    target: Target,
+    /// Whose turn it is to be sent next.
+    answers_first: bool,
+    /// When the peer was refused.
+    refused_at: Option<Instant>,
+    /// What ended it, for people.
+    pub trouble: Option<String>,
+    /// Between which addresses it was.
+    pub addresses: Option<[std::net::SocketAddr; 2]>,
+}
+
+/// Takes frames on behalf of a queue pair.
+struct Taking<'a, 'b> {
+    requests: &'a mut Requests,
+    receives: &'a mut Receives,
+    target: &'a mut Target,
+    shared: &'a mut Shared<'b>,
+    /// It has been silent so far.
+    caller: &'a mut Option<Caller>,
+    /// The peer refused the first request.
+    refusal: Option<Status>,
+}
+
+impl Taker for Taking<'_, '_> {
+    fn header(&mut self, frame: &Frame) -> Result<(), &'static str> {
+        // Whoever sends a header with a good tag is the peer.
+        *self.caller = None;
+        if self.target.refused || self.refusal.is_some() {
+            return Ok(());
+        }
+        self.requests.told_of_receives(frame.receives)?;
+        self.requests.acknowledge(frame.acknowledged, self.shared.sink)?;
+        match frame.kind {
+            Kind::Counts => Ok(()),
+            Kind::Answer => self.requests.answer(frame, self.shared.sink),
+            Kind::Refusal(_) if !self.requests.first_is_known() => Err("it refuses what nobody asked"),
+            Kind::Refusal(status) => {
+                self.refusal = Some(status);
+                Ok(())
+            }
+            _ => {
+                let mut memory = Memory {
+                    domain: self.shared.domain,
+                    keys: self.shared.keys,
+                };
+                self.target
+                    .header(frame, &mut memory, self.receives, self.shared.sink)
+            }
+        }
+    }
+
+    fn place<R>(
+        &mut self,
+        frame: &Frame,
+        done: usize,
+        receive: impl FnOnce(Option<std::ptr::NonNull<u8>>) -> R,
+    ) -> R {
+        if self.target.refused || self.refusal.is_some() {
+            return receive(None);
+        }
+        if frame.kind == Kind::Answer {
+            return receive(self.requests.answer_place(done));
+        }
+        let mut memory = Memory {
+            domain: self.shared.domain,
+            keys: self.shared.keys,
+        };
+        self.target.place(done, &mut memory, self.receives, receive)
+    }
+
+    fn body(&mut self, frame: &Frame) -> Result<(), &'static str> {
+        if self.target.refused || self.refusal.is_some() {
+            return Ok(());
+        }
+        if frame.kind == Kind::Answer {
+            self.requests.answer_body(frame, self.shared.sink);
+        } else {
+            self.target.body(frame, self.receives, self.shared.sink);
+        }
+        Ok(())
+    }
+}
+
+impl QueuePair {
+    pub fn new(peer: Rank, own: bool, secret: [u8; SECRET], token: [u8; TOKEN]) -> Self {
+        Self {
+            peer,
+            state: State::Prepared,
+            gone: false,
+            unreported: false,
+            secret,
+            token,
+            link: if own { Link::Own } else { Link::Unknown(None) },
+            caller: None,
+            requests: Requests::new(peer, DEPTH),
+            receives: Receives::new(peer, DEPTH),
+            target: Target::new(DEPTH),
+            answers_first: false,
+            refused_at: None,
+            trouble: None,
+            addresses: None,
+        }
+    }
+
+    pub fn post(&mut self, requests: &[Request], shared: &mut Shared<'_>) -> Result<(), PostError> {
+        let mut outcome = Ok(());
+        for (posted, request) in requests.iter().enumerate() {
+            match self.state {
+                State::Prepared => return Err(PostError::NotConnected { peer: self.peer }),
+                State::Error if self.unreported => {
+                    self.unreported = false;
+                    self.requests
+                        .complete(request, Status::PeerUnreachable, 0, shared.sink);
+                    continue;
+                }
+                State::Error => return Err(PostError::QueuePairError { posted }),
+                State::Connected => {}
+            }
+            if self.requests.occupied() >= DEPTH {
+                outcome = Err(PostError::QueueFull { posted });
+                break;
+            }
+            self.requests.push(request.clone());
+        }
+        self.send(shared);
+        outcome
+    }
+
+    pub fn post_receive(&mut self, receive: Receive, shared: &mut Shared<'_>) -> Result<(), PostError> {
+        if self.state == State::Error {
+            return Err(PostError::QueuePairError { posted: 0 });
+        }
+        if !self.receives.post(receive, shared.sink)? {
+            self.fail(shared);
+        }
+        Ok(())
+    }
+
+    /// Tells the peer, if it may wait to be told, and goes on with what waits on this side.
+    pub fn send(&mut self, shared: &mut Shared<'_>) {
+        match &self.link {
+            Link::Own => self.go_on_with_own(shared),
+            Link::Open(_) => self.send_on(shared),
+            _ => {}
+        }
+    }
+
+    fn go_on_with_own(&mut self, shared: &mut Shared<'_>) {
+        if self.state != State::Connected {
+            return;
+        }
+        let Shared {
+            domain, keys, sink, ..
+        } = shared;
+        let memory = &mut Memory { domain, keys };
+        if let Err(status) = own::carry_out(&mut self.requests, &mut self.receives, memory, sink) {
+            self.requests.fail_first(status, shared.sink);
+            self.fail(shared);
+        }
+    }
+
+    /// Gives the kernel what it takes.
+    fn send_on(&mut self, shared: &mut Shared<'_>) {
+        loop {
+            let Link::Open(wire) = &mut self.link else { return };
+            if !wire.writable {
+                return;
+            }
+            let mut failed = None;
+            while wire.out.has_room() {
+                let counts = (self.target.acknowledged(), self.receives.count());
+                let memory = &mut Memory {
+                    domain: shared.domain,
+                    keys: shared.keys,
+                };
+                let copied = &mut shared.sink.copied;
+                let mut staged = false;
+                let mut told = counts;
+                for turn in [self.answers_first, !self.answers_first] {
+                    if turn {
+                        staged = self.target.stage(&mut wire.out, counts.1, memory, copied);
+                        // An answer is said with the number of what it answers.
+                        told.0 = counts.0;
+                    } else if self.state == State::Connected && self.caller.is_none() {
+                        match self.requests.stage(&mut wire.out, counts, copied) {
+                            Next::Staged => staged = true,
+                            Next::Nothing => {}
+                            Next::Failed(status) => failed = Some(status),
+                        }
+                    }
+                    if staged || failed.is_some() {
+                        break;
+                    }
+                }
+                if failed.is_some() {
+                    break;
+                }
+                self.answers_first = !self.answers_first;
+                if !staged {
+                    let urgent = self.target.is_urgent() || self.receives.is_urgent();
+                    if !urgent || self.target.refused {
+                        break;
+                    }
+                    wire.out.push(&Frame::counts(counts.0, counts.1));
+                }
+                self.target.told(told.0);
+                self.receives.told(told.1);
+            }
+            if let Some(status) = failed {
+                // Everything before it has ended well.
+                self.requests.fail_first(status, shared.sink);
+                return self.fail(shared);
+            }
+            if !wire.out.is_behind() {
+                return;
+            }
+            match wire.out.flush(&wire.socket) {
+                Ok(true) => {}
+                Ok(false) => wire.writable = false,
+                Err(error) => {
+                    // What the peer said before it left is still to be taken, and receiving will say why.
+                    wire.writable = false;
+                    wire.readable = true;
+                    wire.closing = true;
+                    tracing::debug!(peer = self.peer, %error, "sending failed");
+                }
+            }
+        }
+    }
+
+    /// Takes in what came, and goes on with what waits. Whether there is more at once.
+    pub fn drive(&mut self, shared: &mut Shared<'_>) -> bool {
+        self.receive(shared);
+        self.send(shared);
+        matches!(&self.link, Link::Open(wire) if wire.readable)
+    }
+
+    /// The kernel has said something about this queue pair's socket.
+    pub fn take_event(&mut self, event: &mio::event::Event, shared: &mut Shared<'_>) {
+        match &mut self.link {
+            Link::Open(wire) => wire.take_event(event),
+            Link::Calling => self.look_at_call(shared),
+            _ => {}
+        }
+    }
+
+    fn receive(&mut self, shared: &mut Shared<'_>) {
+        let Link::Open(wire) = &mut self.link else { return };
+        if !wire.readable {
+            return;
+        }
+        let mut taking = Taking {
+            requests: &mut self.requests,
+            receives: &mut self.receives,
+            target: &mut self.target,
+            shared,
+            caller: &mut self.caller,
+            refusal: None,
+        };
+        let outcome = wire
+            .incoming
+            .receive(&wire.socket, BUDGET, wire.closing, &mut taking);
+        let refusal = taking.refusal;
+        if let Some(status) = refusal {
+            self.trouble = Some("the peer refused the request".into());
+            self.requests.fail_first(status, shared.sink);
+            return self.fail(shared);
+        }
+        match outcome {
+            Ok(pause) => {
+                let wire_is_readable = pause == Pause::Budget;
+                if let Link::Open(wire) = &mut self.link {
+                    wire.readable = wire_is_readable;
+                }
+            }
+            Err(end) => return self.end(end, shared),
+        }
+        if self.target.refused && self.refused_at.is_none() {
+            self.refused_at = Some(Instant::now());
+            self.trouble = Some("the peer asked for what this rank does not allow".into());
+            self.flush(shared);
+        }
+    }
+
+    fn end(&mut self, end: End, shared: &mut Shared<'_>) {
+        let peer = self.peer;
+        if self.caller.is_some() {
+            // Perhaps it was somebody else's port.
+            return self.call_elsewhere("whoever answered hung up", shared);
+        }
+        let why = match end {
+            End::Closed => "the peer closed the connection: its process ended, or it gave up".to_owned(),
+            End::Failed(error) => format!("the connection ended: {error}"),
+            End::Forged => {
+                tracing::error!(
+                    peer,
+                    "what came over the connection is not what the peer sent: something between the ranks changes it, \
+                     or memory was changed while it was being sent; the connection ends"
+                );
+                "what came is not what the peer sent".to_owned()
+            }
+            End::Broken(what) => {
+                tracing::error!(peer, what, "the peer broke the protocol; the connection ends");
+                format!("the peer broke the protocol: {what}")
+            }
+        };
+        self.lose_peer(why, shared);
+    }
+
+    /// The peer is gone, or out of reach: what it had handed over has arrived, the rest ends.
+    pub fn lose_peer(&mut self, why: String, shared: &mut Shared<'_>) {
+        self.gone = true;
+        shared.sink.news = true;
+        if self.state == State::Connected {
+            self.trouble = Some(why);
+            self.unreported = self.requests.is_empty() && self.receives.is_empty();
+            self.requests.fail_first(Status::PeerUnreachable, shared.sink);
+            self.receives.fail_first(Status::PeerUnreachable, shared.sink);
+        }
+        self.fail(shared);
+    }
+
+    /// Goes to the error state: nothing of the peer lands any more, and what is queued is flushed.
+    pub fn fail(&mut self, shared: &mut Shared<'_>) {
+        self.flush(shared);
+        match std::mem::replace(&mut self.link, Link::Closed) {
+            Link::Open(wire) => wire.close(shared.registry),
+            Link::Unknown(Some(announced)) => announced.close(shared.registry),
+            Link::Own => self.link = Link::Own,
+            _ => {}
+        }
+        if let Some(caller) = self.caller.take() {
+            caller.dial.close(shared.registry);
+        }
+    }
+
+    fn token(&self) -> Token {
+        Token(self.peer as usize)
+    }
+
+    /// Calls the peer, at its next address.
+    pub fn call(&mut self, shared: &mut Shared<'_>) {
+        let token = self.token();
+        let Some(caller) = &mut self.caller else { return };
+        match caller.dial.call_next(token, shared.registry, shared.settings) {
+            Ok(()) => self.link = Link::Calling,
+            Err(why) => self.lose_peer(why, shared),
+        }
+    }
+
+    fn call_elsewhere(&mut self, why: &str, shared: &mut Shared<'_>) {
+        if let Link::Open(wire) = std::mem::replace(&mut self.link, Link::Calling) {
+            wire.close(shared.registry);
+        }
+        if let Some(caller) = &mut self.caller {
+            caller.dial.give_up_on_this(why, shared.registry);
+        }
+        self.call(shared);
+    }
+
+    /// The kernel has said something about the call.
+    pub fn look_at_call(&mut self, shared: &mut Shared<'_>) {
+        let Some(caller) = &mut self.caller else { return };
+        match caller.dial.look() {
+            Ok(None) => {}
+            Ok(Some(socket)) => {
+                let (session, words) = caller.first_words(self.peer, &self.secret);
+                self.open(Wire::new(socket, session, Some(&words)));
+                self.send(shared);
+            }
+            Err(why) => self.call_elsewhere(&why, shared),
+        }
+    }
+
+    fn open(&mut self, wire: Wire) {
+        self.addresses = Some(wire.addresses);
+        self.link = Link::Open(wire);
+    }
+
+    /// Somebody called who has seen this side's parcel.
+    pub fn take_call(&mut self, announced: Announced, shared: &mut Shared<'_>) {
+        match std::mem::replace(&mut self.link, Link::Closed) {
+            Link::Unknown(earlier) => {
+                if let Some(earlier) = earlier {
+                    earlier.refuse("it called again", shared.registry);
+                }
+                self.link = Link::Unknown(Some(announced));
+            }
+            Link::Expecting(session) if announced.hello.is_sealed_by(&session) => {
+                let watched = watch_again(&announced.socket, self.token(), shared.registry);
+                let mut wire = Wire::new(announced.socket, session, None);
+                let counts = (self.target.acknowledged(), self.receives.count());
+                // The caller waits for a word.
+                wire.out.push(&Frame::counts(counts.0, counts.1));
+                self.receives.told(counts.1);
+                self.open(wire);
+                match watched {
+                    Ok(()) => self.send(shared),
+                    Err(error) => self.lose_peer(error.to_string(), shared),
+                }
+            }
+            link => {
+                let why = match link {
+                    Link::Expecting(_) => "it does not know the secret of the rank that it says it is",
+                    _ => "the rank that it says it is is connected already, or not wanted any more",
+                };
+                self.link = link;
+                announced.refuse(why, shared.registry);
+            }
+        }
+    }
+
+    fn flush(&mut self, shared: &mut Shared<'_>) {
+        self.state = State::Error;
+        self.requests.flush(shared.sink);
+        self.receives.flush(shared.sink);
+    }
+
+    /// Looks whether something has waited too long. Says when to look again, if anything waits.
+    pub fn look_at_clock(
+        &mut self,
+        now: Instant,
+        patience: Duration,
+        shared: &mut Shared<'_>,
+    ) -> Option<Instant> {
+        if let Some(since) = self.requests.waits_for_receive() {
+            let until = since + patience;
+            if now < until {
+                return Some(until);
+            }
+            self.requests.fail_first(Status::ReceiverNotReady, shared.sink);
+            self.fail(shared);
+        }
+        if let Some(until) = self.caller.as_ref().and_then(|caller| caller.dial.deadline()) {
+            if now < until {
+                return Some(until);
+            }
+            self.call_elsewhere("nobody answered", shared);
+        }
+        if let Some(at) = self.refused_at {
+            if now < at + LAST_WORDS {
+                return Some(at + LAST_WORDS);
+            }
+            self.refused_at = None;
+            self.fail(shared);
+        }
+        None
+    }
+
+    /// Says what is to be said before the connection is given up in order.
+    pub fn say_farewell(&mut self, shared: &mut Shared<'_>) {
+        self.send(shared);
+        if let Link::Open(wire) = &mut self.link {
+            // Closed with something unread, a socket would throw away what it has not sent yet.
+            let mut scratch = [0; 4096];
+            for _ in 0..1024 {
+                match rustix::io::read(&wire.socket, &mut scratch) {
+                    Ok(1..) => {}
+                    _ => break,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Session keys, and what proves that bytes come from the other end, whole, once and in order: each header and each
+//! body has a tag over its bytes and its number in its direction, under a key of that direction. Nothing is encrypted.
+//!
+//! The keys are made of a secret from each side's connection parcel. Parcels travel between members of the job only,
+//! encrypted; a parcel serves one queue pair, and a queue pair one connection, so no key is ever used twice.
+
+use std::fmt;
+
+use blake3::Hasher;
+
+use super::frame::{PLAIN, TAG};
+use crate::fabric::{FabricError, Rank};
+
+/// Bytes of a side's share of the secret.
+pub(super) const SECRET: usize = 32;
+/// Bytes by which a visitor shows that it has seen a parcel.
+pub(super) const TOKEN: usize = 16;
+
+/// Random bytes of the system's.
+pub(super) fn random<const N: usize>() -> Result<[u8; N], FabricError> {
+    let mut bytes = [0; N];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| super::system("drawing random bytes", error))?;
+    Ok(bytes)
+}
+
+/// Whether two byte strings are the same, in a time that tells nothing.
+pub(super) fn same<const N: usize>(one: &[u8; N], other: &[u8; N]) -> bool {
+    one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+}
+
+/// The keys of one direction, and how far it came.
+pub(super) struct Seal {
+    header: [u8; 32],
+    body: [u8; 32],
+    /// Of the next header. A body has the number of the header before it.
+    number: u64,
+}
+
+impl fmt::Debug for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seal")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What both ends of a queue pair know.
+pub(super) struct Session {
+    /// For the connecting side's first words.
+    hello: [u8; 32],
+    pub dialer_to_listener: Seal,
+    pub listener_to_dialer: Seal,
+}
+
+impl Session {
+    /// From what each side drew and who they are; the same on both.
+    pub fn new(dialer: (Rank, &[u8; SECRET]), listener: (Rank, &[u8; SECRET]), generation: u32) -> Self {
+        let key = |what: &str| {
+            let mut hasher = Hasher::new_derive_key(what);
+            for (rank, secret) in [dialer, listener] {
+                hasher.update(&rank.to_le_bytes()).update(secret);
+            }
+            *hasher.update(&generation.to_le_bytes()).finalize().as_bytes()
+        };
+        let seal = |header, body| Seal {
+            header: key(header),
+            body: key(body),
+            number: 0,
+        };
+        Self {
+            hello: key("sapwood fabric tcp v1: first words"),
+            dialer_to_listener: seal(
+                "sapwood fabric tcp v1: headers from the connecting side",
+                "sapwood fabric tcp v1: bodies from the connecting side",
+            ),
+            listener_to_dialer: seal(
+                "sapwood fabric tcp v1: headers from the listening side",
+                "sapwood fabric tcp v1: bodies from the listening side",
+            ),
+        }
+    }
+
+    /// The tag of the first words.
+    pub fn hello_tag(&self, words: &[u8]) -> [u8; TAG] {
+        shorten(blake3::keyed_hash(&self.hello, words))
+    }
+}
+
+fn shorten(hash: blake3::Hash) -> [u8; TAG] {
+    *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
+}
+
+impl Seal {
+    /// The tag of the next header.
+    #[inline]
+    pub fn header(&mut self, plain: &[u8; PLAIN]) -> [u8; TAG] {
+        // One block of the hash.
+        let mut bytes = [0; PLAIN + 8];
+        bytes[..PLAIN].copy_from_slice(plain);
+        bytes[PLAIN..].copy_from_slice(&self.number.to_le_bytes());
+        self.number += 1;
+        shorten(blake3::keyed_hash(&self.header, &bytes))
+    }
+
+    /// For the body behind the last header.
+    pub fn body(&self) -> Body {
+        Body {
+            hasher: Hasher::new_keyed(&self.body),
+            number: self.number,
+        }
+    }
+}
+
+/// The tag of a body in the making.
+pub(super) struct Body {
+    hasher: Hasher,
+    number: u64,
+}
+
+impl Body {
+    /// More bytes of it.
+    ///
+    /// # Safety
+    /// `len` bytes are readable there. Others may write them meanwhile: what is then hashed is any mixture.
+    pub unsafe fn add(&mut self, bytes: *const u8, len: usize) {
+        // SAFETY: readable by the contract. Peers and owners may store to registered memory at any time, as with any
+        // fabric; the hash reads each byte once, and nothing but the tag, which then fits nothing, depends on it.
+        self.hasher
+            .update(unsafe { std::slice::from_raw_parts(bytes, len) });
+    }
+
+    /// What the tag would be if `len` more bytes were the last.
+    ///
+    /// # Safety
+    /// As [`Body::add`].
+    pub unsafe fn ending_with(&self, bytes: *const u8, len: usize) -> [u8; TAG] {
+        let mut rest = Self {
+            hasher: self.hasher.clone(),
+            number: self.number,
+        };
+        // SAFETY: the caller's.
+        unsafe { rest.add(bytes, len) };
+        rest.tag()
+    }
+
+    pub fn tag(mut self) -> [u8; TAG] {
+        self.hasher.update(&self.number.to_le_bytes());
+        shorten(self.hasher.finalize())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(secret: u8) -> Session {
+        Session::new((3, &[secret; SECRET]), (1, &[2; SECRET]), 5)
+    }
+
+    #[test]
+    fn both_ends_make_the_same_tags_and_each_only_once() {
+        let (mut one, mut other) = (session(7), session(7));
+        let plain = [9; PLAIN];
+        let first = one.dialer_to_listener.header(&plain);
+        assert_eq!(first, other.dialer_to_listener.header(&plain));
+        let second = one.dialer_to_listener.header(&plain);
+        assert_ne!(first, second, "the same header again is another one");
+        assert_ne!(
+            first,
+            other.listener_to_dialer.header(&plain),
+            "another direction"
+        );
+        assert_ne!(
+            first,
+            session(8).dialer_to_listener.header(&plain),
+            "another secret"
+        );
+        assert_eq!(one.hello_tag(b"words"), other.hello_tag(b"words"));
+        assert_ne!(one.hello_tag(b"words"), one.hello_tag(b"worms"));
+    }
+
+    #[test]
+    fn a_body_has_one_tag_however_it_is_cut() {
+        let session = session(7);
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
+        let seal = &session.dialer_to_listener;
+        let mut whole = seal.body();
+        // SAFETY: bytes of this function's own, here and below.
+        unsafe { whole.add(bytes.as_ptr(), bytes.len()) };
+        let whole = whole.tag();
+        let mut cut = seal.body();
+        // SAFETY: as above.
+        unsafe { cut.add(bytes.as_ptr(), 7777) };
+        // SAFETY: as above.
+        let ended = unsafe { cut.ending_with(bytes.as_ptr().add(7777), bytes.len() - 7777) };
+        assert_eq!(ended, whole);
+        // SAFETY: as above.
+        assert_ne!(unsafe { cut.ending_with(bytes.as_ptr().add(7777), 1) }, whole);
+        assert!(same(&whole, &ended) && !same(&whole, &[0; TAG]));
+    }
+}
