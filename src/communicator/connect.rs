@@ -10,6 +10,7 @@ use super::CommunicatorError;
 use super::members::Members;
 use crate::bootstrap::{BootstrapError, Departure, DepartureKind, Gathered};
 use crate::engine::RemotePart;
+use crate::fabric::select::{self, Choice};
 use crate::fabric::{Access, Fabric, FabricError, Parcel, Registration, RemoteRegion};
 use crate::memory::Region;
 
@@ -25,6 +26,21 @@ struct Offer {
     /// What the ranks must agree on besides the length.
     kind: String,
     parcel: Vec<u8>,
+}
+
+/// Which ranks have a device, where the fabric is chosen by that; nobody is asked where it is not. Collective.
+pub(super) fn devices(
+    choice: Choice,
+    hosts: &[u32],
+    members: &Members,
+    timeout: Duration,
+) -> Result<Vec<bool>, CommunicatorError> {
+    if !select::depends_on_devices(choice, hosts) {
+        return Ok(Vec::new());
+    }
+    let own = [u8::from(select::has_device())];
+    let given = members.all_gather("asking who has an RDMA device", &own, Vec::new(), timeout)?;
+    Ok(given.iter().map(|given| given.payload == [1]).collect())
 }
 
 /// How a rank meets the others, whatever it then reaches them by.

@@ -81,13 +81,16 @@ impl Builder {
         let timeout = self.timeout.unwrap_or(job.timeout);
         let membership = Membership::join(job, Instant::now() + timeout)?;
         let (rank, ranks) = (membership.rank(), membership.size());
-        let hosts = membership.hosts();
+        let (hosts, local_rank) = (membership.hosts(), membership.local_rank() as usize);
+        let members = Members::new(membership);
         let fabric = match self.fabric {
             Some(fabric) => fabric,
             // The launcher's local rank: ranks of one machine spread over its devices, whatever hosts they pretend to be on.
-            None => select::open(job.fabric, &hosts, rank, membership.local_rank() as usize)?.fabric,
+            None => {
+                let devices = connect::devices(job.fabric, &hosts, &members, timeout)?;
+                select::open(job.fabric, &hosts, &devices, rank, local_rank)?.fabric
+            }
         };
-        let members = Members::new(membership);
         let (load_store, queue_depth) = (
             fabric.capabilities().load_store,
             fabric.capabilities().queue_depth,

@@ -33,7 +33,7 @@ fn arguments_that_cannot_be_used_are_refused_in_one_line() {
         (&["-r", "2"], &["-r 2", "0 to 1"]),
         (&["--plan", "spiral"], &["spiral", "double-binary-tree", "ring"]),
         (&["--plan", "k-ary-tree:1"], &["k-ary-tree:1"]),
-        (&["--fabric", "tcp"], &["tcp", "auto, shm or verbs"]),
+        (&["--fabric", "pigeon"], &["pigeon", "auto, shm, verbs or tcp"]),
         (&["--timeout", "0"], &["'0' for '--timeout", "above 0"]),
         (&["--timeout", "NaN"], &["'NaN' for '--timeout", "above 0"]),
         (&["--json", "/nonexistent/out.json"], &["/nonexistent/out.json"]),
@@ -51,7 +51,7 @@ fn arguments_that_cannot_be_used_are_refused_in_one_line() {
         );
     }
     refused(&mut sapwood(&["bench", "some-gather"]), &["some-gather"]);
-    for (name, value) in [("--timeout", "0"), ("--timeout", "nan"), ("--fabric", "tcp")] {
+    for (name, value) in [("--timeout", "0"), ("--timeout", "nan"), ("--fabric", "pigeon")] {
         refused(
             &mut sapwood(&["run", "-n", "2", name, value, "--", "true"]),
             &[name, value],

@@ -156,7 +156,10 @@ fn bad_arguments_get_one_line_and_leave_nothing() {
         ),
         (&["demo", "--backups", "1"], "--backups 0 waits for every worker"),
         (&["demo", "--slow", "9:50"], "there is no rank 9 among 4 workers"),
-        (&["demo", "--fabric", "tcp"], "auto, shm or verbs is needed"),
+        (
+            &["demo", "--fabric", "pigeon"],
+            "auto, shm, verbs or tcp is needed",
+        ),
         (&["demo", "--plan", "oak"], "--plan oak"),
         (&["demo", "--epoch", "3"], "'--epochs'"),
         (&["demo", "--data", "/nonexistent.csv"], "/nonexistent.csv"),

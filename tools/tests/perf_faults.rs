@@ -46,7 +46,10 @@ fn arguments_that_cannot_be_used_are_refused_in_one_line() {
             &["write-lat", "--use_cuda_dmabuf"],
             &["--use_cuda", "not built yet"],
         ),
-        (&["write-lat", "--fabric", "tcp"], &["tcp", "auto, shm or verbs"]),
+        (
+            &["write-lat", "--fabric", "pigeon"],
+            &["pigeon", "auto, shm, verbs or tcp"],
+        ),
         (&["write-lat", "--local", "elsewhere"], &["--local", "HOST"]),
         (
             &["write-lat", "--json", "/nonexistent/out.json"],

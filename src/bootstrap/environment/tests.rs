@@ -49,8 +49,11 @@ fn every_refusal_names_variable_value_and_what_would_be_right() {
     for (name, value, right) in [
         (variable::RANK, "8", "from 0 to 7"),
         (variable::RANK, "-1", "from 0 to 7"),
-        (variable::FABRIC, "tcp", "not built yet"),
-        (variable::FABRIC, "carrier-pigeon", "choose auto, shm or verbs"),
+        (
+            variable::FABRIC,
+            "carrier-pigeon",
+            "choose auto, shm, verbs or tcp",
+        ),
         (variable::HOST, "", "printable"),
         (variable::RANK, "+1", "from 0 to 7"),
         (variable::RANK, "three", "from 0 to 7"),

@@ -97,7 +97,7 @@ struct SweepArguments {
     /// Forces a plan ('sapwood plan show --help' names them), instead of the one chosen for the size
     #[arg(long, value_name = "NAME")]
     plan: Option<String>,
-    /// What carries the bytes: auto, shm or verbs
+    /// What carries the bytes: auto, shm, verbs or tcp
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = Fabric::parse)]
     fabric: Fabric,
     /// Also writes the figures as JSON to a file, or to standard output with '-'

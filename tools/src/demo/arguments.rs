@@ -47,7 +47,7 @@ pub struct DemoArguments {
     /// Decides the first weights and the order of the images
     #[arg(long, value_name = "S", default_value_t = 1, allow_negative_numbers = true, value_parser = seed)]
     pub seed: u64,
-    /// What carries the gradients: auto, shm or verbs
+    /// What carries the gradients: auto, shm, verbs or tcp
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = Fabric::parse)]
     pub fabric: Fabric,
     /// How the gradients are reduced
@@ -234,8 +234,10 @@ mod tests {
             ),
             ("--slow 0:40000", "at most 30000 ms"),
             ("--backups 1", "--backups 0 waits for every worker"),
-            ("--fabric tcp", "not built yet; auto, shm or verbs is needed"),
-            ("--fabric pigeon", "no such fabric; auto, shm or verbs is needed"),
+            (
+                "--fabric pigeon",
+                "no such fabric; auto, shm, verbs or tcp is needed",
+            ),
             ("--batch 3", "at least 4 are needed"),
             ("--plan oak", "--plan oak: "),
         ] {

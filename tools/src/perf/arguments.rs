@@ -34,7 +34,7 @@ pub struct PerfArguments {
     /// Play both sides: two processes on this host
     #[arg(long)]
     pub(super) local: bool,
-    /// What carries the bytes: auto, shm or verbs
+    /// What carries the bytes: auto, shm, verbs or tcp
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(super) fabric: Choice,
     /// A file with the secret that the two sides prove to know (needed where they are not one user's on one host)

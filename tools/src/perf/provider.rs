@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use sapwood::fabric::shm::Shm;
+use sapwood::fabric::tcp::{self, Tcp};
 use sapwood::fabric::verbs::{LinkLayer, Mtu, Settings, Verbs};
 use sapwood::fabric::{Fabric, FabricError};
 
@@ -19,6 +20,7 @@ pub(super) enum Choice {
     Auto,
     Shm,
     Verbs,
+    Tcp,
 }
 
 impl FromStr for Choice {
@@ -29,8 +31,8 @@ impl FromStr for Choice {
             "auto" => Ok(Self::Auto),
             "shm" => Ok(Self::Shm),
             "verbs" => Ok(Self::Verbs),
-            "tcp" => Err("not built yet; auto, shm or verbs is needed".into()),
-            _ => Err("no such fabric; auto, shm or verbs is needed".into()),
+            "tcp" => Ok(Self::Tcp),
+            _ => Err("no such fabric; auto, shm, verbs or tcp is needed".into()),
         }
     }
 }
@@ -67,6 +69,7 @@ impl Provider {
         let refuse = |error: FabricError| Failure::Arguments(error.to_string());
         match arguments.fabric {
             Choice::Shm => Self::open_shm(arguments, setup),
+            Choice::Tcp => Self::open_tcp(arguments, setup),
             Choice::Verbs => Self::open_verbs(arguments, setup, local_rank).map_err(refuse),
             Choice::Auto => match Self::open_verbs(arguments, setup, local_rank) {
                 // Who names a device wants that one or an error.
@@ -130,18 +133,32 @@ impl Provider {
     fn open_shm(arguments: &PerfArguments, setup: &Setup) -> Result<Self, Failure> {
         let shm = Shm::options().receiver_patience(setup.timeout).open();
         let shm = shm.map_err(|error| Failure::Arguments(error.to_string()))?;
-        let mut provider = Self {
-            fabrics: vec![Arc::new(shm)],
-            facts: Facts::default(),
-            remarks: Vec::new(),
-        };
+        Ok(Self::without_device(Arc::new(shm), arguments))
+    }
+
+    fn open_tcp(arguments: &PerfArguments, setup: &Setup) -> Result<Self, Failure> {
+        let refuse = |error: FabricError| Failure::Arguments(error.to_string());
+        let mut settings = tcp::Settings::from_environment().map_err(|error| refuse(error.into()))?;
+        settings.receiver_patience = setup.timeout;
+        let tcp = Tcp::open(settings).map_err(refuse)?;
+        Ok(Self::without_device(Arc::new(tcp), arguments))
+    }
+
+    fn without_device(fabric: Arc<dyn Fabric>, arguments: &PerfArguments) -> Self {
         let flags = flags_of_devices(arguments);
-        if !flags.is_empty() {
-            provider
-                .remarks
-                .push(format!("the shm fabric has no use for {}", flags.join(", ")));
+        let remarks = match flags.is_empty() {
+            true => Vec::new(),
+            false => vec![format!(
+                "the {} fabric has no use for {}",
+                fabric.name(),
+                flags.join(", ")
+            )],
+        };
+        Self {
+            fabrics: vec![fabric],
+            facts: Facts::default(),
+            remarks,
         }
-        Ok(provider)
     }
 
     pub(super) fn name(&self) -> &'static str {

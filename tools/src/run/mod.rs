@@ -30,6 +30,8 @@ pub enum Fabric {
     Shm,
     /// RDMA devices, between ranks of one host too.
     Verbs,
+    /// Sockets, between ranks of one host too.
+    Tcp,
 }
 
 impl Fabric {
@@ -39,8 +41,8 @@ impl Fabric {
             "auto" => Ok(Self::Auto),
             "shm" => Ok(Self::Shm),
             "verbs" => Ok(Self::Verbs),
-            "tcp" => Err("not built yet; auto, shm or verbs is needed".into()),
-            _ => Err("no such fabric; auto, shm or verbs is needed".into()),
+            "tcp" => Ok(Self::Tcp),
+            _ => Err("no such fabric; auto, shm, verbs or tcp is needed".into()),
         }
     }
 
@@ -50,6 +52,7 @@ impl Fabric {
             Self::Auto => "auto",
             Self::Shm => "shm",
             Self::Verbs => "verbs",
+            Self::Tcp => "tcp",
         }
     }
 }
@@ -62,7 +65,7 @@ pub struct RunArguments {
     /// How many ranks to start
     #[arg(short = 'n', long = "ranks", value_name = "N")]
     pub ranks: u32,
-    /// What carries the bytes: auto, shm or verbs
+    /// What carries the bytes: auto, shm, verbs or tcp
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = Fabric::parse)]
     pub fabric: Fabric,
     /// How long a rank waits for the others before it gives up, in seconds [default: 60]
