@@ -39,7 +39,7 @@ pub(super) fn measure(session: &mut Session, size: usize) -> Result<Option<Measu
             lane.fill(depth)?;
         }
     }
-    session.meeting.together(&format!("measuring {size} bytes"))?;
+    session.together(&format!("measuring {size} bytes"))?;
     if !initiates && !receives {
         return Ok(None);
     }

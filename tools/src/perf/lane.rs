@@ -248,6 +248,12 @@ impl Lane {
         Ok(())
     }
 
+    /// Does what the other side asks of this one's memory, where the fabric leaves that to this side.
+    pub(super) fn drive(&mut self) -> Result<(), Failure> {
+        let ready = self.endpoint.ready();
+        ready.map(drop).map_err(|error| broken(self.side, error))
+    }
+
     /// Sleeps until there is something to poll, or until then.
     pub(super) fn wait(&mut self, until: Instant) -> Result<bool, Failure> {
         self.endpoint

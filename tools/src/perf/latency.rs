@@ -34,7 +34,7 @@ pub(super) fn measure(session: &mut Session, size: usize) -> Result<Option<Measu
         session.lanes[0].fill(depth)?;
     }
     session.memory.set_byte(place.into + size - 1, 0);
-    session.meeting.together(&format!("measuring {size} bytes"))?;
+    session.together(&format!("measuring {size} bytes"))?;
     if session.notification == Notification::None && side == Side::Server {
         return Ok(None);
     }

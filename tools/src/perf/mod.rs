@@ -165,7 +165,7 @@ fn take_part(
             rows.push(row);
         }
     }
-    session.meeting.together("done")?;
+    session.together("done")?;
     say(&output, &report::footer(&rows));
     let wrong: u64 = rows.iter().filter_map(|row| row.checked().wrong_bytes).sum();
     if let Some(output) = &mut output {
@@ -199,9 +199,8 @@ fn one_size(session: &mut Session, size: usize) -> Result<Option<Row>, Failure> 
         let measured = bandwidth::measure(session, size)?;
         measured.map(|measured| Row::of_bandwidth(&session.setup, size, &measured))
     };
-    let theirs = session
-        .meeting
-        .exchange("results", &own, session.patience(size))?;
+    let patience = session.patience(size);
+    let theirs = session.exchange("results", &own, patience)?;
     let row = match (own, theirs) {
         (Some(own), Some(theirs)) if session.setup.bidirectional => Some(own.plus(&theirs)),
         (Some(own), _) => Some(own),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sapwood::fabric::{AtomicDomain, Capabilities, OrderingScope};
 use sapwood::observe::Clock;
+use serde::{Deserialize, Serialize};
 
 use super::lane::{Lane, Place};
 use super::meeting::{Meeting, Setting};
@@ -13,6 +14,9 @@ use super::setup::{Length, Setup};
 use super::test::Verb;
 use super::watch::Side;
 use crate::output::Failure;
+
+/// Looks at the endpoints between two offers of the processor to others.
+const LOOKS: usize = 16;
 
 /// How the target of a latency test learns that a message has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub(super) struct Session {
     pub(super) setup: Setup,
     pub(super) notification: Notification,
     pub(super) clock: Clock,
+    /// What the other side asks of this one's memory is done by this one's endpoints, so that somebody must drive them.
+    drives: bool,
 }
 
 impl Session {
@@ -98,6 +104,48 @@ impl Session {
             setup,
             notification,
             clock: Clock::new(),
+            drives: !capabilities.progress_while_stopped,
+        })
+    }
+
+    /// Both sides come here.
+    pub(super) fn together(&mut self, what: &str) -> Result<(), Failure> {
+        self.meet(|meeting| meeting.together(what))
+    }
+
+    /// Gives the other side a value, and gets its own.
+    pub(super) fn exchange<T: Serialize + for<'a> Deserialize<'a> + Send + Sync>(
+        &mut self,
+        what: &str,
+        value: &T,
+        patience: Duration,
+    ) -> Result<T, Failure> {
+        self.meet(|meeting| meeting.exchange(what, value, patience))
+    }
+
+    /// Meets the other side, which may not be done with this side's memory yet.
+    fn meet<T: Send>(
+        &mut self,
+        meet: impl FnOnce(&Meeting) -> Result<T, Failure> + Send,
+    ) -> Result<T, Failure> {
+        let Self { lanes, meeting, .. } = self;
+        if !self.drives {
+            return meet(meeting);
+        }
+        std::thread::scope(|scope| {
+            let meeting = &*meeting;
+            let met = scope.spawn(move || meet(meeting));
+            while !met.is_finished() {
+                // As often as a side that waits for a message looks for it.
+                for _ in 0..LOOKS {
+                    for lane in &mut *lanes {
+                        lane.drive()?;
+                    }
+                }
+                std::thread::yield_now();
+            }
+            met.join()
+                .unwrap_or_else(|_| Err(Failure::Check("meeting the other side broke off".into())))
         })
     }
 

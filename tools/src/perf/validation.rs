@@ -35,9 +35,7 @@ pub(super) fn check(session: &mut Session, size: usize) -> Result<Checked, Failu
         }
     }
     let patience = session.patience(size);
-    let theirs = session
-        .meeting
-        .exchange("comparing what was checked", &found, patience)?;
+    let theirs = session.exchange("comparing what was checked", &found, patience)?;
     Ok(Checked {
         validated_bytes: Some(found.0 + theirs.0),
         wrong_bytes: Some(found.1 + theirs.1),
@@ -54,9 +52,8 @@ fn use_up(session: &mut Session, initiator: Side) -> Result<(), Failure> {
         .map(|lane| if initiates { 0 } else { lane.receives() })
         .collect();
     session.lanes.iter_mut().for_each(|lane| lane.begin(false));
-    let theirs = session
-        .meeting
-        .exchange("receives left behind", &ours, session.setup.timeout)?;
+    let timeout = session.setup.timeout;
+    let theirs = session.exchange("receives left behind", &ours, timeout)?;
     for (number, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
         while session.lanes[number].posted < theirs {
             let lane = &session.lanes[number];
@@ -79,7 +76,7 @@ fn use_up(session: &mut Session, initiator: Side) -> Result<(), Failure> {
         }
         await_lane(session, number, |lane| lane.arrived >= *ours, "empty messages")?;
     }
-    session.meeting.together("receives used up")
+    session.together("receives used up")
 }
 
 /// Bytes that any side can make again: of a slot of a queue pair in a round.
@@ -125,7 +122,7 @@ fn delivered(session: &mut Session, initiator: Side, size: usize, round: u64) ->
             session.lanes[number].post_receive(0, 0, 0)?;
         }
     }
-    session.meeting.together("checking data")?;
+    session.together("checking data")?;
     if initiates {
         for number in 0..session.lanes.len() {
             let lane = &session.lanes[number];
@@ -149,7 +146,7 @@ fn delivered(session: &mut Session, initiator: Side, size: usize, round: u64) ->
             }
             post_all(session, number, &requests)?;
         }
-        session.meeting.together("data checked")?;
+        session.together("data checked")?;
         return Ok((0, 0));
     }
     let mut wrong = 0;
@@ -174,7 +171,7 @@ fn delivered(session: &mut Session, initiator: Side, size: usize, round: u64) ->
                 .count() as u64;
         }
     }
-    session.meeting.together("data checked")?;
+    session.together("data checked")?;
     Ok(((slots * size * session.lanes.len()) as u64, wrong))
 }
 
@@ -197,7 +194,7 @@ fn read(session: &mut Session, initiator: Side, size: usize, round: u64) -> Resu
             }
         }
     }
-    session.meeting.together("checking data")?;
+    session.together("checking data")?;
     let mut wrong = 0;
     if initiates {
         for number in 0..session.lanes.len() {
@@ -227,7 +224,7 @@ fn read(session: &mut Session, initiator: Side, size: usize, round: u64) -> Resu
             }
         }
     }
-    session.meeting.together("data checked")?;
+    session.together("data checked")?;
     let bytes = if initiates {
         (slots * size * session.lanes.len()) as u64
     } else {
@@ -247,7 +244,7 @@ fn counted(session: &mut Session, initiator: Side, round: u64) -> Result<(u64, u
             session.memory.put(lane.place.into, &start.to_ne_bytes());
         }
     }
-    session.meeting.together("checking data")?;
+    session.together("checking data")?;
     let mut wrong = 0;
     if initiates {
         for number in 0..session.lanes.len() {
@@ -279,7 +276,7 @@ fn counted(session: &mut Session, initiator: Side, round: u64) -> Result<(u64, u
             }
         }
     }
-    session.meeting.together("data checked")?;
+    session.together("data checked")?;
     let bytes = if initiates {
         8 * OPERATIONS * session.lanes.len() as u64
     } else {
