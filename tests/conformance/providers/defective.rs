@@ -301,6 +301,11 @@ impl Endpoint for DefectiveEndpoint {
                     if self.inner.wait(Instant::now())? {
                         return Ok(true);
                     }
+                    // The inner wait is polite even when it has no time: it gives up the processor.
+                    let until = Instant::now() + Duration::from_millis(1);
+                    while Instant::now() < until {
+                        std::hint::spin_loop();
+                    }
                 }
                 Ok(false)
             }
