@@ -13,12 +13,34 @@ pub(super) fn hash(plan: &str) -> u64 {
     })
 }
 
-/// A packed description: collective 3 bits, operation 3, type 3, plan 8, root 12, count 35.
+/// A packed description: collective 4 bits, operation 3, type 4, plan 8, root 12, count 33.
+///
+/// Which is which follows from the constants below alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signature(pub u64);
 
+/// Where each field begins; each ends where the next one begins, the count at 64.
+const OPERATION: u32 = 4;
+const DATA_TYPE: u32 = OPERATION + 3;
+const PLAN: u32 = DATA_TYPE + 4;
+const ROOT: u32 = PLAN + 8;
+const COUNT: u32 = ROOT + 12;
+
 /// The largest element count that a signature holds.
-pub const MAXIMUM_COUNT: usize = (1 << 35) - 1;
+pub const MAXIMUM_COUNT: usize = (1 << (64 - COUNT)) - 1;
+
+/// The code of each is its place here, from 1.
+const COLLECTIVES: [Collective; 9] = [
+    Collective::AllReduce,
+    Collective::Reduce { root: 0 },
+    Collective::Broadcast { root: 0 },
+    Collective::Barrier,
+    Collective::ReduceScatter,
+    Collective::AllGather,
+    Collective::Gather { root: 0 },
+    Collective::Scatter { root: 0 },
+    Collective::AllToAll,
+];
 
 const OPERATIONS: [Operation; 5] = [
     Operation::Sum,
@@ -39,12 +61,12 @@ impl Signature {
         count: usize,
     ) -> Self {
         debug_assert!(count <= MAXIMUM_COUNT);
-        let (kind, root) = match collective {
-            Collective::AllReduce => (1, 0),
-            Collective::Reduce { root } => (2, root),
-            Collective::Broadcast { root } => (3, root),
-            Collective::Barrier => (4, 0),
-        };
+        let kind = COLLECTIVES
+            .iter()
+            .position(|known| std::mem::discriminant(known) == std::mem::discriminant(&collective))
+            .expect("every collective is listed") as u64
+            + 1;
+        let root = collective.root().unwrap_or(0);
         let operation = OPERATIONS
             .iter()
             .position(|o| *o == operation)
@@ -56,44 +78,48 @@ impl Signature {
         let plan = hash(plan);
         let plan = (plan >> 56) ^ (plan & 0xff);
         Self(
-            kind | operation << 3
-                | data_type << 6
-                | plan << 9
-                | u64::from(root & 0xfff) << 17
-                | (count as u64) << 29,
+            kind | operation << OPERATION
+                | data_type << DATA_TYPE
+                | plan << PLAN
+                | u64::from(root & 0xfff) << ROOT
+                | (count as u64) << COUNT,
         )
+    }
+
+    /// One of the fields between two of the places above.
+    fn field(self, from: u32, to: u32) -> u64 {
+        self.0 >> from & ((1 << (to - from)) - 1)
+    }
+
+    /// The collective, but for its root.
+    fn kind(self) -> Option<Collective> {
+        let code = self.field(0, OPERATION) as usize;
+        COLLECTIVES.get(code.wrapping_sub(1)).copied()
     }
 
     /// The collective's name, without its root.
     pub fn collective(self) -> &'static str {
-        match self.0 & 7 {
-            1 => "all-reduce",
-            2 => "reduce",
-            3 => "broadcast",
-            4 => "barrier",
-            _ => "something unknown",
-        }
+        self.kind().map_or("something unknown", Collective::name)
     }
 }
 
 impl std::fmt::Display for Signature {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kind = self.0 & 7;
         let operation = OPERATIONS
-            .get((self.0 >> 3 & 7) as usize)
+            .get(self.field(OPERATION, DATA_TYPE) as usize)
             .map_or("?".into(), |o| o.to_string());
         let data_type = DataType::ALL
-            .get((self.0 >> 6 & 7) as usize)
+            .get(self.field(DATA_TYPE, PLAN) as usize)
             .map_or("?", |t| t.name());
-        let (plan, root, count) = (self.0 >> 9 & 0xff, self.0 >> 17 & 0xfff, self.0 >> 29);
+        let (plan, root, count) = (self.field(PLAN, ROOT), self.field(ROOT, COUNT), self.0 >> COUNT);
         f.write_str(self.collective())?;
-        if matches!(kind, 2 | 3) {
+        if self.kind().is_some_and(|kind| kind.root().is_some()) {
             write!(f, " with root {root}")?;
         }
-        if kind != 4 {
+        if self.kind() != Some(Collective::Barrier) {
             write!(f, " of {count} {data_type}")?;
         }
-        if matches!(kind, 1 | 2) {
+        if self.kind().is_some_and(Collective::combines) {
             write!(f, " with {operation}")?;
         }
         write!(f, " (plan {plan:02x})")
@@ -116,6 +142,11 @@ mod tests {
         ] {
             assert_ne!(base(), other, "{other}");
         }
+        let words = COLLECTIVES.map(|it| Signature::new(it, Operation::Sum, DataType::F32, "ring", 10));
+        for (collective, word) in COLLECTIVES.iter().zip(words) {
+            assert_eq!(word.collective(), collective.name());
+            assert_eq!(words.iter().filter(|other| **other == word).count(), 1);
+        }
         let rooted = |root| {
             Signature::new(
                 Collective::Broadcast { root },
@@ -129,7 +160,7 @@ mod tests {
         assert!(
             rooted(7)
                 .to_string()
-                .starts_with("broadcast with root 7 of 34359738367 uint8")
+                .starts_with("broadcast with root 7 of 8589934591 uint8")
         );
         assert!(
             base().to_string().starts_with("all-reduce of 10 float with sum"),

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::cut::Cut;
 use super::error::PlanError;
 use super::lowered::Rank;
 
@@ -27,6 +28,22 @@ pub enum Collective {
     },
     /// No rank ends before every rank has begun.
     Barrier,
+    /// Every rank's result is its own part of the combination of all inputs.
+    ReduceScatter,
+    /// Every rank's result is the inputs of all, one after the other.
+    AllGather,
+    /// The root's result is the inputs of all, one after the other; other results stay as they are.
+    Gather {
+        /// Who gets the result.
+        root: Rank,
+    },
+    /// Every rank's result is its own part of the root's input.
+    Scatter {
+        /// Whose input it is.
+        root: Rank,
+    },
+    /// Every rank's result is what each rank's input holds for it, one after the other.
+    AllToAll,
 }
 
 impl Collective {
@@ -37,23 +54,39 @@ impl Collective {
             Self::Reduce { .. } => "reduce",
             Self::Broadcast { .. } => "broadcast",
             Self::Barrier => "barrier",
+            Self::ReduceScatter => "reduce-scatter",
+            Self::AllGather => "all-gather",
+            Self::Gather { .. } => "gather",
+            Self::Scatter { .. } => "scatter",
+            Self::AllToAll => "all-to-all",
         }
     }
 
     /// The root, for collectives that have one.
     pub fn root(self) -> Option<Rank> {
         match self {
-            Self::Reduce { root } | Self::Broadcast { root } => Some(root),
-            Self::AllReduce | Self::Barrier => None,
+            Self::Reduce { root }
+            | Self::Broadcast { root }
+            | Self::Gather { root }
+            | Self::Scatter { root } => Some(root),
+            Self::AllReduce | Self::Barrier | Self::ReduceScatter | Self::AllGather | Self::AllToAll => None,
         }
     }
 
-    /// Whether `rank`'s result is defined when the collective has ended. Only then may it be written at all.
-    pub fn defines_result(self, rank: Rank) -> bool {
+    /// Whether contributions are combined, else they are moved only.
+    pub fn combines(self) -> bool {
+        matches!(self, Self::AllReduce | Self::Reduce { .. } | Self::ReduceScatter)
+    }
+
+    /// Whether the vector is made of one part for each rank (or pair of ranks), which no plan can cut otherwise.
+    pub fn has_parts(self) -> bool {
         match self {
-            Self::AllReduce | Self::Broadcast { .. } => true,
-            Self::Reduce { root } => rank == root,
-            Self::Barrier => false,
+            Self::AllReduce | Self::Reduce { .. } | Self::Broadcast { .. } | Self::Barrier => false,
+            Self::ReduceScatter
+            | Self::AllGather
+            | Self::Gather { .. }
+            | Self::Scatter { .. }
+            | Self::AllToAll => true,
         }
     }
 }
@@ -276,7 +309,7 @@ pub struct Plan {
     name: String,
     collective: Collective,
     ranks: u32,
-    blocks: u32,
+    cut: Cut,
     symmetry: Symmetry,
     rule: Arc<dyn Rule>,
 }
@@ -285,7 +318,7 @@ impl Plan {
     /// A plan from its rule; for builders.
     ///
     /// # Errors
-    /// [`PlanError::Ranks`] and [`PlanError::Root`].
+    /// [`PlanError::Ranks`], [`PlanError::Root`] and [`PlanError::Blocks`].
     pub fn new(
         name: impl Into<String>,
         collective: Collective,
@@ -299,7 +332,7 @@ impl Plan {
             name: name.into(),
             collective,
             ranks,
-            blocks,
+            cut: Cut::new(collective, ranks, blocks)?,
             symmetry,
             rule,
         })
@@ -322,7 +355,12 @@ impl Plan {
 
     /// Into how many blocks the vector is cut.
     pub fn blocks(&self) -> u32 {
-        self.blocks
+        self.cut.blocks()
+    }
+
+    /// What its blocks stand for.
+    pub fn cut(&self) -> Cut {
+        self.cut
     }
 
     /// What is known about its shape.

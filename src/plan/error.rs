@@ -62,4 +62,20 @@ pub enum PlanError {
         /// The limit.
         most: u32,
     },
+    /// A plan's number of blocks does not fit the parts of its collective.
+    #[error("{blocks} blocks do not cut the {parts} parts of {collective} into as many each")]
+    Blocks {
+        /// What was asked for.
+        collective: Collective,
+        /// How many blocks.
+        blocks: u32,
+        /// How many parts.
+        parts: u64,
+    },
+    /// Counts of elements that cannot be.
+    #[error("the counts of elements are wrong: {reason}")]
+    Counts {
+        /// What is wrong with them.
+        reason: String,
+    },
 }

@@ -10,6 +10,11 @@ use super::dataflow::{Collective, Consumer, Layout, Own, Plan, Rule, Step, Symme
 use super::error::PlanError;
 use super::lowered::Rank;
 
+/// Whether trees that carry a block each can do it.
+pub fn has(collective: Collective) -> bool {
+    !collective.has_parts()
+}
+
 /// A rooted tree over all ranks.
 pub trait Shape: fmt::Debug + Send + Sync {
     /// The parent of `rank`; none for the root.

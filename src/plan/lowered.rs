@@ -4,13 +4,18 @@
 //! verifier proves this form, the engine executes it, the simulator times it.
 //!
 //! # Meaning
-//! The vector is cut into `blocks` blocks ([`block_range`]) and each block into chunks of equal size (the last may
-//! be short). A task runs its action for chunk 0, 1, 2, … of its block, each as soon as all its waits hold; tasks
+//! The vector is cut into `blocks` blocks (what they stand for: [`Cut`], where they lie:
+//! [`Placement`](super::Placement)) and each block into chunks of equal size (the last may be short): chunk `k` is `k`
+//! chunks' elements behind the block's first one. A task runs its action for chunk 0, 1, 2, … of its block, each as soon as all its waits hold; tasks
 //! of one rank are independent of each other except through waits. A rank's part of the operation ends when all
 //! its tasks have ended: from then on its `Input` and `Result` belong to the caller again, so nobody may touch
 //! them later, and nobody may touch them before the rank has begun.
 
 use std::ops::Range;
+
+use super::cut::Cut;
+use super::dataflow::Collective;
+use super::error::PlanError;
 
 /// A position in the communicator, from 0.
 pub type Rank = u32;
@@ -105,6 +110,8 @@ pub struct Task {
 /// One rank's part of a lowered plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
+    /// What the ranks achieve together.
+    pub collective: Collective,
     /// Whose part this is.
     pub rank: Rank,
     /// How many ranks take part.
@@ -115,6 +122,16 @@ pub struct Program {
     pub staging_slots: u32,
     /// In the order in which the engine looks at them; those that finish chunks come before those that start new ones.
     pub tasks: Vec<Task>,
+}
+
+impl Program {
+    /// What its blocks stand for.
+    ///
+    /// # Errors
+    /// As [`Cut::new`]; none for the program of a plan.
+    pub fn cut(&self) -> Result<Cut, PlanError> {
+        Cut::new(self.collective, self.ranks, self.blocks)
+    }
 }
 
 /// The elements of block `block` when `count` elements are cut into `blocks`: sizes differ by at most one.

@@ -16,6 +16,7 @@
 //! ```
 
 pub mod builders;
+mod cut;
 pub mod dataflow;
 pub mod draw;
 mod error;
@@ -23,13 +24,16 @@ mod forest;
 mod hosts;
 pub mod lowered;
 pub mod lowering;
+pub mod partition;
 pub mod table;
 pub mod verify;
 
+pub use cut::Cut;
 pub use dataflow::{Collective, Plan};
 pub use error::PlanError;
 pub use hosts::hierarchical_name;
 pub use lowering::Reach;
+pub use partition::{Partition, Placement, Side};
 pub use table::{default_chunk_bytes, default_plan, default_plan_on};
 
 /// The most ranks a plan may have.

@@ -22,6 +22,7 @@ pub fn default_plan(collective: Collective, ranks: u32, bytes: usize) -> &'stati
         Collective::Reduce { .. } | Collective::Broadcast { .. } if few && bytes <= 64 * KIB => "direct",
         Collective::Reduce { .. } | Collective::Broadcast { .. } if bytes <= 64 * KIB => "k-ary-tree",
         Collective::Reduce { .. } | Collective::Broadcast { .. } => "double-binary-tree",
+        _ => "direct",
     }
 }
 

@@ -63,6 +63,35 @@ fn input_of(rank: Rank, block: u32, chunk: u32) -> u64 {
     Random(u64::from(rank) << 40 | u64::from(block) << 20 | u64::from(chunk)).next()
 }
 
+/// Whose inputs a rank finds in its result in a block, if anything: written down anew, not asked of the library.
+fn wanted(claim: &Claim, rank: Rank, block: u32) -> Option<Vec<Rank>> {
+    let all: Vec<Rank> = (0..claim.ranks).collect();
+    let part = u64::from(block) * u64::from(claim.ranks) / u64::from(claim.blocks);
+    let part = part as Rank;
+    match claim.collective {
+        Collective::AllReduce => Some(all),
+        Collective::Reduce { root } => (rank == root).then_some(all),
+        Collective::Broadcast { root } => Some(vec![root]),
+        Collective::Barrier => None,
+        Collective::ReduceScatter => (rank == part).then_some(all),
+        Collective::AllGather => Some(vec![part]),
+        Collective::Gather { root } => (rank == root).then(|| vec![part]),
+        Collective::Scatter { root } => (rank == part).then(|| vec![root]),
+        Collective::AllToAll => {
+            let each = claim.blocks / (claim.ranks * claim.ranks);
+            let receiver = block / each % claim.ranks;
+            // The blocks of a sender are neighbours, as a part's are.
+            (rank == receiver).then(|| vec![part])
+        }
+    }
+}
+
+/// Whether a rank's input holds a block.
+fn gives(claim: &Claim, rank: Rank, block: u32) -> bool {
+    claim.collective == Collective::Barrier
+        || (0..claim.ranks).any(|other| wanted(claim, other, block).is_some_and(|from| from.contains(&rank)))
+}
+
 /// One run.
 ///
 /// # Errors
@@ -237,6 +266,9 @@ impl Machine<'_> {
     fn begin(&mut self, rank: usize) {
         self.begun[rank] = true;
         for (block, chunk) in self.each_result(rank) {
+            if !gives(self.claim, rank as Rank, block) {
+                continue;
+            }
             let place = Place {
                 rank: rank as Rank,
                 buffer: Buffer::Input,
@@ -303,9 +335,8 @@ impl Machine<'_> {
         let ranks = self.programs.len() as Rank;
         let me = rank as Rank;
         for (block, chunk) in self.each_result(rank) {
-            let sum = (0..ranks).fold(0u64, |sum, rank| sum.wrapping_add(input_of(rank, block, chunk)));
-            let reduced = (sum, u32::from(ranks > 1));
             let own = (input_of(me, block, chunk), 0);
+            let gave = gives(self.claim, me, block);
             let result = self.cell(
                 &Place {
                     rank: me,
@@ -314,12 +345,14 @@ impl Machine<'_> {
                 block,
                 chunk,
             );
-            let wanted = match self.claim.collective {
-                Collective::AllReduce => Some(reduced),
-                Collective::Reduce { root } if root == me => Some(reduced),
-                Collective::Broadcast { root } => Some((input_of(root, block, chunk), 0)),
-                Collective::Reduce { .. } | Collective::Barrier => self.in_place[rank].then_some(own),
-            };
+            let reduced = u32::from(self.claim.collective.combines() && ranks > 1);
+            let wanted = wanted(self.claim, me, block).map(|from| {
+                let sum = from
+                    .iter()
+                    .fold(0u64, |sum, rank| sum.wrapping_add(input_of(*rank, block, chunk)));
+                (sum, reduced)
+            });
+            let wanted = wanted.or((self.in_place[rank] && gave).then_some(own));
             let found = self.memory.get(&result).copied();
             if wanted.is_some() && found != wanted || wanted.is_none() && found.is_some() {
                 return Err(format!(
@@ -334,7 +367,7 @@ impl Machine<'_> {
                 block,
                 chunk,
             );
-            if !self.in_place[rank] && self.memory.get(&input) != Some(&own) {
+            if !self.in_place[rank] && gave && self.memory.get(&input) != Some(&own) {
                 return Err(format!("rank {rank}'s input has changed"));
             }
         }

@@ -6,7 +6,7 @@ use crate::plan::lowered::Rank;
 pub(super) const BUILDER: super::Builder = super::Builder {
     name: "binomial-tree",
     summary: "one tree of depth log2(p); few rounds, a busy root: for short vectors",
-    supports: |_| true,
+    supports: forest::has,
     accepts: super::refuse_parameter,
     make: |name, _, collective, ranks| {
         let root = collective.root().unwrap_or(0);

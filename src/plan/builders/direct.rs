@@ -12,7 +12,7 @@ use crate::plan::lowered::Rank;
 pub(super) const BUILDER: super::Builder = super::Builder {
     name: "direct",
     summary: "every rank combines one block from all inputs and takes the others: for few ranks that share memory",
-    supports: |_| true,
+    supports: forest::has,
     accepts: super::refuse_parameter,
     make: |name, _, collective, ranks| {
         let symmetric = |blocks, rule| Plan::new(name, collective, ranks, blocks, Symmetry::Rotation, rule);
@@ -24,6 +24,7 @@ pub(super) const BUILDER: super::Builder = super::Builder {
                 let star: Box<dyn Shape> = Box::new(Rooted { shape: Star { ranks }, ranks, root });
                 forest::plan(name, collective, ranks, vec![star])
             }
+            _ => unreachable!("refused by `supports`"),
         }
     },
 };

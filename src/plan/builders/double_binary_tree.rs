@@ -11,7 +11,7 @@ use crate::plan::lowered::Rank;
 pub(super) const BUILDER: super::Builder = super::Builder {
     name: "double-binary-tree",
     summary: "two trees for a half each; inner in one is leaf in the other: full bandwidth at depth log2(p)",
-    supports: |_| true,
+    supports: forest::has,
     accepts: super::refuse_parameter,
     make: |name, _, collective, ranks| {
         let twin = |second: bool| -> Box<dyn Shape> {

@@ -25,7 +25,7 @@ pub(super) const BUILDER: super::Builder = super::Builder {
     name: "hierarchical",
     summary: "inside each host, then across hosts (hierarchical:4 for hosts of 4 ranks, hierarchical:0,0,1,0,1 or \
               hierarchical:0*8/1*8 for each rank's host; 8 to a host unless told): for ranks on several hosts",
-    supports: |_| true,
+    supports: forest::has,
     accepts: |name, parameter| topology(name, parameter).map(drop),
     make: |name, parameter, collective, ranks| {
         let hosts = topology(name, parameter)?.hosts(ranks).map_err(|reason| bad(name, reason))?;

@@ -9,7 +9,7 @@ const DEFAULT: u32 = 4;
 pub(super) const BUILDER: super::Builder = super::Builder {
     name: "k-ary-tree",
     summary: "one tree with k children to a rank (k-ary-tree:3; k = 4 unless told): for middle sizes",
-    supports: |_| true,
+    supports: forest::has,
     accepts: |name, parameter| arity(name, parameter).map(drop),
     make: |name, parameter, collective, ranks| {
         let arity = arity(name, parameter)?;

@@ -12,7 +12,7 @@ use crate::plan::lowered::Rank;
 pub(super) const BUILDER: super::Builder = super::Builder {
     name: "ring",
     summary: "reduce-scatter and all-gather around a ring; a chain for reduce and broadcast: for long vectors",
-    supports: |collective| collective != Collective::Barrier,
+    supports: |collective| forest::has(collective) && collective != Collective::Barrier,
     accepts: super::refuse_parameter,
     make: |name, _, collective, ranks| {
         match collective.root() {

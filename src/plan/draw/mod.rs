@@ -54,6 +54,11 @@ impl Flow {
             Collective::Reduce { .. } => (Some("sums go up"), None),
             Collective::Broadcast { .. } => (None, Some("the root's input comes down")),
             Collective::Barrier => (Some("\"all below have begun\""), Some("\"all have begun\"")),
+            Collective::ReduceScatter => (Some("sums go up"), None),
+            Collective::AllGather => (None, Some("a part comes down")),
+            Collective::Gather { .. } => (Some("parts go up"), None),
+            Collective::Scatter { .. } => (None, Some("parts come down")),
+            Collective::AllToAll => (Some("a part for each"), None),
         };
         Self {
             up,

@@ -40,7 +40,10 @@ pub(super) fn tasks(plan: &Plan, rank: Rank) -> (Vec<Task>, u32) {
                     .map(|reader| chunk(reader.rank, step_task(reader.step), PULLED_SLOTS)),
             );
         }
-        let places = step.sources().iter().map(|source| place(plan, *source));
+        let places = step
+            .sources()
+            .iter()
+            .map(|source| place(plan, step.block(), *source));
         let action = match step {
             Step::Reduce { complete, .. } => Action::Reduce {
                 sources: places.collect(),
@@ -48,7 +51,7 @@ pub(super) fn tasks(plan: &Plan, rank: Rank) -> (Vec<Task>, u32) {
                 complete: *complete,
             },
             Step::Copy { source, .. } => Action::Copy {
-                source: place(plan, *source),
+                source: place(plan, step.block(), *source),
                 into: vec![into],
             },
             Step::Signal { .. } => Action::Signal,
@@ -98,10 +101,10 @@ fn ready(rank: Rank, value: Value) -> Option<Wait> {
 }
 
 /// Where a value lies. A step's value is in the result of its rank unless the collective leaves that result alone.
-fn place(plan: &Plan, value: Value) -> Place {
+fn place(plan: &Plan, block: u32, value: Value) -> Place {
     match value {
         Value::Input(peer) => input(peer),
-        Value::Step { rank, .. } if partial_in_result(plan, rank) => result(rank),
+        Value::Step { rank, .. } if partial_in_result(plan, rank, block) => result(rank),
         Value::Step { rank, step } => staging(rank, step, PULLED_SLOTS),
     }
 }

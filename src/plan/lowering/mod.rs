@@ -66,6 +66,7 @@ impl Plan {
             (_, _, Reach::Message { slots }) => message::tasks(self, rank, slots),
         };
         Ok(Program {
+            collective: self.collective(),
             rank,
             ranks: self.ranks(),
             blocks: self.blocks(),
@@ -161,9 +162,10 @@ fn ranks_of(consumers: &[Consumer]) -> impl Iterator<Item = Rank> {
     consumers.iter().map(|consumer| consumer.rank)
 }
 
-/// Whether partial sums of `rank` stay in its result until the final value comes; else they need staging.
-fn partial_in_result(plan: &Plan, rank: Rank) -> bool {
-    plan.collective().defines_result(rank)
+/// Whether what `rank` holds of a block for a while is in its result, where the final value comes to lie; else it needs
+/// staging.
+fn partial_in_result(plan: &Plan, rank: Rank, block: u32) -> bool {
+    plan.cut().defines(rank, block)
 }
 
 fn alone(plan: &Plan, rank: Rank) -> Vec<Task> {
@@ -202,11 +204,10 @@ fn barrier(plan: &Plan, rank: Rank) -> Vec<Task> {
 
 /// Whether a step leaves its value in staging.
 fn staged(plan: &Plan, rank: Rank, step: &Step) -> bool {
-    matches!(
-        step,
-        Step::Reduce {
-            into: Target::Partial,
-            ..
+    match step {
+        Step::Reduce { into, block, .. } | Step::Copy { into, block, .. } => {
+            *into == Target::Partial && !partial_in_result(plan, rank, *block)
         }
-    ) && !partial_in_result(plan, rank)
+        Step::Signal { .. } => false,
+    }
 }

@@ -12,7 +12,8 @@ use super::graph::{Graph, Moment};
 use super::memory::ends;
 use super::part::Part;
 use super::{Claim, Proof};
-use crate::plan::dataflow::{Collective, Symmetry};
+use crate::plan::cut::Cut;
+use crate::plan::dataflow::Symmetry;
 use crate::plan::lowered::{Action, Buffer, Place, Rank};
 
 /// What a place holds.
@@ -37,16 +38,11 @@ impl Fingerprints {
         let [high, low] = &self.hashers;
         u128::from(high.hash_one(rank)) << 64 | u128::from(low.hash_one(rank))
     }
-
-    fn all(&self, ranks: u32) -> u128 {
-        (0..ranks).fold(0, |sum, rank| sum.wrapping_add(self.of(rank)))
-    }
 }
 
 /// Runs the block with one chunk and looks at the results.
 pub(super) fn values(claim: &Claim, part: &Part<'_>, graph: &Graph) -> Result<(), VerifyError> {
     let fingerprints = Fingerprints::new();
-    let everything = fingerprints.all(claim.ranks);
     // In order of time: a task runs, or what it wrote into another rank's memory arrives.
     let mut happenings: Vec<(Moment, u32, Option<Place>)> = Vec::new();
     for (index, task) in part.tasks.iter().enumerate() {
@@ -106,7 +102,11 @@ pub(super) fn values(claim: &Claim, part: &Part<'_>, graph: &Graph) -> Result<()
         };
     }
 
-    for rank in (0..claim.ranks).filter(|&rank| claim.collective.defines_result(rank)) {
+    let cut = Cut::new(claim.collective, claim.ranks, claim.blocks)?;
+    let contributors = (0..claim.ranks).filter(|&rank| cut.contributes(rank, part.block));
+    let wanted = contributors.fold(0u128, |sum, rank| sum.wrapping_add(fingerprints.of(rank)));
+    let reduced = cut.combines() && claim.ranks > 1;
+    for rank in (0..claim.ranks).filter(|&rank| cut.defines(rank, part.block)) {
         let failed = |reason: String| VerifyError::Outcome {
             rank,
             block: part.block,
@@ -117,10 +117,6 @@ pub(super) fn values(claim: &Claim, part: &Part<'_>, graph: &Graph) -> Result<()
             buffer: Buffer::Result,
         }) else {
             return Err(failed("its result is never written".to_owned()));
-        };
-        let (wanted, reduced) = match claim.collective {
-            Collective::Broadcast { root } => (fingerprints.of(root), false),
-            _ => (everything, claim.ranks > 1),
         };
         if value.sum != wanted {
             return Err(failed(explain(

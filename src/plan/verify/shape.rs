@@ -5,6 +5,7 @@
 
 use super::Claim;
 use super::error::{At, VerifyError};
+use crate::plan::cut::Cut;
 use crate::plan::lowered::{Action, Buffer, Place, Program, Progress, Rank, Task};
 use crate::plan::lowering::Reach;
 
@@ -102,6 +103,7 @@ fn check_task(claim: &Claim, world: &World<'_>, at: At, task: &Task) -> Result<(
             }
         }
     }
+    let cut = Cut::new(claim.collective, claim.ranks, claim.blocks).map_err(|error| error.to_string())?;
     let (sources, into): (&[Place], &[Place]) = match &task.action {
         Action::Signal => return Ok(()),
         Action::Reduce { sources, into, .. } => (sources, into),
@@ -121,11 +123,16 @@ fn check_task(claim: &Claim, world: &World<'_>, at: At, task: &Task) -> Result<(
             }
         }
     }
+    for place in sources {
+        if place.buffer == Buffer::Input && !cut.contributes(place.rank, task.block) {
+            return Err(format!("rank {}'s input has no such block", place.rank));
+        }
+    }
     for (index, place) in into.iter().enumerate() {
         if place.buffer == Buffer::Input {
             return Err(format!("it writes into rank {}'s input", place.rank));
         }
-        if place.buffer == Buffer::Result && !claim.collective.defines_result(place.rank) {
+        if place.buffer == Buffer::Result && !cut.defines(place.rank, task.block) {
             return Err(format!(
                 "it writes into rank {}'s result, which is to stay as it is",
                 place.rank

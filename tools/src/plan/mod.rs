@@ -38,6 +38,11 @@ enum CollectiveName {
     Reduce,
     Broadcast,
     Barrier,
+    ReduceScatter,
+    AllGather,
+    Gather,
+    Scatter,
+    AllToAll,
     /// Each of them
     All,
 }
@@ -49,8 +54,14 @@ impl CollectiveName {
             Self::Reduce => vec![Collective::Reduce { root }],
             Self::Broadcast => vec![Collective::Broadcast { root }],
             Self::Barrier => vec![Collective::Barrier],
-            Self::All => [Self::AllReduce, Self::Reduce, Self::Broadcast, Self::Barrier]
-                .into_iter()
+            Self::ReduceScatter => vec![Collective::ReduceScatter],
+            Self::AllGather => vec![Collective::AllGather],
+            Self::Gather => vec![Collective::Gather { root }],
+            Self::Scatter => vec![Collective::Scatter { root }],
+            Self::AllToAll => vec![Collective::AllToAll],
+            Self::All => Self::value_variants()
+                .iter()
+                .filter(|one| **one != Self::All)
                 .flat_map(|one| one.with_root(root))
                 .collect(),
         }
@@ -89,7 +100,7 @@ struct ShowArguments {
     /// How many ranks
     #[arg(long, value_name = "N", default_value_t = 8)]
     ranks: u32,
-    /// The root of a reduce or broadcast
+    /// The root, for a collective that has one
     #[arg(long, value_name = "RANK", default_value_t = 0)]
     root: u32,
     /// Bytes of each rank's vector, for the choice of the plan and the number of chunks (8, 4K, 64M, 1G)
@@ -120,7 +131,7 @@ struct VerifyArguments {
     /// How many ranks: one number or a range such as 1-64
     #[arg(long, value_name = "N|A-B", default_value = "1-16", value_parser = parse_range)]
     ranks: (u32, u32),
-    /// The root of a reduce or broadcast; the last rank where there are fewer
+    /// The root, for a collective that has one; the last rank where there are fewer
     #[arg(long, value_name = "RANK", default_value_t = 0)]
     root: u32,
     /// What ranks can do with each other's memory
