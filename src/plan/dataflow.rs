@@ -144,7 +144,7 @@ pub enum Step {
         /// Nothing is missing from the combination.
         complete: bool,
     },
-    /// Brings a value into the own result.
+    /// Brings a value here: into the own result, or as a partial value that is only passed on.
     Copy {
         /// Which block.
         block: u32,
@@ -166,6 +166,15 @@ impl Step {
         match self {
             Self::Reduce { block, .. } | Self::Copy { block, .. } => *block,
             Self::Signal { .. } => 0,
+        }
+    }
+
+    /// Whether what it is sent stays in staging until it has been used.
+    pub fn lands(&self) -> bool {
+        match self {
+            Self::Reduce { .. } => true,
+            Self::Copy { into, .. } => *into == Target::Partial,
+            Self::Signal { .. } => false,
         }
     }
 
@@ -205,8 +214,8 @@ pub struct Consumer {
     pub rank: Rank,
     /// Its index in that rank's steps.
     pub step: u32,
-    /// For a reduction: which of the contributions that this consumer ever gets, from 0 (see [`Rule::landing`]).
-    /// For a copy, which puts the value straight into the result, and for a signal: none.
+    /// For a reduction, and for a copy that is only passed on: which of the values that this consumer ever gets for a
+    /// while, from 0 (see [`Rule::landing`]). For a copy straight into the result and for a signal: none.
     pub landing: Option<u32>,
 }
 
@@ -251,21 +260,34 @@ pub trait Rule: fmt::Debug + Send + Sync {
     /// Who else needs `rank`'s values, those that finish chunks first; one entry for each value and block.
     fn uses(&self, rank: Rank) -> Vec<Use>;
 
-    /// Which of the contributions to `rank` the one from `from` to its reduction `step` is, counted from 0 over all
-    /// reductions of the rank.
+    /// Which of the values that others hand to `rank` for a while the one from `from` to its step `step` is, counted from
+    /// 0 over all its reductions and all its copies that are only passed on. To be overridden where a rank has many.
     fn landing(&self, rank: Rank, step: u32, from: Rank) -> u32 {
         let mut count = 0;
         for (index, candidate) in self.steps(rank).iter().enumerate() {
-            if let Step::Reduce { sources, .. } = candidate {
-                for source in sources.iter().filter(|source| source.rank() != rank) {
-                    if index as u32 == step && source.rank() == from {
-                        return count;
-                    }
-                    count += 1;
+            if !candidate.lands() {
+                continue;
+            }
+            for source in candidate.sources().iter().filter(|source| source.rank() != rank) {
+                if index as u32 == step && source.rank() == from {
+                    return count;
                 }
+                count += 1;
             }
         }
         count
+    }
+
+    /// The step of `rank` that must have ended before its step `step` begins, though it needs no value of it: an
+    /// algorithm in rounds. Where data is sent, it is the sender that keeps to the rounds, by its own step of that
+    /// number; so the steps of a round have one number on all ranks.
+    fn after(&self, _rank: Rank, _step: u32) -> Option<u32> {
+        None
+    }
+
+    /// A bound for the steps of any rank that may have to hold a value in staging; they are the first ones of the rank.
+    fn held_steps(&self) -> u32 {
+        4
     }
 
     /// Where data must be sent, a rank's streams are its steps, then one for each entry of `uses` whose value is not a
@@ -298,8 +320,8 @@ pub trait Rule: fmt::Debug + Send + Sync {
 pub enum Symmetry {
     /// Nothing is known.
     None,
-    /// Adding a constant to all ranks and blocks (modulo their number, which is the same) gives the same plan, but for
-    /// the order of sources within a reduction.
+    /// Adding a constant to all ranks (modulo their number), and moving the blocks along with them
+    /// ([`Cut::turned`]), gives the same plan, but for the order of sources within a reduction.
     Rotation,
 }
 

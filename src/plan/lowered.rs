@@ -124,6 +124,16 @@ pub struct Program {
     pub tasks: Vec<Task>,
 }
 
+/// All places that an action touches.
+pub(super) fn places(action: &Action) -> impl Iterator<Item = &Place> {
+    let (sources, into): (&[Place], &[Place]) = match action {
+        Action::Signal => (&[], &[]),
+        Action::Reduce { sources, into, .. } => (sources, into),
+        Action::Copy { source, into } => (std::slice::from_ref(source), into),
+    };
+    sources.iter().chain(into)
+}
+
 impl Program {
     /// What its blocks stand for.
     ///

@@ -5,7 +5,7 @@
 //! by a signal at the end.
 
 use super::{
-    BEGIN, Consumers, PULLED_SLOTS, chunk, input, others, partial_in_result, ranks_of, result, staged,
+    BEGIN, Consumers, chunk, input, others, partial_in_result, pulled_slots, ranks_of, result, staged,
     staging, step_task, whole,
 };
 use crate::plan::dataflow::{Collective, Consumer, Plan, Step, Value};
@@ -32,13 +32,15 @@ pub(super) fn tasks(plan: &Plan, rank: Rank) -> (Vec<Task>, u32) {
             waits.extend(ready(rank, *source));
         }
         let mut into = result(rank);
+        if let Some(before) = plan.rule().after(rank, index as u32) {
+            waits.push(whole(rank, step_task(before)));
+        }
         if staged(plan, rank, step) {
-            into = staging(rank, index as u32, PULLED_SLOTS);
-            staging_slots = (index as u32 + 1) * PULLED_SLOTS;
-            waits.extend(
-                mine.iter()
-                    .map(|reader| chunk(reader.rank, step_task(reader.step), PULLED_SLOTS)),
-            );
+            let slots = pulled_slots(plan);
+            into = staging(rank, index as u32, slots);
+            staging_slots = (index as u32 + 1) * slots;
+            let readers = mine.iter();
+            waits.extend(readers.map(|reader| chunk(reader.rank, step_task(reader.step), slots)));
         }
         let places = step
             .sources()
@@ -105,6 +107,6 @@ fn place(plan: &Plan, block: u32, value: Value) -> Place {
     match value {
         Value::Input(peer) => input(peer),
         Value::Step { rank, .. } if partial_in_result(plan, rank, block) => result(rank),
-        Value::Step { rank, step } => staging(rank, step, PULLED_SLOTS),
+        Value::Step { rank, step } => staging(rank, step, pulled_slots(plan)),
     }
 }

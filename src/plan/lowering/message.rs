@@ -1,20 +1,32 @@
 //! Lowering where ranks write into each other's memory with messages: the owner of a value pushes it, contributions
-//! into staging slots of the reducing rank (given back as credits by its progress), results straight into results.
+//! into staging slots of the reducing rank (given back as credits by its progress), results straight into results. What
+//! a rank only passes on goes from its slots as it came.
 //!
 //! Nobody's memory is written before it has begun: a rank's first task says so to those who push to it. In an
 //! all-reduce the pusher of a final value knows it already, since that value holds the receiver's contribution.
 
 use super::{BEGIN, Consumers, chunk, input, others, ranks_of, result, staged, staging, step_task, whole};
 use crate::plan::dataflow::{Collective, Consumer, Own, Plan, Step, Value};
-use crate::plan::lowered::{Action, Buffer, Place, Rank, Task, Wait};
+use crate::plan::lowered::{Action, Buffer, Place, Rank, Task, Wait, places};
 
 /// The tasks of `rank` and how many staging slots they use.
 pub(super) fn tasks(plan: &Plan, rank: Rank, slots: u32) -> (Vec<Task>, u32) {
+    let steps = plan.rule().steps(rank);
+    let landing = |step: &Step| match step.lands() {
+        true => step
+            .sources()
+            .iter()
+            .filter(|source| source.rank() != rank)
+            .count() as u32,
+        false => 0,
+    };
+    let landings = steps.iter().map(landing).sum();
     let lowering = Lowering {
         plan,
         rank,
         slots,
-        steps: plan.rule().steps(rank),
+        steps,
+        landings,
     };
     lowering.tasks()
 }
@@ -24,16 +36,20 @@ struct Lowering<'a> {
     rank: Rank,
     slots: u32,
     steps: Vec<Step>,
+    /// How many values are sent to this rank's staging.
+    landings: u32,
 }
 
 impl Lowering<'_> {
     fn tasks(&self) -> (Vec<Task>, u32) {
         let consumers = Consumers::of(self.plan, self.rank, self.steps.len());
         let mut tasks = vec![self.begin()];
-        for (index, step) in self.steps.iter().enumerate() {
+        for (index, step) in (0..).zip(&self.steps) {
             tasks.push(match step {
-                Step::Reduce { .. } => self.reduce(index as u32, step),
-                Step::Copy { .. } | Step::Signal { .. } => self.receive(step, &consumers.steps[index]),
+                Step::Reduce { .. } => self.reduce(index, step),
+                Step::Copy { .. } | Step::Signal { .. } => {
+                    self.receive(index, step, &consumers.steps[index as usize])
+                }
             });
         }
         for entry in self.plan.rule().uses(self.rank) {
@@ -41,20 +57,13 @@ impl Lowering<'_> {
                 tasks.push(self.push(entry.block, entry.value, &entry.by));
             }
         }
-        let staging_slots = tasks.iter().map(|task| self.slots_of(task)).max().unwrap_or(0);
+        // Nobody sends to a slot of this rank that no task of its own reads.
+        let own = |task: &Task| {
+            let places = places(&task.action).filter(|place| place.rank == self.rank);
+            places.map(slots_end).max().unwrap_or(0)
+        };
+        let staging_slots = tasks.iter().map(own).max().unwrap_or(0);
         (tasks, staging_slots)
-    }
-
-    /// The end of this rank's staging slots that a task touches. All of them are touched by its reductions.
-    fn slots_of(&self, task: &Task) -> u32 {
-        let Action::Reduce { sources, into, .. } = &task.action else {
-            return 0;
-        };
-        let end = |place: &Place| match place.buffer {
-            Buffer::Staging { first, slots } => first + slots,
-            Buffer::Input | Buffer::Result => 0,
-        };
-        sources.iter().chain(into).map(end).max().unwrap_or(0)
     }
 
     /// A copy step hands its value on itself.
@@ -64,12 +73,12 @@ impl Lowering<'_> {
 
     /// Whether whoever pushes a final value must be told that this rank has begun.
     fn results_need_begin(&self) -> bool {
-        matches!(self.plan.collective(), Collective::Broadcast { .. })
+        self.plan.collective() != Collective::AllReduce
     }
 
     fn begin(&self) -> Task {
         let pushers = self.steps.iter().flat_map(|step| {
-            let told = matches!(step, Step::Reduce { .. }) || self.results_need_begin();
+            let told = step.lands() || self.results_need_begin();
             step.sources()
                 .iter()
                 .filter(move |_| told)
@@ -103,14 +112,7 @@ impl Lowering<'_> {
             Own::Input => input(self.rank),
             Own::Step(step) if staged(self.plan, self.rank, &self.steps[step as usize]) => {
                 // Behind the slots of all contributions.
-                let remote = |step: &Step| match step {
-                    Step::Reduce { sources, .. } => {
-                        sources.iter().filter(|source| source.rank() != self.rank).count() as u32
-                    }
-                    Step::Copy { .. } | Step::Signal { .. } => 0,
-                };
-                let landings: u32 = self.steps.iter().map(remote).sum();
-                staging(self.rank, landings + step, self.slots)
+                staging(self.rank, self.landings + step, self.slots)
             }
             Own::Step(_) => result(self.rank),
         }
@@ -161,8 +163,9 @@ impl Lowering<'_> {
         }
     }
 
-    /// A final value comes into the result; it is passed on chunk by chunk, or just waited for.
-    fn receive(&self, step: &Step, consumers: &[Consumer]) -> Task {
+    /// A value comes into the result, or into slots if it stays only for a while; it is passed on chunk by chunk, or
+    /// just waited for.
+    fn receive(&self, index: u32, step: &Step, consumers: &[Consumer]) -> Task {
         let block = step.block();
         let source = step.sources()[0];
         if source.rank() == self.rank {
@@ -186,7 +189,15 @@ impl Lowering<'_> {
                 notify: Vec::new(),
             };
         }
-        self.send(block, vec![chunk(owner, task, 0)], result(self.rank), consumers)
+        let arrived = vec![chunk(owner, task, 0)];
+        if !step.lands() {
+            return self.send(block, arrived, result(self.rank), consumers);
+        }
+        let landing = self.plan.rule().landing(self.rank, index, owner);
+        let mut task = self.send(block, arrived, staging(self.rank, landing, self.slots), consumers);
+        // The sender waits for the slots.
+        task.notify = others(self.rank, task.notify.iter().copied().chain([owner]));
+        task
     }
 
     fn push(&self, block: u32, value: Own, consumers: &[Consumer]) -> Task {
@@ -213,6 +224,8 @@ impl Lowering<'_> {
                     into.push(result(consumer.rank));
                 }
             }
+            let before = self.plan.rule().after(consumer.rank, consumer.step);
+            waits.extend(before.map(|before| whole(self.rank, step_task(before))));
         }
         let notify = others(self.rank, ranks_of(consumers));
         Task {
@@ -221,5 +234,13 @@ impl Lowering<'_> {
             action: Action::Copy { source, into },
             notify,
         }
+    }
+}
+
+/// The end of the staging slots that a place is, if it is any.
+fn slots_end(place: &Place) -> u32 {
+    match place.buffer {
+        Buffer::Staging { first, slots } => first + slots,
+        Buffer::Input | Buffer::Result => 0,
     }
 }

@@ -33,8 +33,15 @@ impl Reach {
     }
 }
 
-/// Slots for a partial sum that cannot stay in a result, where peers pull it.
-const PULLED_SLOTS: u32 = 8;
+/// Slots for all values that cannot stay in a result, where peers pull them; each has at least one, and at most
+/// [`MOST_PULLED_SLOTS`].
+const PULLED_SLOTS: u32 = 32;
+const MOST_PULLED_SLOTS: u32 = 8;
+
+/// Slots for each such value: the same on all ranks, since they read each other's.
+fn pulled_slots(plan: &Plan) -> u32 {
+    (PULLED_SLOTS / plan.rule().held_steps().max(1)).clamp(1, MOST_PULLED_SLOTS)
+}
 
 /// The most staging slots for one stream.
 pub const MAX_SLOTS: u32 = 256;

@@ -274,7 +274,7 @@ pub(super) fn reused_slots(claim: &Claim, part: &Part<'_>, proof: &mut Proof) ->
     let most = part
         .tasks
         .iter()
-        .flat_map(|task| super::shape::places(&task.action))
+        .flat_map(|task| crate::plan::lowered::places(&task.action))
         .map(slots)
         .max();
     let Some(most) = most.filter(|&most| most > 0) else {

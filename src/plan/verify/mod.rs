@@ -1,15 +1,16 @@
 //! Proves a lowered plan for all ranks, before any of it runs.
 //!
 //! What is proved, for every number of chunks (none included), in place and out of place:
-//! - every result that the collective defines holds each contribution exactly once, and is marked complete once;
+//! - every block of a result that the collective defines holds the contributions that it should, each exactly once, and
+//!   is marked complete once if it is a combination; no other block is written, and no input read that has none;
 //! - no task waits on a circle, and everybody who waits is notified;
 //! - no place is written before it has been read, nor read before it has been written, whatever the timing,
 //!   and nobody's memory is touched before the rank has begun or after it has ended.
 //!
 //! # Why one block at a time suffices
 //! A place belongs to one block, so two accesses can only collide within a block. Their order is proved from the
-//! tasks of that block and the signals alone. Leaving out the tasks of other blocks only takes orderings away, so the
-//! proof holds with them, however many chunks they have; it also holds when other blocks are empty, where those tasks
+//! tasks of that block and the signals of the ranks concerned alone. Leaving out other tasks only takes orderings away, so
+//! the proof holds with them, however many chunks they have; it also holds when other blocks are empty, where those tasks
 //! do not run. Only circles of waits can lead through several blocks: they are looked for across all of them.
 //!
 //! # Why a few chunks suffice
@@ -24,6 +25,7 @@ mod part;
 mod shape;
 mod symmetry;
 
+use super::cut::Cut;
 use super::dataflow::{Collective, Plan, Symmetry};
 use super::error::PlanError;
 use super::lowered::{Program, Rank};
@@ -56,6 +58,11 @@ impl Claim {
             symmetry: plan.symmetry(),
         }
     }
+
+    /// What the blocks stand for.
+    fn cut(&self) -> Result<Cut, PlanError> {
+        Cut::new(self.collective, self.ranks, self.blocks)
+    }
 }
 
 /// What was looked at in a proof that succeeded.
@@ -67,7 +74,7 @@ pub struct Proof {
     pub places: u64,
     /// Orderings between two events that were asked for and found.
     pub orderings: u64,
-    /// Whether one block stands for all of them, by symmetry.
+    /// Whether some blocks stand for all of them, by symmetry.
     pub by_symmetry: bool,
 }
 
@@ -90,6 +97,7 @@ where
     F: Fn(Rank) -> Result<Program, PlanError> + Sync,
 {
     super::dataflow::check(claim.collective, claim.ranks)?;
+    claim.cut()?;
     match claim.symmetry {
         Symmetry::Rotation => verify_symmetric(claim, &program),
         Symmetry::None => verify_all(claim, &program),
@@ -111,8 +119,9 @@ fn verify_all(
         by_symmetry: false,
     };
     deadlock::check(&part::all(&programs))?;
+    let blocks = part::Blocks::of(&programs, claim.blocks);
     for block in 0..claim.blocks {
-        prove_block(claim, &part::block(&programs, block), &mut proof)?;
+        prove_block(claim, &blocks.part(&programs, block), &mut proof)?;
     }
     Ok(proof)
 }
@@ -135,11 +144,14 @@ where
         orderings: 0,
         by_symmetry: true,
     };
-    let part = symmetry::block_zero(claim, &first);
-    deadlock::check(&part)?;
-    prove_block(claim, &part, &mut proof)?;
-    proof.places *= u64::from(claim.blocks);
-    proof.orderings *= u64::from(claim.blocks);
+    let blocks = symmetry::Blocks::of(&first);
+    symmetry::check_deadlock(claim, &first, &blocks)?;
+    let representatives = symmetry::representatives(claim);
+    for block in 0..representatives {
+        prove_block(claim, &blocks.part(claim, block, false)?, &mut proof)?;
+    }
+    proof.places *= u64::from(claim.blocks / representatives);
+    proof.orderings *= u64::from(claim.blocks / representatives);
     Ok(proof)
 }
 

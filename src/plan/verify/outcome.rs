@@ -12,7 +12,6 @@ use super::graph::{Graph, Moment};
 use super::memory::ends;
 use super::part::Part;
 use super::{Claim, Proof};
-use crate::plan::cut::Cut;
 use crate::plan::dataflow::Symmetry;
 use crate::plan::lowered::{Action, Buffer, Place, Rank};
 
@@ -102,7 +101,7 @@ pub(super) fn values(claim: &Claim, part: &Part<'_>, graph: &Graph) -> Result<()
         };
     }
 
-    let cut = Cut::new(claim.collective, claim.ranks, claim.blocks)?;
+    let cut = claim.cut()?;
     let contributors = (0..claim.ranks).filter(|&rank| cut.contributes(rank, part.block));
     let wanted = contributors.fold(0u128, |sum, rank| sum.wrapping_add(fingerprints.of(rank)));
     let reduced = cut.combines() && claim.ranks > 1;

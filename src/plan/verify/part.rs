@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::error::At;
-use crate::plan::lowered::{Action, Program, Progress, Rank};
+use crate::plan::lowered::{Action, Program, Progress, Rank, places};
 
 /// A task in a part.
 pub(super) struct PartTask<'a> {
@@ -66,30 +66,67 @@ impl Index {
 
 /// All tasks, for a search for circles.
 pub(super) fn all(programs: &[Program]) -> Part<'_> {
-    collect(programs, 0, |_| true)
-}
-
-/// The tasks of one block, and all signals.
-pub(super) fn block(programs: &[Program], block: u32) -> Part<'_> {
-    collect(programs, block, |task| {
-        task.block == block || matches!(task.action, Action::Signal)
-    })
-}
-
-fn collect(
-    programs: &[Program],
-    block: u32,
-    belongs: impl Fn(&crate::plan::lowered::Task) -> bool,
-) -> Part<'_> {
     let mut index = Index::new(programs.len() as u32);
     for program in programs {
-        let numbered = program.tasks.iter().zip(0u32..);
-        index.next_rank(
-            numbered
-                .filter(|(task, _)| belongs(task))
-                .map(|(_, number)| number),
-        );
+        index.next_rank(0..program.tasks.len() as u32);
     }
+    collect(programs, &index, 0)
+}
+
+/// Which tasks work on which block.
+pub(super) struct Blocks {
+    /// By block, by rank: stream by stream.
+    streams: Vec<Vec<(Rank, u32)>>,
+    /// By rank.
+    signals: Vec<Vec<u32>>,
+}
+
+impl Blocks {
+    pub fn of(programs: &[Program], blocks: u32) -> Self {
+        let mut all = Self {
+            streams: vec![Vec::new(); blocks as usize],
+            signals: Vec::with_capacity(programs.len()),
+        };
+        for program in programs {
+            let mut signals = Vec::new();
+            for (task, number) in program.tasks.iter().zip(0u32..) {
+                match task.action {
+                    Action::Signal => signals.push(number),
+                    _ => all.streams[task.block as usize].push((program.rank, number)),
+                }
+            }
+            all.signals.push(signals);
+        }
+        all
+    }
+
+    /// The tasks of one block, and the signals of the ranks that have to do with it; of all ranks if nothing moves.
+    pub fn part<'a>(&self, programs: &'a [Program], block: u32) -> Part<'a> {
+        let streams = &self.streams[block as usize];
+        let mut involved = vec![streams.is_empty(); programs.len()];
+        for &(rank, number) in streams {
+            involved[rank as usize] = true;
+            let places = places(&programs[rank as usize].tasks[number as usize].action);
+            places.for_each(|place| involved[place.rank as usize] = true);
+        }
+        let mut rest = &streams[..];
+        let mut index = Index::new(programs.len() as u32);
+        for (program, signals) in programs.iter().zip(&self.signals) {
+            let count = rest.iter().take_while(|(rank, _)| *rank == program.rank).count();
+            let (own, others) = rest.split_at(count);
+            rest = others;
+            let mut tasks: Vec<u32> = own.iter().map(|&(_, number)| number).collect();
+            if involved[program.rank as usize] {
+                tasks.extend(signals);
+                tasks.sort_unstable();
+            }
+            index.next_rank(tasks);
+        }
+        collect(programs, &index, block)
+    }
+}
+
+fn collect<'a>(programs: &'a [Program], index: &Index, block: u32) -> Part<'a> {
     let mut tasks = Vec::with_capacity(index.tasks.len());
     for program in programs {
         for &number in index.of_rank(program.rank) {

@@ -6,7 +6,7 @@
 use super::Claim;
 use super::error::{At, VerifyError};
 use crate::plan::cut::Cut;
-use crate::plan::lowered::{Action, Buffer, Place, Program, Progress, Rank, Task};
+use crate::plan::lowered::{Action, Buffer, Place, Program, Progress, Rank, Task, places};
 use crate::plan::lowering::Reach;
 
 /// All programs, held as they are or as one that stands for all.
@@ -44,8 +44,16 @@ impl World<'_> {
         }
     }
 
-    fn back(&self, value: u32, by: u32, modulus: u32) -> u32 {
-        (value + modulus - by % modulus) % modulus
+    fn back(&self, rank: Rank, by: u32) -> Rank {
+        (rank + self.ranks() - by) % self.ranks()
+    }
+
+    /// A block of a program that stands for another, `by` ranks further; none if ranks cannot be turned.
+    fn block(&self, cut: Cut, block: u32, by: u32) -> Option<u32> {
+        match self {
+            World::All(_) => Some(block),
+            World::Rotated { .. } => cut.turned(block, by),
+        }
     }
 
     fn ranks(&self) -> u32 {
@@ -70,17 +78,19 @@ pub(super) fn check(claim: &Claim, world: &World<'_>) -> Result<(), VerifyError>
             });
         }
     }
+    let cut = claim.cut()?;
     for program in world.programs() {
         for (task, number) in program.tasks.iter().zip(0..) {
             let at = At::of(program, number);
-            check_task(claim, world, at, task).map_err(|reason| VerifyError::Malformed { at, reason })?;
+            check_task(claim, cut, world, at, task)
+                .map_err(|reason| VerifyError::Malformed { at, reason })?;
         }
     }
     check_notify(world)?;
-    check_staging(claim, world)
+    check_staging(claim, cut, world)
 }
 
-fn check_task(claim: &Claim, world: &World<'_>, at: At, task: &Task) -> Result<(), String> {
+fn check_task(claim: &Claim, cut: Cut, world: &World<'_>, at: At, task: &Task) -> Result<(), String> {
     if task.block >= claim.blocks {
         return Err(format!("there are only {} blocks", claim.blocks));
     }
@@ -98,12 +108,11 @@ fn check_task(claim: &Claim, world: &World<'_>, at: At, task: &Task) -> Result<(
             if signal || matches!(target.action, Action::Signal) {
                 return Err(format!("{named} counts chunks, but a signal has none"));
             }
-            if (target.block + added) % claim.blocks != task.block {
+            if world.block(cut, target.block, added) != Some(task.block) {
                 return Err(format!("{named} counts chunks of another block"));
             }
         }
     }
-    let cut = Cut::new(claim.collective, claim.ranks, claim.blocks).map_err(|error| error.to_string())?;
     let (sources, into): (&[Place], &[Place]) = match &task.action {
         Action::Signal => return Ok(()),
         Action::Reduce { sources, into, .. } => (sources, into),
@@ -163,13 +172,12 @@ fn check_task(claim: &Claim, world: &World<'_>, at: At, task: &Task) -> Result<(
 
 /// Exactly the ranks that wait are notified.
 fn check_notify(world: &World<'_>) -> Result<(), VerifyError> {
-    let ranks = world.ranks();
     let mut waiters: Vec<(Rank, u32, Rank)> = Vec::new();
     for program in world.programs() {
         for wait in program.tasks.iter().flat_map(|task| &task.waits) {
             if wait.rank != program.rank {
                 let (owner, by) = world.home(wait.rank);
-                waiters.push((owner, wait.task, world.back(program.rank, by, ranks)));
+                waiters.push((owner, wait.task, world.back(program.rank, by)));
             }
         }
     }
@@ -210,7 +218,7 @@ fn check_notify(world: &World<'_>) -> Result<(), VerifyError> {
 }
 
 /// A slot belongs to one range, and a range to one block.
-fn check_staging(claim: &Claim, world: &World<'_>) -> Result<(), VerifyError> {
+fn check_staging(claim: &Claim, cut: Cut, world: &World<'_>) -> Result<(), VerifyError> {
     let mut ranges: Vec<(Rank, u32, u32, u32, At)> = Vec::new();
     for program in world.programs() {
         for (task, number) in program.tasks.iter().zip(0u32..) {
@@ -218,7 +226,8 @@ fn check_staging(claim: &Claim, world: &World<'_>) -> Result<(), VerifyError> {
             for place in places(&task.action) {
                 if let Buffer::Staging { first, slots } = place.buffer {
                     let (owner, by) = world.home(place.rank);
-                    let block = world.back(task.block, by, claim.blocks);
+                    let ranks = claim.ranks;
+                    let block = world.block(cut, task.block, ranks - by % ranks).unwrap_or(0);
                     ranges.push((owner, first, slots, block, at));
                 }
             }
@@ -237,14 +246,4 @@ fn check_staging(claim: &Claim, world: &World<'_>) -> Result<(), VerifyError> {
         }
     }
     Ok(())
-}
-
-/// All places that an action touches.
-pub(super) fn places(action: &Action) -> impl Iterator<Item = &Place> {
-    let (sources, into): (&[Place], &[Place]) = match action {
-        Action::Signal => (&[], &[]),
-        Action::Reduce { sources, into, .. } => (sources, into),
-        Action::Copy { source, into } => (std::slice::from_ref(source), into),
-    };
-    sources.iter().chain(into)
 }

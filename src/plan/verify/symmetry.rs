@@ -1,20 +1,25 @@
-//! Rotation symmetry: every rank's program is rank 0's with a constant added to all ranks and blocks, so block 0 stands
-//! for all blocks.
+//! Rotation symmetry: every rank's program is rank 0's with a constant added to all ranks, and blocks moved along, so the
+//! blocks that cannot be turned into each other stand for all.
 //!
-//! The claim is checked for every rank. Then the tasks of block 0 at all ranks follow from rank 0's program: rank `r`
-//! does for block 0 what rank 0 does for block `-r`. Each block's part is that of block 0 with the ranks renamed, and
-//! the proof does not depend on names; streams of different blocks are coupled by signals only, and no order of accesses
-//! rests on another block (see the module above). A circle of waits through several blocks would have to leave a block
-//! through a signal that waits and enter another where a stream waits for such a signal: that is refused here.
+//! The claim is checked for every rank. Then the tasks of a block at all ranks follow from rank 0's program: rank `r`
+//! does for block `b` what rank 0 does for `b` turned back by `r`. Each block's part is that of a block looked at with
+//! the ranks renamed, and the proof does not depend on names; no order of accesses rests on another block (see the
+//! module above).
+//!
+//! Only circles of waits can lead through several blocks. Every circle of tasks is one of task numbers, whatever ranks the
+//! waits are for, so rank 0's program alone shows that there is none. Where it has one, the tasks of each block are looked
+//! at, unless a stream waits for a stream of another block, or for a signal that waits for others: then it is refused.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::Claim;
 use super::error::{At, VerifyError};
 use super::part::{Index, Part, PartTask};
+use super::{Claim, deadlock};
+use crate::plan::cut::Cut;
 use crate::plan::error::PlanError;
-use crate::plan::lowered::{Action, Place, Program, Rank, Task, Wait};
+use crate::plan::lowered::{Action, Place, Program, Rank, Task, Wait, places};
 
 pub(super) fn check<F>(claim: &Claim, first: &Program, program: &F) -> Result<(), VerifyError>
 where
@@ -24,33 +29,18 @@ where
         rank,
         reason: reason.to_owned(),
     };
-    if claim.blocks != claim.ranks && claim.blocks != 1 {
-        return Err(asymmetric(
-            0,
-            "the vector is not cut into one block or as many as there are ranks",
-        ));
-    }
     if claim.collective.root().is_some() {
         return Err(asymmetric(
             0,
             "a collective with a root is not the same for all ranks",
         ));
     }
-    let waits = |task: u32| {
-        let target = &first.tasks[task as usize];
-        matches!(target.action, Action::Signal) && !target.waits.is_empty()
-    };
-    for (task, number) in first.tasks.iter().zip(0..) {
-        let stream = !matches!(task.action, Action::Signal);
-        if stream && claim.blocks > 1 && task.waits.iter().any(|wait| waits(wait.task)) {
-            let at = At {
-                rank: 0,
-                task: number,
-                block: task.block,
-            };
-            let reason = "a stream waits for a signal that waits for others, which couples blocks".to_owned();
-            return Err(VerifyError::Malformed { at, reason });
-        }
+    let cut = claim.cut()?;
+    if cut.turned(0, 1).is_none() {
+        return Err(asymmetric(
+            0,
+            "the vector is not cut into one block or as many to each rank",
+        ));
     }
     let next = AtomicU32::new(1);
     let work = || -> Result<(), VerifyError> {
@@ -60,7 +50,7 @@ where
                 return Ok(());
             }
             let program = program(rank)?;
-            if let Err(reason) = compare(claim, first, &program, rank) {
+            if let Err(reason) = compare(cut, first, &program, rank) {
                 next.store(claim.ranks, Ordering::Relaxed);
                 return Err(VerifyError::Asymmetric { rank, reason });
             }
@@ -88,7 +78,7 @@ fn moved(rank: Rank, by: u32, modulus: u32) -> u32 {
     (rank + by) % modulus
 }
 
-fn compare(claim: &Claim, first: &Program, other: &Program, by: Rank) -> Result<(), String> {
+fn compare(cut: Cut, first: &Program, other: &Program, by: Rank) -> Result<(), String> {
     if (other.rank, other.ranks, other.blocks) != (by, first.ranks, first.blocks) {
         return Err("it belongs to another rank or plan".to_owned());
     }
@@ -96,20 +86,20 @@ fn compare(claim: &Claim, first: &Program, other: &Program, by: Rank) -> Result<
         return Err("it has other numbers of tasks or staging slots".to_owned());
     }
     for ((ours, theirs), number) in first.tasks.iter().zip(&other.tasks).zip(0u32..) {
-        if !same(claim, ours, theirs, by) {
+        if !same(cut, ours, theirs, by) {
             return Err(format!("task {number} is another"));
         }
     }
     Ok(())
 }
 
-fn same(claim: &Claim, ours: &Task, theirs: &Task, by: Rank) -> bool {
-    let turn = |rank: Rank| moved(rank, by, claim.ranks);
+fn same(cut: Cut, ours: &Task, theirs: &Task, by: Rank) -> bool {
+    let turn = |rank: Rank| moved(rank, by, cut.ranks());
     let wait = |wait: &Wait| Wait {
         rank: turn(wait.rank),
         ..*wait
     };
-    let place = |place: &Place| turned(place, by, claim.ranks);
+    let place = |place: &Place| turned(place, by, cut.ranks());
     let actions = match (&ours.action, &theirs.action) {
         (Action::Signal, Action::Signal) => true,
         (
@@ -139,7 +129,7 @@ fn same(claim: &Claim, ours: &Task, theirs: &Task, by: Rank) -> bool {
     };
     actions
         // A signal belongs to no block.
-        && (ours.action == Action::Signal || moved(ours.block, by, claim.blocks) == theirs.block)
+        && (ours.action == Action::Signal || cut.turned(ours.block, by) == Some(theirs.block))
         && same_set(&ours.waits, &theirs.waits, wait)
         && same_set(&ours.notify, &theirs.notify, |&rank| turn(rank))
 }
@@ -229,55 +219,128 @@ fn turned_action(action: &Action, by: Rank, ranks: u32) -> Action {
     }
 }
 
-/// The tasks of block 0 at all ranks, and all signals with what of them concerns block 0.
-pub(super) fn block_zero<'a>(claim: &Claim, first: &'a Program) -> Part<'a> {
-    let (ranks, blocks) = (claim.ranks, claim.blocks);
+/// No task waits on a circle.
+pub(super) fn check_deadlock(claim: &Claim, first: &Program, blocks: &Blocks<'_>) -> Result<(), VerifyError> {
+    match deadlock::check(&quotient(first)) {
+        Ok(()) => Ok(()),
+        Err(circle) if couples_blocks(claim.cut()?, first) => Err(circle),
+        // A circle of numbers need not be one of tasks.
+        Err(_) => (0..representatives(claim))
+            .try_for_each(|block| deadlock::check(&blocks.part(claim, block, true)?)),
+    }
+}
+
+/// Whether a circle of waits could lead through several blocks.
+fn couples_blocks(cut: Cut, first: &Program) -> bool {
     let signal = |task: &Task| matches!(task.action, Action::Signal);
-    let mut of_block: Vec<Vec<u32>> = vec![Vec::new(); blocks as usize];
-    let mut signals: Vec<u32> = Vec::new();
-    for (task, number) in first.tasks.iter().zip(0..) {
-        if signal(task) {
-            signals.push(number);
-        } else {
-            of_block[task.block as usize].push(number);
-        }
-    }
-    let mut index = Index::new(ranks);
-    for rank in 0..ranks {
-        let home = (blocks - rank % blocks) % blocks;
-        let mut tasks = [&of_block[home as usize][..], &signals[..]].concat();
-        tasks.sort_unstable();
-        index.next_rank(tasks);
-    }
-    let mut tasks = Vec::new();
-    for rank in 0..ranks {
-        for &number in index.of_rank(rank) {
-            let task = &first.tasks[number as usize];
-            let waits = task.waits.iter().filter_map(|wait| {
-                let target = &first.tasks[wait.task as usize];
-                let peer = moved(wait.rank, rank, ranks);
-                let here = signal(target) || moved(target.block, peer, blocks) == 0;
-                here.then(|| index.find(peer, wait.task))
-                    .flatten()
-                    .map(|found| (found, wait.progress))
-            });
-            tasks.push(PartTask {
-                at: At {
-                    rank,
-                    task: number,
-                    block: 0,
-                },
-                waits: waits.collect(),
-                action: match rank {
-                    0 => Cow::Borrowed(&task.action),
-                    _ => Cow::Owned(turned_action(&task.action, rank, ranks)),
-                },
-            });
-        }
-    }
+    let streams = first
+        .tasks
+        .iter()
+        .filter(|task| !signal(task) && cut.blocks() > 1);
+    streams.into_iter().any(|task| {
+        task.waits.iter().any(|wait| {
+            let target = &first.tasks[wait.task as usize];
+            match signal(target) {
+                true => !target.waits.is_empty(),
+                false => cut.turned(target.block, wait.rank) != Some(task.block),
+            }
+        })
+    })
+}
+
+/// Tasks by their numbers, as if there were one rank.
+fn quotient(first: &Program) -> Part<'_> {
+    let task = |(task, number): (&'_ Task, u32)| PartTask {
+        at: At::of(first, number),
+        action: Cow::Owned(task.action.clone()),
+        waits: task.waits.iter().map(|wait| (wait.task, wait.progress)).collect(),
+    };
     Part {
-        ranks,
+        ranks: 1,
         block: 0,
-        tasks,
+        tasks: first.tasks.iter().zip(0..).map(task).collect(),
+    }
+}
+
+/// So many blocks, from the first on, stand for all.
+pub(super) fn representatives(claim: &Claim) -> u32 {
+    match claim.blocks {
+        1 => 1,
+        blocks => blocks / claim.ranks,
+    }
+}
+
+/// Rank 0's program by blocks.
+pub(super) struct Blocks<'a> {
+    first: &'a Program,
+    streams: HashMap<u32, Vec<u32>>,
+    signals: Vec<u32>,
+}
+
+impl<'a> Blocks<'a> {
+    pub fn of(first: &'a Program) -> Self {
+        let mut blocks = Self {
+            first,
+            streams: HashMap::new(),
+            signals: Vec::new(),
+        };
+        for (task, number) in first.tasks.iter().zip(0..) {
+            match task.action {
+                Action::Signal => blocks.signals.push(number),
+                _ => blocks.streams.entry(task.block).or_default().push(number),
+            }
+        }
+        blocks
+    }
+
+    /// The tasks of a block at all ranks, and the signals of the ranks that have to do with it; of all ranks if nothing
+    /// moves, or if asked for.
+    pub fn part(&self, claim: &Claim, block: u32, all_signals: bool) -> Result<Part<'a>, PlanError> {
+        let (cut, ranks) = (claim.cut()?, claim.ranks);
+        let streams = |rank: Rank| {
+            let home = cut.turned(block, ranks - rank);
+            home.and_then(|home| self.streams.get(&home))
+                .map_or(&[][..], Vec::as_slice)
+        };
+        let mut involved = vec![all_signals || self.streams.is_empty(); ranks as usize];
+        for rank in 0..ranks {
+            for &number in streams(rank) {
+                involved[rank as usize] = true;
+                let places = places(&self.first.tasks[number as usize].action);
+                places.for_each(|place| involved[moved(place.rank, rank, ranks) as usize] = true);
+            }
+        }
+        let mut index = Index::new(ranks);
+        for rank in 0..ranks {
+            let mut tasks = streams(rank).to_vec();
+            if involved[rank as usize] {
+                tasks.extend(&self.signals);
+                tasks.sort_unstable();
+            }
+            index.next_rank(tasks);
+        }
+        let mut tasks = Vec::new();
+        for rank in 0..ranks {
+            for &number in index.of_rank(rank) {
+                let task = &self.first.tasks[number as usize];
+                let waits = task.waits.iter().filter_map(|wait| {
+                    let peer = moved(wait.rank, rank, ranks);
+                    Some((index.find(peer, wait.task)?, wait.progress))
+                });
+                tasks.push(PartTask {
+                    at: At {
+                        rank,
+                        task: number,
+                        block,
+                    },
+                    waits: waits.collect(),
+                    action: match rank {
+                        0 => Cow::Borrowed(&task.action),
+                        _ => Cow::Owned(turned_action(&task.action, rank, ranks)),
+                    },
+                });
+            }
+        }
+        Ok(Part { ranks, block, tasks })
     }
 }
