@@ -1,5 +1,7 @@
 //! What holds for every builder, collective, number of ranks, root and reach.
 
+#[path = "plan_support/collectives.rs"]
+mod collectives;
 #[path = "plan_support/oracle.rs"]
 mod oracle;
 
@@ -17,22 +19,26 @@ fn any_name() -> impl Strategy<Value = String> {
         Just("ring".to_owned()),
         Just("direct".to_owned()),
         (1u32..40).prop_map(|size| format!("hierarchical:{size}")),
+        (1u32..6).prop_map(|channels| format!("ring:{channels}")),
+        (2u32..12).prop_map(|arity| format!("k-nomial:{arity}")),
+        Just("halving-doubling".to_owned()),
+        Just("pairwise".to_owned()),
+        Just("dissemination".to_owned()),
+        Just("parameter-server".to_owned()),
     ]
 }
 
+/// Every collective equally often, whatever the number of builders that have it.
 fn any_plan(most: u32) -> impl Strategy<Value = Plan> {
-    let collective = (1..=most, any::<prop::sample::Index>(), 0..4u8).prop_map(|(ranks, root, kind)| {
+    let collective = (1..=most, any::<prop::sample::Index>(), 0..collectives::KINDS);
+    let collective = collective.prop_map(|(ranks, root, kind)| {
         let root = root.index(ranks as usize) as u32;
-        let collective = match kind {
-            0 => Collective::AllReduce,
-            1 => Collective::Reduce { root },
-            2 => Collective::Broadcast { root },
-            _ => Collective::Barrier,
-        };
-        (ranks, collective)
+        (ranks, collectives::collective(kind, root))
     });
-    (any_name(), collective).prop_filter_map("no such collective", |(name, (ranks, collective))| {
-        builders::build(&name, collective, ranks).ok()
+    collective.prop_flat_map(|(ranks, collective)| {
+        any_name().prop_filter_map("no such collective", move |name| {
+            builders::build(&name, collective, ranks).ok()
+        })
     })
 }
 
@@ -62,8 +68,7 @@ proptest! {
         for rank in 0..plan.ranks() {
             for (step, index) in rule.steps(rank).iter().zip(0u32..) {
                 for source in step.sources().iter().filter(|source| source.rank() != rank) {
-                    let landing = matches!(step, Step::Reduce { .. })
-                        .then(|| rule.landing(rank, index, source.rank()));
+                    let landing = step.lands().then(|| rule.landing(rank, index, source.rank()));
                     needed.push((format!("{source:?}"), step.block(), rank, index, landing));
                 }
             }
@@ -163,14 +168,19 @@ fn bad_requests_are_refused_in_words() {
     let unsupported = text(builders::build("ring", Collective::Barrier, 4).unwrap_err());
     assert_eq!(
         unsupported,
-        "plan \"ring\" has no barrier; binomial-tree, k-ary-tree, double-binary-tree, direct, hierarchical have \
-         one"
+        "plan \"ring\" has no barrier; binomial-tree, k-nomial, k-ary-tree, double-binary-tree, direct, hierarchical, \
+         dissemination have one"
     );
     for name in [
         "k-ary-tree:1",
         "k-ary-tree:",
         "k-ary-tree:x",
-        "ring:2",
+        "ring:0",
+        "ring:17",
+        "ring:x",
+        "k-nomial:1",
+        "k-nomial:",
+        "halving-doubling:2",
         "hierarchical:0",
         "hierarchical:0,,1",
         "hierarchical:",
@@ -224,10 +234,15 @@ fn false_symmetry_is_refused() {
 #[test]
 fn sums_have_a_fixed_order() {
     for builder in builders::ALL {
-        let plan = builders::build(builder.name, Collective::AllReduce, 13).unwrap();
-        for rank in 0..13 {
-            for step in plan.rule().steps(rank) {
-                let Step::Reduce { sources, .. } = step else {
+        for collective in collectives::all(5).filter(|collective| collective.combines()) {
+            if !(builder.supports)(collective) {
+                continue;
+            }
+            let plan = builders::build(builder.name, collective, 13).unwrap();
+            for step in
+                (0..13).flat_map(|rank| plan.rule().steps(rank).into_iter().map(move |step| (rank, step)))
+            {
+                let (rank, Step::Reduce { sources, .. }) = step else {
                     continue;
                 };
                 let in_rank_order = sources.is_sorted_by_key(|source| source.rank());

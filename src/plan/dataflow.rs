@@ -242,10 +242,12 @@ pub enum Layout {
         /// Each rank's host, numbered from 0 in the order in which they first appear.
         hosts: Vec<u32>,
     },
-    /// Every rank passes to the next one.
-    Ring,
+    /// Rings, one for each channel: every rank passes to the one that is so many further.
+    Rings(Vec<u32>),
     /// Every rank reads from every rank.
     Complete,
+    /// Rounds: in each every rank passes to the one that is so many further.
+    Rounds(Vec<u32>),
 }
 
 /// An algorithm for one collective and a number of ranks: who does what, given rank by rank.

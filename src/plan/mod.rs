@@ -20,12 +20,17 @@ mod cut;
 pub mod dataflow;
 pub mod draw;
 mod error;
+mod exchange;
 mod forest;
 mod hosts;
+mod local_first;
 pub mod lowered;
 pub mod lowering;
+mod nomial;
 pub mod partition;
+mod relay;
 pub mod table;
+mod turned;
 pub mod verify;
 
 pub use cut::Cut;

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use sapwood::plan::Collective;
 use sapwood::plan::lowered::{Action, Buffer, Place, Program, Progress, Rank};
 use sapwood::plan::verify::Claim;
+use sapwood::plan::{Collective, Cut, Partition, Placement, Side};
 
 /// A small generator (SplitMix64): no library's may change what a seed means.
 pub struct Random(u64);
@@ -31,11 +31,10 @@ type Word = (u64, u32);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Cell {
     rank: Rank,
-    /// 0: input, 1: result, 2: staging.
+    /// 0: input, 1: result, or both if they are one buffer, 2: staging.
     kind: u8,
-    block: u32,
-    /// The chunk, or the slot.
-    index: u32,
+    /// The element (a chunk has one), or the slot.
+    index: usize,
 }
 
 struct Flight {
@@ -49,7 +48,8 @@ struct Machine<'a> {
     claim: &'a Claim,
     programs: &'a [Program],
     random: Random,
-    chunks: Vec<u32>,
+    cut: Cut,
+    counts: Partition,
     in_place: Vec<bool>,
     begun: Vec<bool>,
     ended: Vec<bool>,
@@ -99,14 +99,26 @@ fn gives(claim: &Claim, rank: Rank, block: u32) -> bool {
 pub fn run(claim: &Claim, programs: &[Program], seed: u64) -> Result<(), String> {
     let mut random = Random(seed);
     let ranks = programs.len();
-    // Blocks differ by at most one chunk.
     let least = [1, 0, 3, 6][random.below(4)];
-    let chunks = (0..claim.blocks)
-        .map(|_| least + random.below(2) as u32)
-        .collect();
+    let cut = Cut::new(claim.collective, claim.ranks, claim.blocks).map_err(|error| error.to_string())?;
+    let each = cut.blocks_per_part() as usize;
+    let mut count = || least * each + random.below(each + 1);
+    let counts = match claim.collective {
+        Collective::AllToAll => {
+            let counts: Vec<usize> = (0..cut.parts()).map(|_| count()).collect();
+            Partition::per_pair(claim.ranks, &counts)
+        }
+        _ if claim.collective.has_parts() => {
+            let counts: Vec<usize> = (0..claim.ranks).map(|_| count()).collect();
+            Partition::per_rank(&counts)
+        }
+        _ => Ok(Partition::even(count())),
+    };
+    let counts = counts.map_err(|error| error.to_string())?;
     let all_in_place = random.below(3);
     let in_place = (0..ranks)
         .map(|_| all_in_place == 0 || all_in_place == 1 && random.below(2) == 0)
+        .map(|in_place| in_place && claim.collective != Collective::AllToAll)
         .collect();
     // Some ranks and tasks are much slower than others; a different few each time.
     let spread = random.below(4);
@@ -119,7 +131,8 @@ pub fn run(claim: &Claim, programs: &[Program], seed: u64) -> Result<(), String>
         claim,
         programs,
         random,
-        chunks,
+        cut,
+        counts,
         in_place,
         begun: vec![false; ranks],
         ended: vec![false; ranks],
@@ -183,7 +196,7 @@ impl Machine<'_> {
         let task = &self.programs[rank].tasks[task];
         match task.action {
             Action::Signal => 1,
-            _ => self.chunks.get(task.block as usize).copied().unwrap_or(0),
+            _ => self.chunks(task.block),
         }
     }
 
@@ -224,59 +237,51 @@ impl Machine<'_> {
         })
     }
 
-    fn cell(&self, place: &Place, block: u32, chunk: u32) -> Cell {
-        let rank = place.rank;
-        match place.buffer {
-            Buffer::Input if self.in_place.get(rank as usize) == Some(&true) => Cell {
-                rank,
-                kind: 1,
-                block,
-                index: chunk,
-            },
-            Buffer::Input => Cell {
-                rank,
-                kind: 0,
-                block,
-                index: chunk,
-            },
-            Buffer::Result => Cell {
-                rank,
-                kind: 1,
-                block,
-                index: chunk,
-            },
-            Buffer::Staging { first, slots } => Cell {
-                rank,
-                kind: 2,
-                block: 0,
-                index: first + chunk % slots.max(1),
-            },
-        }
+    fn placement(&self, rank: Rank) -> Placement<'_> {
+        let in_place = self.in_place.get(rank as usize) == Some(&true);
+        Placement::new(self.cut, &self.counts, in_place).expect("counts were made for the cut")
     }
 
-    fn each_result(&self, rank: usize) -> Vec<(u32, u32)> {
-        (0..self.claim.blocks)
-            .flat_map(|block| (0..self.chunks[block as usize]).map(move |chunk| (block, chunk)))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .filter(|_| rank < self.programs.len())
-            .collect()
+    fn chunks(&self, block: u32) -> u32 {
+        self.placement(0).len(block) as u32
+    }
+
+    fn cell(&self, place: &Place, block: u32, chunk: u32) -> Cell {
+        let rank = place.rank;
+        let placement = self.placement(rank);
+        let element = |side| placement.offset(side, rank, block) + chunk as usize;
+        let in_place = self.in_place.get(rank as usize) == Some(&true);
+        let (kind, index) = match place.buffer {
+            Buffer::Input => (u8::from(in_place), element(Side::Input)),
+            Buffer::Result => (1, element(Side::Result)),
+            Buffer::Staging { first, slots } => (2, (first + chunk % slots.max(1)) as usize),
+        };
+        Cell { rank, kind, index }
+    }
+
+    fn all_chunks(&self) -> Vec<(u32, u32)> {
+        let chunks = |block| (0..self.chunks(block)).map(move |chunk| (block, chunk));
+        (0..self.claim.blocks).flat_map(chunks).collect()
+    }
+
+    /// What a rank's buffers hold at first.
+    fn inputs(&self, rank: Rank) -> HashMap<Cell, Word> {
+        let held = self.all_chunks().into_iter();
+        let held = held.filter(|&(block, _)| gives(self.claim, rank, block));
+        let word = |(block, chunk)| {
+            let place = Place {
+                rank,
+                buffer: Buffer::Input,
+            };
+            (self.cell(&place, block, chunk), (input_of(rank, block, chunk), 0))
+        };
+        held.map(word).collect()
     }
 
     fn begin(&mut self, rank: usize) {
         self.begun[rank] = true;
-        for (block, chunk) in self.each_result(rank) {
-            if !gives(self.claim, rank as Rank, block) {
-                continue;
-            }
-            let place = Place {
-                rank: rank as Rank,
-                buffer: Buffer::Input,
-            };
-            let cell = self.cell(&place, block, chunk);
-            self.memory
-                .insert(cell, (input_of(rank as Rank, block, chunk), 0));
-        }
+        let inputs = self.inputs(rank as Rank);
+        self.memory.extend(inputs);
     }
 
     fn act(&mut self, rank: usize, task: usize) -> Result<(), String> {
@@ -334,42 +339,37 @@ impl Machine<'_> {
         }
         let ranks = self.programs.len() as Rank;
         let me = rank as Rank;
-        for (block, chunk) in self.each_result(rank) {
-            let own = (input_of(me, block, chunk), 0);
-            let gave = gives(self.claim, me, block);
-            let result = self.cell(
-                &Place {
-                    rank: me,
-                    buffer: Buffer::Result,
-                },
-                block,
-                chunk,
-            );
-            let reduced = u32::from(self.claim.collective.combines() && ranks > 1);
-            let wanted = wanted(self.claim, me, block).map(|from| {
-                let sum = from
-                    .iter()
-                    .fold(0u64, |sum, rank| sum.wrapping_add(input_of(*rank, block, chunk)));
-                (sum, reduced)
-            });
-            let wanted = wanted.or((self.in_place[rank] && gave).then_some(own));
-            let found = self.memory.get(&result).copied();
-            if wanted.is_some() && found != wanted || wanted.is_none() && found.is_some() {
-                return Err(format!(
-                    "rank {rank} finds a wrong result in block {block}, chunk {chunk}"
-                ));
+        let mut wanted_here = self.inputs(me);
+        let reduced = u32::from(self.claim.collective.combines() && ranks > 1);
+        for (block, chunk) in self.all_chunks() {
+            let Some(from) = wanted(self.claim, me, block) else {
+                continue;
+            };
+            let words = from.iter().map(|rank| input_of(*rank, block, chunk));
+            let place = Place {
+                rank: me,
+                buffer: Buffer::Result,
+            };
+            let word = (words.fold(0u64, u64::wrapping_add), reduced);
+            wanted_here.insert(self.cell(&place, block, chunk), word);
+        }
+        for (cell, word) in &wanted_here {
+            if self.memory.get(cell) != Some(word) {
+                let what = if cell.kind == 0 { "input" } else { "result" };
+                return Err(format!("rank {rank}'s {what} is wrong in element {}", cell.index));
             }
-            let input = self.cell(
-                &Place {
-                    rank: me,
-                    buffer: Buffer::Input,
-                },
-                block,
-                chunk,
-            );
-            if !self.in_place[rank] && gave && self.memory.get(&input) != Some(&own) {
-                return Err(format!("rank {rank}'s input has changed"));
-            }
+        }
+        let own = |cell: &&Cell| cell.rank == me && cell.kind != 2;
+        if let Some(cell) = self
+            .memory
+            .keys()
+            .filter(own)
+            .find(|cell| !wanted_here.contains_key(cell))
+        {
+            return Err(format!(
+                "rank {rank}'s element {} is touched, which is to stay as it is",
+                cell.index
+            ));
         }
         // The memory is the caller's again, who writes something else; staging serves the next operation.
         for (cell, word) in self.memory.iter_mut().filter(|(cell, _)| cell.rank == me) {

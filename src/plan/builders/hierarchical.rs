@@ -3,6 +3,8 @@
 //!
 //! Two trees, each for one half of the vector, as in the double binary tree, whose nodes are hosts here. In each tree
 //! another rank of a host leads it (where it has two), so that two ranks share the work and the host's connections.
+//! Reduce-scatter and all-gather have a tree for each part instead. Gather, scatter and all-to-all are not here: each part
+//! has one sender and one receiver, so it crosses once in any plan, and a stop on the way would only be another copy.
 
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use crate::plan::dataflow::Collective;
 use crate::plan::error::PlanError;
 use crate::plan::forest::{self, Shape};
 use crate::plan::hosts::{Hosts, Topology};
+use crate::plan::local_first;
 use crate::plan::lowered::Rank;
 
 /// Ranks of a host unless the name says otherwise.
@@ -25,11 +28,14 @@ pub(super) const BUILDER: super::Builder = super::Builder {
     name: "hierarchical",
     summary: "inside each host, then across hosts (hierarchical:4 for hosts of 4 ranks, hierarchical:0,0,1,0,1 or \
               hierarchical:0*8/1*8 for each rank's host; 8 to a host unless told): for ranks on several hosts",
-    supports: forest::has,
+    supports: |collective| forest::has(collective) || local_first::has(collective),
     accepts: |name, parameter| topology(name, parameter).map(drop),
     make: |name, parameter, collective, ranks| {
         let hosts = topology(name, parameter)?.hosts(ranks).map_err(|reason| bad(name, reason))?;
         let hosts = Arc::new(hosts);
+        if local_first::has(collective) {
+            return local_first::plan(name, collective, hosts);
+        }
         let tree = |number| -> Box<dyn Shape> {
             Box::new(HostTree::new(hosts.clone(), collective.root(), number))
         };

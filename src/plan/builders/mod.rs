@@ -30,11 +30,16 @@ macro_rules! registry {
 
 registry! {
     binomial_tree,
+    k_nomial,
     k_ary_tree,
     double_binary_tree,
     ring,
     direct,
+    halving_doubling,
     hierarchical,
+    pairwise,
+    dissemination,
+    parameter_server,
 }
 
 /// A builder together with the parameter that its name carried.

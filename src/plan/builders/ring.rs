@@ -1,130 +1,93 @@
-//! Ring: one block to a rank; reduce-scatter around the ring, then all-gather. The least traffic for each rank, at a
-//! depth of 2(p - 1). Reductions to a root and broadcasts go along the ring as a pipelined chain.
+//! Ring: one part to a rank; reduce-scatter around the ring, all-gather around it, or one after the other. The least
+//! traffic for each rank, at a depth of `p - 1` each way. Reductions to a root and broadcasts go along the ring as a
+//! pipelined chain.
+//!
+//! With several channels each part is cut into as many blocks, and each channel has a ring of its own through all
+//! ranks, as far as there are different ones: the first goes from rank to the next one, the second the other way round,
+//! others in strides. So every link of a full mesh can be made use of, and both directions of a simple ring.
 
-use std::sync::Arc;
-
-use crate::plan::dataflow::{
-    Collective, Consumer, Layout, Own, Plan, Rule, Step, Symmetry, Target, Use, Value,
-};
-use crate::plan::forest::{self, Rooted, Shape};
+use crate::plan::dataflow::{Collective, Layout};
+use crate::plan::error::PlanError;
+use crate::plan::forest::{self, Shape};
 use crate::plan::lowered::Rank;
+use crate::plan::turned::{self, Tree, Trees};
+
+/// More channels than this would be more blocks than anybody has use for.
+const MOST_CHANNELS: u32 = 16;
 
 pub(super) const BUILDER: super::Builder = super::Builder {
     name: "ring",
-    summary: "reduce-scatter and all-gather around a ring; a chain for reduce and broadcast: for long vectors",
-    supports: |collective| forest::has(collective) && collective != Collective::Barrier,
-    accepts: super::refuse_parameter,
-    make: |name, _, collective, ranks| {
-        match collective.root() {
-            _ if ranks == 1 => forest::alone(name, collective),
-            None => {
-                Plan::new(name, collective, ranks, ranks, Symmetry::Rotation, Arc::new(Ring { ranks }))
-            }
-            Some(root) => {
-                let chain: Box<dyn Shape> = Box::new(Rooted { shape: Chain { ranks }, ranks, root });
-                forest::plan(name, collective, ranks, vec![chain])
-            }
+    summary: "reduce-scatter and all-gather around a ring, or several (ring:2); a chain for reduce and broadcast: for \
+              long vectors",
+    supports: |collective| {
+        turned::has(collective) || matches!(collective, Collective::Reduce { .. } | Collective::Broadcast { .. })
+    },
+    accepts: |name, parameter| channels(name, parameter).map(drop),
+    make: |name, parameter, collective, ranks| {
+        let channels = channels(name, parameter)?;
+        if ranks == 1 {
+            return forest::alone(name, collective);
         }
+        let strides = strides(ranks, channels);
+        let Some(root) = collective.root() else {
+            let layout = Layout::Rings(strides.clone());
+            let channels = strides.iter().map(|stride| around(ranks, *stride)).collect();
+            return turned::plan(name, collective, Trees { channels, in_rank_order: false, layout });
+        };
+        let chain = |stride| -> Box<dyn Shape> { Box::new(Chain { ranks, root, stride }) };
+        forest::plan(name, collective, ranks, strides.into_iter().map(chain).collect())
     },
 };
 
-/// Each node's parent is the one before it.
+fn channels(name: &str, parameter: Option<&str>) -> Result<u32, PlanError> {
+    let Some(text) = parameter else { return Ok(1) };
+    text.parse().ok().filter(|count| (1..=MOST_CHANNELS).contains(count)).ok_or_else(|| {
+        PlanError::BadParameter {
+            name: name.to_owned(),
+            reason: format!("\"{text}\" is not a number of channels from 1 to {MOST_CHANNELS}, as in ring:2"),
+        }
+    })
+}
+
+/// For each channel, how many ranks further the next one of its ring is. A stride that has a divisor in common with the
+/// number of ranks would not come by all of them. Each stride is followed by its opposite.
+fn strides(ranks: u32, channels: u32) -> Vec<u32> {
+    let coprime = |stride: &u32| {
+        let (mut a, mut b) = (ranks, *stride);
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a == 1
+    };
+    let there = (1..=ranks / 2).filter(coprime);
+    let mut different: Vec<u32> = there.flat_map(|stride| [stride, ranks - stride]).collect();
+    // Of two ranks, one is both ways further.
+    different.dedup();
+    different.into_iter().cycle().take(channels as usize).collect()
+}
+
+/// A block starts behind its owner, is combined from rank to rank, complete at the owner, and copied on from there.
+fn around(ranks: u32, stride: u32) -> (Tree, Tree) {
+    let rise = Tree::new(ranks, true, |node| (node + stride) % ranks);
+    let fall = Tree::new(ranks, true, |node| (node + ranks - stride) % ranks);
+    (rise, fall)
+}
+
+/// The root, the one a stride further, and so on.
 #[derive(Debug)]
 struct Chain {
     ranks: u32,
+    root: Rank,
+    stride: u32,
 }
 
 impl Shape for Chain {
-    fn parent(&self, node: Rank) -> Option<Rank> {
-        node.checked_sub(1)
+    fn parent(&self, rank: Rank) -> Option<Rank> {
+        (rank != self.root).then_some((rank + self.ranks - self.stride) % self.ranks)
     }
 
-    fn children(&self, node: Rank) -> Vec<Rank> {
-        (node + 1..self.ranks.min(node + 2)).collect()
-    }
-}
-
-/// Block `b` starts at rank `b + 1`, is summed from rank to rank, complete at rank `b`, and copied on from there.
-///
-/// With `n = p - 1`, a rank's steps are `n` copies (copy `i` brings the block completed `i + 1` ranks back), then `n`
-/// reductions (number `s` from 1 adds the own input to what `s` ranks have summed; number `n` is complete).
-#[derive(Debug)]
-struct Ring {
-    ranks: u32,
-}
-
-impl Ring {
-    fn others(&self) -> u32 {
-        self.ranks - 1
-    }
-
-    fn back(&self, rank: Rank, distance: u32) -> u32 {
-        (rank + self.ranks - distance % self.ranks) % self.ranks
-    }
-
-    /// The index of reduction number `number`, from 1.
-    fn reduction(&self, number: u32) -> u32 {
-        self.others() + number - 1
-    }
-}
-
-impl Rule for Ring {
-    fn steps(&self, rank: Rank) -> Vec<Step> {
-        let others = self.others();
-        let before = self.back(rank, 1);
-        let from = |step: u32| Value::Step { rank: before, step };
-        let copies = (0..others).map(|copy| Step::Copy {
-            block: self.back(rank, copy + 1),
-            source: from(if copy == 0 { self.reduction(others) } else { copy - 1 }),
-            into: Target::Result,
-        });
-        let reductions = (1..=others).map(|number| Step::Reduce {
-            block: self.back(rank, number + 1),
-            sources: vec![
-                Value::Input(rank),
-                if number == 1 { Value::Input(before) } else { from(self.reduction(number - 1)) },
-            ],
-            into: if number == others { Target::Result } else { Target::Partial },
-            complete: number == others,
-        });
-        copies.chain(reductions).collect()
-    }
-
-    fn uses(&self, rank: Rank) -> Vec<Use> {
-        let others = self.others();
-        let next = (rank + 1) % self.ranks;
-        let entry = |block, value, step, landing| Use {
-            block,
-            value,
-            by: vec![Consumer { rank: next, step, landing }],
-        };
-        let complete = entry(rank, Own::Step(self.reduction(others)), 0, None);
-        let copies =
-            (0..others - 1).map(|copy| entry(self.back(rank, copy + 1), Own::Step(copy), copy + 1, None));
-        let sums = (1..others).map(|number| {
-            let value = Own::Step(self.reduction(number));
-            entry(self.back(rank, number + 1), value, self.reduction(number + 1), Some(number))
-        });
-        let input = entry(self.back(rank, 1), Own::Input, self.reduction(1), Some(0));
-        std::iter::once(complete).chain(copies).chain(sums).chain([input]).collect()
-    }
-
-    fn landing(&self, _: Rank, step: u32, _: Rank) -> u32 {
-        step - self.others()
-    }
-
-    fn sender(&self, _: Rank, value: Own, _: u32) -> u32 {
-        let others = self.others();
-        let steps = 2 * others;
-        match value {
-            Own::Input => steps + others,
-            Own::Step(copy) if copy < others => copy,
-            Own::Step(last) if last == self.reduction(others) => steps,
-            Own::Step(reduction) => steps + reduction + 1 - others,
-        }
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::Ring
+    fn children(&self, rank: Rank) -> Vec<Rank> {
+        let next = (rank + self.stride) % self.ranks;
+        if next == self.root { Vec::new() } else { vec![next] }
     }
 }

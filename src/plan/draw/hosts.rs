@@ -56,6 +56,9 @@ pub(super) fn draw(canvas: &mut Canvas, plan: &Plan, all: &[Vec<Option<Rank>>], 
     y += 30.0;
     let count = hosts.iter().max().map_or(0, |last| last + 1);
     let crossing = match all.len() {
+        1 if plan.blocks() > 1 => {
+            "Each box is a host. The tree of rank 0's part; those of the others look the same, with other leaders."
+        }
         1 => "Each box is a host.",
         _ => "Each box is a host; its leader is another rank in each tree where it has two.",
     };

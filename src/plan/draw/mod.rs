@@ -5,6 +5,7 @@ mod canvas;
 mod complete;
 mod hosts;
 mod ring;
+mod rounds;
 mod trees;
 
 use super::dataflow::{Collective, Layout, Plan};
@@ -32,8 +33,9 @@ pub fn svg(plan: &Plan) -> String {
     match plan.rule().layout() {
         Layout::Trees(trees) => trees::draw(&mut canvas, plan, &trees, flow),
         Layout::Hosts { trees, hosts } => hosts::draw(&mut canvas, plan, &trees, &hosts, flow),
-        Layout::Ring => ring::draw(&mut canvas, plan.ranks()),
-        Layout::Complete => complete::draw(&mut canvas, plan.ranks(), flow),
+        Layout::Rings(strides) => ring::draw(&mut canvas, plan.ranks(), &strides, flow),
+        Layout::Complete => complete::draw(&mut canvas, plan.ranks(), plan.collective(), flow),
+        Layout::Rounds(distances) => rounds::draw(&mut canvas, plan.ranks(), &distances, flow),
     }
     canvas.finish()
 }
@@ -65,6 +67,19 @@ impl Flow {
             down,
             signals: collective == Collective::Barrier,
         }
+    }
+}
+
+/// What a single tree stands for where there are several parts, if that needs to be said.
+fn stands_for(collective: Collective) -> Option<&'static str> {
+    match collective {
+        Collective::Gather { .. } | Collective::Scatter { .. } => {
+            Some("Each part goes along the tree by itself.")
+        }
+        Collective::ReduceScatter | Collective::AllGather => {
+            Some("The tree of rank 0's part; those of the others have the same shape, turned.")
+        }
+        _ => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Trees side by side, level by level, inner ranks dark; below two trees, who is inner in which.
 
 use super::canvas::{Canvas, DOWN, INK, Kind, MARGIN, MUTED, Point, RADIUS, UP};
-use super::{Flow, LEGIBLE_RANKS, caption, remark};
+use super::{Flow, LEGIBLE_RANKS, caption, remark, stands_for};
 use crate::plan::dataflow::Plan;
 use crate::plan::lowered::Rank;
 
@@ -40,6 +40,16 @@ pub(super) fn draw(canvas: &mut Canvas, plan: &Plan, trees: &[Vec<Option<Rank>>]
         canvas.legend_arrow(x, y, DOWN, flow.signals, text);
     }
     y += 30.0;
+    let turned = plan.blocks() > trees.len() as u32;
+    if turned && let Some(text) = stands_for(plan.collective()) {
+        y = remark(canvas, y, text);
+    } else if turned {
+        y = remark(
+            canvas,
+            y,
+            "The tree of block 0; those of the others have the same shape, turned.",
+        );
+    }
 
     let drawn: Vec<Drawn> = trees.iter().map(|parents| arrange(parents)).collect();
     if let Some(part) = drawn.iter().find(|drawn| drawn.shown < plan.ranks() as usize) {

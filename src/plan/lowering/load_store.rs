@@ -14,6 +14,7 @@ use crate::plan::lowered::{Action, Place, Progress, Rank, Task, Wait};
 /// The tasks of `rank` and how many staging slots they use.
 pub(super) fn tasks(plan: &Plan, rank: Rank) -> (Vec<Task>, u32) {
     let steps = plan.rule().steps(rank);
+    let slots = pulled_slots(plan);
     let consumers = Consumers::of(plan, rank, steps.len());
     let mut tasks = Vec::with_capacity(steps.len() + 2);
     let signal = |waits, notify| Task {
@@ -36,7 +37,6 @@ pub(super) fn tasks(plan: &Plan, rank: Rank) -> (Vec<Task>, u32) {
             waits.push(whole(rank, step_task(before)));
         }
         if staged(plan, rank, step) {
-            let slots = pulled_slots(plan);
             into = staging(rank, index as u32, slots);
             staging_slots = (index as u32 + 1) * slots;
             let readers = mine.iter();
@@ -45,7 +45,7 @@ pub(super) fn tasks(plan: &Plan, rank: Rank) -> (Vec<Task>, u32) {
         let places = step
             .sources()
             .iter()
-            .map(|source| place(plan, step.block(), *source));
+            .map(|source| place(plan, slots, step.block(), *source));
         let action = match step {
             Step::Reduce { complete, .. } => Action::Reduce {
                 sources: places.collect(),
@@ -53,7 +53,7 @@ pub(super) fn tasks(plan: &Plan, rank: Rank) -> (Vec<Task>, u32) {
                 complete: *complete,
             },
             Step::Copy { source, .. } => Action::Copy {
-                source: place(plan, step.block(), *source),
+                source: place(plan, slots, step.block(), *source),
                 into: vec![into],
             },
             Step::Signal { .. } => Action::Signal,
@@ -103,10 +103,10 @@ fn ready(rank: Rank, value: Value) -> Option<Wait> {
 }
 
 /// Where a value lies. A step's value is in the result of its rank unless the collective leaves that result alone.
-fn place(plan: &Plan, block: u32, value: Value) -> Place {
+fn place(plan: &Plan, slots: u32, block: u32, value: Value) -> Place {
     match value {
         Value::Input(peer) => input(peer),
         Value::Step { rank, .. } if partial_in_result(plan, rank, block) => result(rank),
-        Value::Step { rank, step } => staging(rank, step, pulled_slots(plan)),
+        Value::Step { rank, step } => staging(rank, step, slots),
     }
 }

@@ -4,11 +4,22 @@ use super::*;
 use crate::plan::builders;
 
 pub(crate) fn collectives(ranks: u32) -> Vec<Collective> {
-    let mut all = vec![Collective::AllReduce, Collective::Barrier];
+    let mut all = vec![
+        Collective::AllReduce,
+        Collective::Barrier,
+        Collective::ReduceScatter,
+        Collective::AllGather,
+        Collective::AllToAll,
+    ];
     let mut roots = vec![0, ranks / 2, ranks - 1];
     roots.dedup();
     for root in roots {
-        all.extend([Collective::Reduce { root }, Collective::Broadcast { root }]);
+        all.extend([
+            Collective::Reduce { root },
+            Collective::Broadcast { root },
+            Collective::Gather { root },
+            Collective::Scatter { root },
+        ]);
     }
     all
 }
@@ -39,14 +50,23 @@ fn small_plans_of_every_builder_are_proved() {
     }
 }
 
+const SYMMETRIC: [(&str, Collective); 10] = [
+    ("ring", Collective::AllReduce),
+    ("ring", Collective::ReduceScatter),
+    ("ring:3", Collective::AllReduce),
+    ("ring:2", Collective::AllGather),
+    ("direct", Collective::AllReduce),
+    ("direct", Collective::ReduceScatter),
+    ("direct", Collective::AllGather),
+    ("direct", Collective::Barrier),
+    ("halving-doubling", Collective::AllReduce),
+    ("halving-doubling", Collective::ReduceScatter),
+];
+
 /// The general way and the way by symmetry agree.
 #[test]
 fn symmetric_plans_are_proved_without_their_symmetry_too() {
-    for (name, collective) in [
-        ("ring", Collective::AllReduce),
-        ("direct", Collective::AllReduce),
-        ("direct", Collective::Barrier),
-    ] {
+    for (name, collective) in SYMMETRIC {
         for ranks in 2..=20 {
             let plan = builders::build(name, collective, ranks).unwrap();
             assert_eq!(plan.symmetry(), Symmetry::Rotation);

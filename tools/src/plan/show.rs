@@ -97,7 +97,21 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<ExitCode, Failure> {
 
 fn print_layout(layout: &Layout, print: &dyn Fn(String)) {
     match layout {
-        Layout::Ring => print("a ring: every rank passes to the next, the last to rank 0".to_owned()),
+        Layout::Rings(strides) => strides.iter().for_each(|stride| {
+            print(format!(
+                "a ring: every rank passes to the one {stride} further, modulo their number"
+            ));
+        }),
+        Layout::Rounds(distances) => {
+            let distances = distances
+                .iter()
+                .map(u32::to_string)
+                .collect::<Vec<_>>()
+                .join(", ");
+            print(format!(
+                "rounds: every rank passes to the one so many further: {distances}"
+            ));
+        }
         Layout::Complete => print("complete: every rank exchanges with every rank".to_owned()),
         Layout::Hosts { trees, hosts } => {
             let count = hosts.iter().max().map_or(0, |last| last + 1);
