@@ -141,6 +141,60 @@ fn every_type_and_operation_agrees_on_all_ranks(reach: Reach) {
     });
 }
 
+fn contributions_are_multiplied_by_their_ranks_factor(reach: Reach) {
+    fn of<T: sapwood::memory::Element>(reach: Reach, to: fn(f64) -> T) {
+        for plan in PLANS.into_iter().map(Some).chain([None]) {
+            for size in [1, 2, 4] {
+                let builder = reach.builder();
+                let builder = match plan {
+                    Some(plan) => builder.plan(plan),
+                    None => builder,
+                };
+                with(size, builder, |communicator| {
+                    let rank = communicator.rank();
+                    // Powers of two: every order of the sum gives the same.
+                    let operation = Operation::pre_multiplied_sum(0.5f64.powi(rank as i32));
+                    let expected = (0..size).map(|rank| 0.5f64.powi(rank as i32) * f64::from(rank + 1));
+                    let expected = to(expected.sum());
+                    for count in [1, 9, 11, 1_500, 30_000] {
+                        let mut window = communicator.window::<T>(count).unwrap();
+                        window.fill(to(f64::from(rank + 1)));
+                        communicator.all_reduce(&mut window, operation).unwrap();
+                        assert!(
+                            window.iter().all(|x| *x == expected),
+                            "{plan:?} {size} {:?}",
+                            window[0]
+                        );
+                        window.fill(to(f64::from(rank + 1)));
+                        communicator.reduce(&mut window, operation, size - 1).unwrap();
+                        let result = if rank == size - 1 {
+                            expected
+                        } else {
+                            to(f64::from(rank + 1))
+                        };
+                        assert!(
+                            window.iter().all(|x| *x == result),
+                            "{plan:?} {size} {:?}",
+                            window[0]
+                        );
+                    }
+                });
+            }
+        }
+    }
+    of(reach, |x| x as f32);
+    of(reach, half::bf16::from_f64);
+    with(2, reach.builder(), |communicator| {
+        let mut window = communicator.window::<i32>(10).unwrap();
+        let operation = Operation::pre_multiplied_sum(2.0);
+        let refused = text(communicator.all_reduce(&mut window, operation));
+        assert!(refused.contains("int32 has no pre-multiplied sum"), "{refused}");
+        assert!(text(communicator.all_reduce_slice(&mut [1u64], operation)).contains("uint64"));
+        assert!(text(communicator.reduce(&mut window, operation, 0)).contains("int32"));
+        communicator.all_reduce(&mut window, Operation::Sum).unwrap();
+    });
+}
+
 fn sums_are_bit_identical_on_every_rank_and_every_time(reach: Reach) {
     for plan in PLANS {
         let outcomes = with(6, reach.builder().plan(plan), |communicator| {
@@ -433,6 +487,7 @@ over_both! {
     reduce_and_broadcast_with_every_root,
     small_and_unregistered_memory,
     every_type_and_operation_agrees_on_all_ranks,
+    contributions_are_multiplied_by_their_ranks_factor,
     sums_are_bit_identical_on_every_rank_and_every_time,
     many_operations_in_flight_end_in_any_order,
     a_dropped_handle_detaches_the_operation,

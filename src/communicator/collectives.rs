@@ -7,7 +7,7 @@ use super::window::Shared;
 use super::{Communicator, CommunicatorError, Pending, SLOT_BYTES, Shape, Window};
 use crate::engine::reduce::{self, Operation};
 use crate::engine::{
-    Call, Core, Engine, EngineError, MAXIMUM_COUNT, Signature, Small, Ticket, small_exchange,
+    Call, Core, Engine, EngineError, MAXIMUM_COUNT, Scale, Signature, Small, Ticket, small_exchange,
 };
 use crate::memory::{DataType, Element};
 use crate::observe::{CopySite, Kind, NONE};
@@ -62,6 +62,7 @@ impl Communicator {
         operation: Operation,
     ) -> Result<(), CommunicatorError> {
         let call = "all-reduce";
+        self.reducible(call, operation, T::TYPE)?;
         self.own(call, window, &range)?;
         let pointer = window[range.clone()].as_mut_ptr().cast::<u8>();
         if let Some(core) = self.small_core(Collective::AllReduce, range.len() * size_of::<T>()) {
@@ -106,6 +107,7 @@ impl Communicator {
         operation: Operation,
     ) -> Result<(), CommunicatorError> {
         let call = "all-reduce";
+        self.reducible(call, operation, T::TYPE)?;
         self.own(call, input, &range)?;
         self.own(call, result, &range)?;
         let from = input[range.clone()].as_ptr().cast::<u8>();
@@ -138,6 +140,7 @@ impl Communicator {
         slice: &mut [T],
         operation: Operation,
     ) -> Result<(), CommunicatorError> {
+        self.reducible("all-reduce", operation, T::TYPE)?;
         let (count, bytes) = (slice.len(), size_of_val(slice));
         let pointer = slice.as_mut_ptr().cast::<u8>();
         if let Some(core) = self.small_core(Collective::AllReduce, bytes) {
@@ -185,6 +188,7 @@ impl Communicator {
         operation: Operation,
         root: u32,
     ) -> Result<(), CommunicatorError> {
+        self.reducible("reduce", operation, T::TYPE)?;
         self.rooted("reduce", Collective::Reduce { root }, window, operation, root)
     }
 
@@ -292,6 +296,7 @@ impl Communicator {
         collective: Collective,
         operation: Operation,
     ) -> Result<Pending<T>, CommunicatorError> {
+        self.reducible(collective.name(), operation, T::TYPE)?;
         self.own(collective.name(), &window, &(0..window.len()))?;
         let extent = window.extent(0, window.len());
         let shape = Shape {
@@ -352,6 +357,7 @@ impl Communicator {
             sequence,
             signature,
             kernel: reduce::kernel(data_type, operation),
+            scale: scale(data_type, operation),
             element: size,
             count,
             chunk: (chunk / size).max(1),
@@ -413,6 +419,7 @@ impl Communicator {
             turn,
             signature: Signature::new(collective, operation, data_type, "flat", count),
             kernel: reduce::kernel(data_type, operation),
+            scale: scale(data_type, operation),
             element: data_type.size(),
             count,
             divisor: if operation == Operation::Average {
@@ -445,6 +452,20 @@ impl Communicator {
             let Range { start, end } = range;
             let len = window.len();
             return Err(self.argument(call, format!("elements {start}..{end} of a window of {len}")));
+        }
+        Ok(())
+    }
+
+    /// Refuses operations that a type does not have.
+    fn reducible(
+        &self,
+        call: &'static str,
+        operation: Operation,
+        data_type: DataType,
+    ) -> Result<(), CommunicatorError> {
+        if operation.factor().is_some() && !data_type.is_float() {
+            let what = format!("{data_type} has no pre-multiplied sum; float, double, half and bfloat16 do");
+            return Err(self.argument(call, what));
         }
         Ok(())
     }
@@ -528,4 +549,11 @@ impl Communicator {
             call: self.call(&shape, Some(0))?,
         })
     }
+}
+
+/// How contributions are multiplied, where they are.
+fn scale(data_type: DataType, operation: Operation) -> Option<Scale> {
+    let factor = operation.factor()?;
+    let kernel = reduce::scaled_kernel(data_type)?;
+    Some(Scale { factor, kernel })
 }

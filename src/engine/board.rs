@@ -21,6 +21,10 @@ pub(super) const DEPTH: u64 = 256;
 /// Bytes of payload in an announcement line.
 pub(super) const LINE_PAYLOAD: usize = LINE - 16;
 
+/// The same where the line also holds a factor.
+pub(super) const SCALED_PAYLOAD: usize = LINE_PAYLOAD - 8;
+const FACTOR_AT: usize = LINE - 8;
+
 /// Chunks of one task that a counter can count.
 pub(super) const CHUNK_BITS: u32 = 24;
 
@@ -181,6 +185,22 @@ impl Board {
         unsafe { self.base.add(Self::line_at(sequence)).cast().as_ref() }
     }
 
+    /// What the owner's contribution to operation `sequence` is multiplied by, where the operation has factors: to be
+    /// stored before it is announced. The last word of the line, beyond [`SCALED_PAYLOAD`] bytes of payload.
+    #[inline]
+    pub(super) fn factor(&self, sequence: u64) -> f64 {
+        f64::from_bits(
+            self.word(Self::line_at(sequence) + FACTOR_AT)
+                .load(Ordering::Relaxed),
+        )
+    }
+
+    #[inline]
+    pub(super) fn set_factor(&self, sequence: u64, factor: f64) {
+        self.word(Self::line_at(sequence) + FACTOR_AT)
+            .store(factor.to_bits(), Ordering::Relaxed);
+    }
+
     /// Takes the line of `sequence` from the operation that had it before. To be called before anything is stored in
     /// [`Board::line_payload`], and followed by [`Board::announce`].
     #[inline]
@@ -197,8 +217,17 @@ impl Board {
     /// As [`Board::reuse`] and [`Board::announce`], with what a small operation has no room for and no need of: which
     /// memory, and the whole hash of the plan's name.
     #[inline]
-    pub(super) fn announce_details(&self, sequence: u64, signature: Signature, details: Details) {
+    pub(super) fn announce_details(
+        &self,
+        sequence: u64,
+        signature: Signature,
+        details: Details,
+        factor: Option<f64>,
+    ) {
         self.reuse(sequence);
+        if let Some(factor) = factor {
+            self.set_factor(sequence, factor);
+        }
         let line = Self::line_at(sequence);
         for (index, word) in details.0.into_iter().enumerate() {
             self.word(line + 16 + 8 * index).store(word, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::board::Details;
 use super::message::Route;
-use super::reduce::Kernel;
+use super::reduce::{Kernel, ScaledKernel};
 use super::{Extent, Signature};
 use crate::plan::PlanError;
 use crate::plan::lowered::{Action, Program};
@@ -90,6 +90,15 @@ impl Prepared {
     }
 }
 
+/// How contributions are multiplied before they are added.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// This rank's own factor; the others announce theirs.
+    pub factor: f64,
+    /// Multiplies and sums.
+    pub kernel: ScaledKernel,
+}
+
 /// One call of a collective.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -101,6 +110,8 @@ pub struct Call {
     pub signature: Signature,
     /// Sums.
     pub kernel: Kernel,
+    /// What contributions are multiplied by, where they are.
+    pub scale: Option<Scale>,
     /// Bytes of one element.
     pub element: usize,
     /// Elements.

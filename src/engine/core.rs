@@ -112,9 +112,12 @@ impl Core {
         debug_assert!(self.group.board().announced(call.sequence) < call.sequence);
         let mut engine = self.engine.lock().expect("nothing panics with the token in hand");
         self.check()?;
-        self.group
-            .board()
-            .announce_details(call.sequence, call.signature, call.details());
+        self.group.board().announce_details(
+            call.sequence,
+            call.signature,
+            call.details(),
+            call.scale.map(|scale| scale.factor),
+        );
         let execution = engine.idle.pop().unwrap_or_default();
         let ticket = Ticket::default();
         let began = Instant::now();

@@ -46,6 +46,7 @@ pub(super) struct Execution {
     streams: Vec<Stream>,
     seen: Vec<Seen>,
     sources: Vec<*const u8>,
+    factors: Vec<f64>,
     /// The first task that is not over.
     first: usize,
     /// The task and wait at which the last round ended.
@@ -197,7 +198,16 @@ impl Execution {
                 let divisor = if *complete { call.divisor } else { 1 };
                 // SAFETY: the plan was proved: the waits that hold say that every source is written and that nobody
                 // accesses the destination, which is this rank's; pointers are within the call's extents.
-                unsafe { (call.kernel)(first, &self.sources, count, divisor) };
+                match call.scale {
+                    None => unsafe { (call.kernel)(first, &self.sources, count, divisor) },
+                    Some(scale) => {
+                        self.factors.clear();
+                        self.factors
+                            .extend(sources.iter().map(|place| factor(call, group, *place)));
+                        // SAFETY: as above.
+                        unsafe { (scale.kernel)(first, &self.sources, &self.factors, count) };
+                    }
+                }
                 self.sources.clear();
                 for place in &into[1..] {
                     // SAFETY: as above.
@@ -214,7 +224,12 @@ impl Execution {
                 let from = pointer(call, *source, at, chunk);
                 for place in into {
                     let to = pointer(call, *place, at, chunk);
-                    if to != from {
+                    if let (Some(scale), Buffer::Input) = (call.scale, source.buffer) {
+                        // The whole sum is one contribution.
+                        let factor = factor(call, group, *source);
+                        // SAFETY: as above; the kernel may be given its own result as a source.
+                        unsafe { (scale.kernel)(to, &[from.cast_const()], &[factor], count) };
+                    } else if to != from {
                         // SAFETY: as above; different places of a plan do not overlap unless they are the same
                         // memory (an input that is its own result), which is left alone.
                         unsafe { reduce::copy(to, from, bytes) };
@@ -361,6 +376,15 @@ fn publish(group: &Group, call: &Call, index: usize, task: &Task, done: u64) {
         .store(progress(call.sequence, done), Ordering::Release);
     for rank in &task.notify {
         group.ring(*rank);
+    }
+}
+
+/// What a source of a pre-multiplied sum is multiplied by: contributions by their rank's factor, which it has announced
+/// before it said that it had begun, and sums of them by nothing more.
+fn factor(call: &Call, group: &Group, place: Place) -> f64 {
+    match place.buffer {
+        Buffer::Input => group.boards[place.rank as usize].factor(call.sequence),
+        Buffer::Result | Buffer::Staging { .. } => 1.0,
     }
 }
 

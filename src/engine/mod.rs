@@ -25,7 +25,7 @@ mod atomics {
 
 pub use address::{Extent, Keys, RemotePart, WindowMap};
 pub use board::{Board, Layout, MAXIMUM_SEQUENCE, Trouble};
-pub use call::{Call, Prepared};
+pub use call::{Call, Prepared, Scale};
 pub use core::{Core, MAXIMUM_ACTIVE};
 pub use error::{EngineError, Waited};
 pub use group::{Group, Liveness, Observers};

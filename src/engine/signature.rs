@@ -42,17 +42,9 @@ const COLLECTIVES: [Collective; 9] = [
     Collective::AllToAll,
 ];
 
-const OPERATIONS: [Operation; 5] = [
-    Operation::Sum,
-    Operation::Product,
-    Operation::Min,
-    Operation::Max,
-    Operation::Average,
-];
-
 impl Signature {
     /// Packs a call. `count` is in elements, at most [`MAXIMUM_COUNT`]; the plan takes part as 8 bits of a hash of
-    /// its name.
+    /// its name. The factor of a pre-multiplied sum takes no part: each rank has its own.
     pub fn new(
         collective: Collective,
         operation: Operation,
@@ -67,10 +59,13 @@ impl Signature {
             .expect("every collective is listed") as u64
             + 1;
         let root = collective.root().unwrap_or(0);
-        let operation = OPERATIONS
-            .iter()
-            .position(|o| *o == operation)
-            .expect("every operation is listed") as u64;
+        let operation = match operation {
+            Operation::PreMultipliedSum(_) => Operation::ALL.len(),
+            other => {
+                let listed = Operation::ALL.iter().position(|operation| *operation == other);
+                listed.expect("every operation is listed")
+            }
+        } as u64;
         let data_type = DataType::ALL
             .iter()
             .position(|t| *t == data_type)
@@ -105,9 +100,11 @@ impl Signature {
 
 impl std::fmt::Display for Signature {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let operation = OPERATIONS
-            .get(self.field(OPERATION, DATA_TYPE) as usize)
-            .map_or("?".into(), |o| o.to_string());
+        let operation = match self.field(OPERATION, DATA_TYPE) as usize {
+            known if known < Operation::ALL.len() => Operation::ALL[known].name(),
+            known if known == Operation::ALL.len() => Operation::pre_multiplied_sum(1.0).name(),
+            _ => "?",
+        };
         let data_type = DataType::ALL
             .get(self.field(DATA_TYPE, PLAN) as usize)
             .map_or("?", |t| t.name());
@@ -137,6 +134,13 @@ mod tests {
             Signature::new(Collective::Barrier, Operation::Sum, DataType::F32, "ring", 10),
             Signature::new(Collective::AllReduce, Operation::Max, DataType::F32, "ring", 10),
             Signature::new(Collective::AllReduce, Operation::Sum, DataType::F64, "ring", 10),
+            Signature::new(
+                Collective::AllReduce,
+                Operation::pre_multiplied_sum(2.0),
+                DataType::F32,
+                "ring",
+                10,
+            ),
             Signature::new(Collective::AllReduce, Operation::Sum, DataType::F32, "direct", 10),
             Signature::new(Collective::AllReduce, Operation::Sum, DataType::F32, "ring", 11),
         ] {

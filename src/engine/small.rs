@@ -7,10 +7,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::board::LINE_PAYLOAD;
+use super::board::{LINE_PAYLOAD, SCALED_PAYLOAD};
 use super::reduce::{self, Kernel};
 use super::wait::{Turn, wait};
-use super::{Core, EngineError, Group, Signature, Trouble, Waited};
+use super::{Core, EngineError, Group, Scale, Signature, Trouble, Waited};
 use crate::observe::{CopySite, Kind, NONE};
 
 /// The largest payload, in bytes.
@@ -35,6 +35,8 @@ pub struct Small {
     pub signature: Signature,
     /// Sums.
     pub kernel: Kernel,
+    /// What contributions are multiplied by, where they are.
+    pub scale: Option<Scale>,
     /// Bytes of one element.
     pub element: usize,
     /// Elements; 0 for a barrier.
@@ -70,7 +72,12 @@ pub unsafe fn small_exchange(
     let bytes = count * small.element;
     let group = core.group();
     let board = group.board();
-    let in_line = bytes <= LINE_PAYLOAD;
+    let in_line = bytes
+        <= if small.scale.is_some() {
+            SCALED_PAYLOAD
+        } else {
+            LINE_PAYLOAD
+        };
     let own = if in_line {
         board.line_payload(sequence)
     } else {
@@ -80,6 +87,9 @@ pub unsafe fn small_exchange(
     // SAFETY: the input is the caller's; the slot holds `SMALL_BYTES`, or a line's payload, and its last readers are
     // done: they have announced the small operation before this one (see the module's text).
     unsafe { reduce::copy(own, input, bytes) };
+    if let Some(scale) = small.scale {
+        board.set_factor(sequence, scale.factor);
+    }
     board.announce(sequence, signature);
     group.ring_others();
 
@@ -102,7 +112,19 @@ pub unsafe fn small_exchange(
     if count != 0 {
         // SAFETY: every peer has announced the operation after storing its payload (release, acquire) and does not
         // store there again before all ranks have announced a later one; the result is the caller's.
-        unsafe { (small.kernel)(result, &sources[..group.ranks as usize], count, small.divisor) };
+        let sources = &sources[..group.ranks as usize];
+        match small.scale {
+            // SAFETY: as above.
+            None => unsafe { (small.kernel)(result, sources, count, small.divisor) },
+            Some(scale) => {
+                let mut factors = [0.0; SMALL_RANKS as usize];
+                for (factor, board) in factors.iter_mut().zip(&group.boards) {
+                    *factor = board.factor(sequence);
+                }
+                // SAFETY: as above.
+                unsafe { (scale.kernel)(result, sources, &factors[..sources.len()], count) };
+            }
+        }
         group.caller.counters.copied(CopySite::SmallMessage, bytes as u64);
         group
             .caller

@@ -21,31 +21,46 @@ pub enum DataType {
     I64,
     /// Unsigned byte.
     U8,
+    /// Signed byte.
+    I8,
+    /// Unsigned 32-bit integer.
+    U32,
+    /// Unsigned 64-bit integer.
+    U64,
 }
 
 impl DataType {
     /// Every type, in the order in which help texts list them.
-    pub const ALL: [DataType; 7] = [
+    pub const ALL: [DataType; 10] = [
         Self::F32,
         Self::F64,
         Self::F16,
         Self::Bf16,
-        Self::I32,
-        Self::I64,
+        Self::I8,
         Self::U8,
+        Self::I32,
+        Self::U32,
+        Self::I64,
+        Self::U64,
     ];
 
     /// Bytes of one element.
     pub const fn size(self) -> usize {
         match self {
-            Self::F32 | Self::I32 => 4,
-            Self::F64 | Self::I64 => 8,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F64 | Self::I64 | Self::U64 => 8,
             Self::F16 | Self::Bf16 => 2,
-            Self::U8 => 1,
+            Self::U8 | Self::I8 => 1,
         }
     }
 
-    /// The name that nccl-tests gives the type: `float`, `double`, `half`, `bfloat16`, `int32`, `int64`, `uint8`.
+    /// Whether it is a floating-point type.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F64 | Self::F16 | Self::Bf16)
+    }
+
+    /// The name that nccl-tests gives the type: `float`, `double`, `half`, `bfloat16`, `int8`, `uint8`, `int32`,
+    /// `uint32`, `int64`, `uint64`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "float",
@@ -55,6 +70,9 @@ impl DataType {
             Self::I32 => "int32",
             Self::I64 => "int64",
             Self::U8 => "uint8",
+            Self::I8 => "int8",
+            Self::U32 => "uint32",
+            Self::U64 => "uint64",
         }
     }
 }
@@ -83,4 +101,7 @@ macro_rules! elements {
         unsafe impl Element for $type { const TYPE: DataType = DataType::$name; }
     )*};
 }
-elements!(f32 => F32, f64 => F64, f16 => F16, bf16 => Bf16, i32 => I32, i64 => I64, u8 => U8);
+elements!(
+    f32 => F32, f64 => F64, f16 => F16, bf16 => Bf16,
+    i8 => I8, u8 => U8, i32 => I32, u32 => U32, i64 => I64, u64 => U64
+);

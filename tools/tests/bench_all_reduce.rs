@@ -29,7 +29,7 @@ fn every_type_and_operation_is_right_on_three_ranks() {
         "--ranks", "3", "-b", "16K", "-e", "256K", "-f", "16", "-n", "2", "-w", "1", "-d", "all", "-o", "all",
     ]);
     let results = document["results"].as_array().unwrap();
-    assert_eq!(results.len(), 7 * 5 * 2, "types, operations, sizes");
+    assert_eq!(results.len(), 10 * 5 * 2, "types, operations, sizes");
     for row in results {
         for placement in ["out_of_place", "in_place"] {
             assert_eq!(row[placement]["nwrong"], 0, "{row}");

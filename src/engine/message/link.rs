@@ -84,6 +84,8 @@ pub(super) struct Announced {
     pub called: Called,
     /// Its first staging slot for it.
     pub staging: u32,
+    /// What its contribution is multiplied by, where there are factors.
+    pub factor: f64,
 }
 
 /// See the module.
@@ -144,6 +146,7 @@ impl Link {
                 details: crate::engine::board::Details([0; 3]),
             },
             staging: 0,
+            factor: 1.0,
         };
         let depth = queue_depth.clamp(8, RECEIVES as usize);
         let link = Self {

@@ -15,7 +15,7 @@ pub(super) struct Called {
 }
 
 /// One message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Note {
     /// The sender has begun operation `sequence`; its staging slots for it start at number `staging`. At most 64
     /// bytes: it goes out at the begin of every operation.
@@ -23,6 +23,8 @@ pub(super) enum Note {
         sequence: u64,
         called: Called,
         staging: u32,
+        /// What its contribution is multiplied by, where there are factors.
+        factor: f64,
     },
     /// The sender has waited for long in operation `sequence`, because of rank `culprit` as far as it knows.
     Waits { sequence: u64, culprit: u32 },
@@ -50,11 +52,13 @@ impl Note {
                 sequence,
                 called,
                 staging,
+                factor,
             } => {
                 header(1);
                 writer.u32(staging);
                 writer.u64(sequence);
                 writer.called(called);
+                writer.u64(factor.to_bits());
             }
             Self::Waits { sequence, culprit } => {
                 header(2);
@@ -98,6 +102,7 @@ impl Note {
                     staging,
                     sequence: reader.u64()?,
                     called: reader.called()?,
+                    factor: f64::from_bits(reader.u64()?),
                 }
             }
             2 => Self::Waits {
@@ -186,6 +191,7 @@ mod tests {
                 sequence: 1 << 39,
                 called: called(7),
                 staging: 24,
+                factor: 0.25,
             },
             Note::Waits {
                 sequence: 3,

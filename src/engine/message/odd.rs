@@ -100,12 +100,14 @@ impl Inner {
             sequence,
             called,
             staging,
+            factor,
         }) = note
         {
             link.announce(Announced {
                 sequence,
                 called,
                 staging,
+                factor,
             });
         }
     }

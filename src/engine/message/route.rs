@@ -66,8 +66,21 @@ pub(super) struct Outward {
     pub notices: Vec<Notice>,
     /// Of a reduction's sources, those that other ranks contribute.
     pub contributions: u32,
+    /// Of each source of a reduction.
+    pub origins: Vec<Origin>,
     /// Data is stored into memory of this rank.
     pub local: bool,
+}
+
+/// What a source of a reduction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// This rank's contribution.
+    Own,
+    /// That of a neighbour (by index), as it is.
+    Neighbour(u16),
+    /// A sum of contributions.
+    Sum,
 }
 
 /// One destination of a task whose data goes to another rank.
@@ -139,12 +152,22 @@ impl Route {
             tasks: program.tasks.iter().map(|_| Outward::default()).collect(),
             order: Vec::new(),
         };
+        // Where in this rank's slots neighbours' contributions come to lie, as they are.
+        let mut landed: Vec<(Buffer, u16)> = Vec::new();
         for index in 0..route.neighbours.len() {
             let theirs = of(route.neighbours[index]).map_err(|error| error.to_string())?;
             if theirs.tasks.len() > TASKS {
                 return Err(format!("rank {} has too many tasks", theirs.rank));
             }
             route.meet(program, index as u16, &theirs)?;
+            for task in &theirs.tasks {
+                if let Action::Copy { source, into } = &task.action
+                    && source.buffer == Buffer::Input
+                {
+                    let here = into.iter().filter(|place| place.rank == rank);
+                    landed.extend(here.map(|place| (place.buffer, index as u16)));
+                }
+            }
         }
         for (task, outward) in program.tasks.iter().zip(&mut route.tasks) {
             let sources = task
@@ -161,6 +184,17 @@ impl Route {
                 matches!(source, Source::Inlet(_)) && matches!(progress, Progress::Chunk { lag: 0 })
             };
             outward.contributions = outward.waits.iter().filter(contributed).count() as u32;
+            if let Action::Reduce { sources, .. } = &task.action {
+                let origin = |place: &Place| {
+                    let neighbour = landed.iter().find(|(buffer, _)| *buffer == place.buffer);
+                    match (place.buffer, neighbour) {
+                        (Buffer::Input, _) => Origin::Own,
+                        (Buffer::Staging { .. }, Some((_, neighbour))) => Origin::Neighbour(*neighbour),
+                        _ => Origin::Sum,
+                    }
+                };
+                outward.origins = sources.iter().map(origin).collect();
+            }
             outward.local = matches!(task.action, Action::Reduce { .. })
                 || destinations(task).any(|place| place.rank == rank);
             if outward.local && !outward.pushes.is_empty() {

@@ -81,6 +81,29 @@ macro_rules! integer_accumulator {
 integer_accumulator!(i32, i64);
 integer_accumulator!(i64, i64);
 integer_accumulator!(u8, u32);
+integer_accumulator!(i8, i64);
+integer_accumulator!(u32, u32);
+integer_accumulator!(u64, u64);
+
+/// Accumulators that a contribution can be multiplied in by a rank's factor.
+pub(super) trait Scaled: Accumulator {
+    /// The factor, rounded to what is accumulated in, in every lane.
+    fn factor(factor: f64) -> Self;
+}
+
+impl Scaled for f32 {
+    #[inline(always)]
+    fn factor(factor: f64) -> Self {
+        factor as f32
+    }
+}
+
+impl Scaled for f64 {
+    #[inline(always)]
+    fn factor(factor: f64) -> Self {
+        factor
+    }
+}
 
 /// An element type as it lies in memory.
 pub(super) trait Stored: Copy {
@@ -105,7 +128,7 @@ macro_rules! stored_as_accumulated {
         }
     )*};
 }
-stored_as_accumulated!(f32, f64, i32, i64, u8);
+stored_as_accumulated!(f32, f64, i8, u8, i32, u32, i64, u64);
 
 impl Stored for f16 {
     type Wide = f32;

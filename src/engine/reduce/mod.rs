@@ -26,7 +26,7 @@ use half::{bf16, f16};
 
 use crate::memory::DataType;
 use arithmetic::{Max, Min, Product, Sum};
-pub use operation::{Operation, UnknownOperation};
+pub use operation::{Factor, Operation, UnknownOperation};
 
 /// Combines `count` elements of each of `sources` into `into`, and for an average divides by `divisor` at the end.
 ///
@@ -46,6 +46,19 @@ pub type Kernel = unsafe fn(into: *mut u8, sources: &[*const u8], count: usize, 
 /// The kernel for elements of a type, the fastest that this processor can run. Look it up once per operation.
 pub fn kernel(data_type: DataType, operation: Operation) -> Kernel {
     select(data_type, operation, Level::best())
+}
+
+/// As [`Kernel`], for a sum of which each source is first multiplied by its factor (rounded to what is accumulated in:
+/// binary64 for `double`, binary32 else), as one pass: `into[i] = sources[0][i] · factors[0] + …`, each product and each
+/// sum rounded. There are as many factors as sources; one of 1 leaves its source as it is.
+///
+/// # Safety
+/// As [`Kernel`].
+pub type ScaledKernel = unsafe fn(into: *mut u8, sources: &[*const u8], factors: &[f64], count: usize);
+
+/// The kernel of [`Operation::PreMultipliedSum`], which integers do not have.
+pub fn scaled_kernel(data_type: DataType) -> Option<ScaledKernel> {
+    select_scaled(data_type, Level::best())
 }
 
 /// Copies `bytes` bytes, unless they are already there.
@@ -83,7 +96,8 @@ macro_rules! instance {
     ($processor:ident, $data_type:expr, $operation:expr; $($name:ident => $element:ty),*) => {
         match $data_type {
             $(DataType::$name => match $operation {
-                Operation::Sum => $processor::undivided::<$element, Sum>,
+                // Of partial sums; factors are for contributions.
+                Operation::Sum | Operation::PreMultipliedSum(_) => $processor::undivided::<$element, Sum>,
                 Operation::Product => $processor::undivided::<$element, Product>,
                 Operation::Min => $processor::undivided::<$element, Min>,
                 Operation::Max => $processor::undivided::<$element, Max>,
@@ -93,7 +107,8 @@ macro_rules! instance {
     };
     ($processor:ident, $data_type:expr, $operation:expr) => {
         instance!($processor, $data_type, $operation;
-            F32 => f32, F64 => f64, F16 => f16, Bf16 => bf16, I32 => i32, I64 => i64, U8 => u8)
+            F32 => f32, F64 => f64, F16 => f16, Bf16 => bf16,
+            I8 => i8, U8 => u8, I32 => i32, U32 => u32, I64 => i64, U64 => u64)
     };
 }
 
@@ -102,5 +117,24 @@ fn select(data_type: DataType, operation: Operation, level: Level) -> Kernel {
         Level::Portable => instance!(portable, data_type, operation),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => instance!(x86, data_type, operation),
+    }
+}
+
+fn select_scaled(data_type: DataType, level: Level) -> Option<ScaledKernel> {
+    macro_rules! instance {
+        ($processor:ident) => {
+            match data_type {
+                DataType::F32 => Some($processor::scaled::<f32>),
+                DataType::F64 => Some($processor::scaled::<f64>),
+                DataType::F16 => Some($processor::scaled::<f16>),
+                DataType::Bf16 => Some($processor::scaled::<bf16>),
+                _ => None,
+            }
+        };
+    }
+    match level {
+        Level::Portable => instance!(portable),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => instance!(x86),
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How elements of several ranks become one. Named as nccl-tests names them: `sum`, `prod`, `min`, `max`, `avg`.
+/// How elements of several ranks become one. Named as nccl-tests names them: `sum`, `prod`, `min`, `max`, `avg`, `mulsum`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Operation {
@@ -18,10 +18,45 @@ pub enum Operation {
     /// The sum divided by the number of contributions; integers truncate towards zero.
     #[serde(rename = "avg")]
     Average,
+    /// The sum of the contributions, each multiplied by its own rank's factor before: NCCL's pre-multiplied sum. The
+    /// ranks need not give the same factor. For floating-point types only; others are refused.
+    #[serde(rename = "mulsum")]
+    PreMultipliedSum(Factor),
+}
+
+/// What a rank multiplies its contribution by. It is rounded to what sums are accumulated in: binary64 for `double`,
+/// binary32 for other types.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "f64", into = "f64")]
+pub struct Factor(u64);
+
+impl Factor {
+    /// As a number.
+    pub fn value(self) -> f64 {
+        f64::from_bits(self.0)
+    }
+}
+
+impl From<f64> for Factor {
+    fn from(value: f64) -> Self {
+        Self(value.to_bits())
+    }
+}
+
+impl From<Factor> for f64 {
+    fn from(factor: Factor) -> Self {
+        factor.value()
+    }
+}
+
+impl std::fmt::Debug for Factor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.value().fmt(f)
+    }
 }
 
 impl Operation {
-    /// Every operation, in the order in which help texts list them.
+    /// Every operation that takes no factor, in the order in which help texts list them.
     pub const ALL: [Operation; 5] = [Self::Sum, Self::Product, Self::Min, Self::Max, Self::Average];
 
     /// The name that nccl-tests gives the operation.
@@ -32,6 +67,20 @@ impl Operation {
             Self::Min => "min",
             Self::Max => "max",
             Self::Average => "avg",
+            Self::PreMultipliedSum(_) => "mulsum",
+        }
+    }
+
+    /// [`Operation::PreMultipliedSum`] with this factor.
+    pub fn pre_multiplied_sum(factor: f64) -> Self {
+        Self::PreMultipliedSum(factor.into())
+    }
+
+    /// This rank's factor, where there is one.
+    pub fn factor(self) -> Option<f64> {
+        match self {
+            Self::PreMultipliedSum(factor) => Some(factor.value()),
+            _ => None,
         }
     }
 }

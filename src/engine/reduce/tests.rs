@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use proptest::prelude::*;
 
-use super::{Kernel, Level, Operation, copy, kernel, select};
+use super::{Kernel, Level, Operation, copy, kernel, select, select_scaled};
 use crate::memory::{DataType, Element};
 
 /// Elements around `into` that no kernel may touch.
@@ -56,7 +56,7 @@ macro_rules! float_reference {
                 for value in &values[1..] {
                     let next: $wide = $widen(*value);
                     sum = match operation {
-                        Operation::Sum | Operation::Average => sum + next,
+                        Operation::Sum | Operation::Average | Operation::PreMultipliedSum(_) => sum + next,
                         Operation::Product => sum * next,
                         Operation::Min | Operation::Max if sum.is_nan() || next.is_nan() => <$wide>::NAN,
                         Operation::Min | Operation::Max if sum == 0.0 && next == 0.0 => {
@@ -103,8 +103,8 @@ macro_rules! integer_reference {
             fn fold(values: &[Self], operation: Operation, divisor: u32) -> Self {
                 let wrap = |wide: i128| wide as $type;
                 let sum = values.iter().copied().map(i128::from).reduce(|sum, next| match operation {
-                    Operation::Sum | Operation::Average => wrap(sum + next).into(),
-                    Operation::Product => wrap(sum * next).into(),
+                    Operation::Sum | Operation::Average | Operation::PreMultipliedSum(_) => wrap(sum + next).into(),
+                    Operation::Product => wrap(sum.wrapping_mul(next)).into(),
                     Operation::Min => sum.min(next),
                     Operation::Max => sum.max(next),
                 });
@@ -114,7 +114,7 @@ macro_rules! integer_reference {
         }
     )*};
 }
-integer_reference!(i32, i64, u8);
+integer_reference!(i8, u8, i32, u32, i64, u64);
 
 /// Bits that are as good as random and the same in every run.
 fn scramble(seed: u64) -> u64 {
@@ -223,9 +223,12 @@ fn check_type(data_type: DataType, case: &Case, operation: Operation, kernel: Ke
         DataType::F64 => check::<f64>(case, operation, kernel),
         DataType::F16 => check::<f16>(case, operation, kernel),
         DataType::Bf16 => check::<bf16>(case, operation, kernel),
-        DataType::I32 => check::<i32>(case, operation, kernel),
-        DataType::I64 => check::<i64>(case, operation, kernel),
+        DataType::I8 => check::<i8>(case, operation, kernel),
         DataType::U8 => check::<u8>(case, operation, kernel),
+        DataType::I32 => check::<i32>(case, operation, kernel),
+        DataType::U32 => check::<u32>(case, operation, kernel),
+        DataType::I64 => check::<i64>(case, operation, kernel),
+        DataType::U64 => check::<u64>(case, operation, kernel),
     }
 }
 
@@ -240,6 +243,64 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// A pre-multiplied sum, one element at a time: `$widen` to what is accumulated in, each product and sum rounded.
+macro_rules! scaled_reference {
+    ($case:expr, $type:ty, $wide:ty, $widen:expr, $narrow:expr) => {{
+        let case: &Case = $case;
+        let factors = (0..case.sources)
+            .map(|source| match source % 3 {
+                0 => 1.0 / 3.0 + source as f64,
+                1 => -1.0,
+                _ => 1.0,
+            })
+            .collect::<Vec<f64>>();
+        let sources = (0..case.sources)
+            .map(|source| {
+                let bits = |i| scramble(case.seed ^ (source as u64) << 40 ^ i as u64);
+                (0..case.count).map(|i| <$type as Reference>::arbitrary(bits(i))).collect::<Vec<_>>()
+            })
+            .collect::<Vec<_>>();
+        let expected = (0..case.count).map(|i| {
+            let product = |source: usize| $widen(sources[source][i]) * factors[source] as $wide;
+            $narrow((1..case.sources).fold(product(0), |sum, source| sum + product(source)))
+        });
+        let expected = expected.collect::<Vec<$type>>();
+        for level in levels() {
+            let mut memory = sources.clone();
+            let mut fresh = vec![<$type>::default(); case.count];
+            let pointers = memory.iter_mut().map(|m| m.as_mut_ptr()).collect::<Vec<_>>();
+            let into = case.in_place.map_or(fresh.as_mut_ptr(), |source| pointers[source]);
+            let from = pointers.iter().map(|p| p.cast_const().cast()).collect::<Vec<*const u8>>();
+            let kernel = select_scaled(<$type>::TYPE, level).expect("a float");
+            // SAFETY: every vector holds `count` elements; `into` is one of the sources or a vector of its own.
+            unsafe { kernel(into.cast(), &from, &factors, case.count) };
+            // SAFETY: as above, and the kernel is done.
+            let result = unsafe { std::slice::from_raw_parts(into, case.count) };
+            for (result, expected) in result.iter().zip(&expected) {
+                assert!(result.same(*expected), "{result:?} is not {expected:?}: {level:?} {case:?}");
+            }
+        }
+    }};
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    #[test]
+    fn every_scaled_kernel_multiplies_then_adds(case in case()) {
+        scaled_reference!(&case, f32, f32, |x: f32| x, |x: f32| x);
+        scaled_reference!(&case, f64, f64, |x: f64| x, |x: f64| x);
+        scaled_reference!(&case, f16, f32, f16::to_f32, f16::from_f32);
+        scaled_reference!(&case, bf16, f32, bf16::to_f32, bf16::from_f32);
+    }
+}
+
+#[test]
+fn integers_have_no_scaled_kernel() {
+    for data_type in DataType::ALL {
+        assert_eq!(super::scaled_kernel(data_type).is_some(), data_type.is_float());
     }
 }
 

@@ -101,7 +101,7 @@ fn draw_float(operation: Operation, rank: u32, bits: u64) -> f64 {
     let magnitude = match operation {
         Operation::Product if rank >= RANKS_WITH_MAGNITUDE => 1.0,
         Operation::Product => 0.75 + fraction / 2.0,
-        Operation::Sum | Operation::Average | Operation::Min | Operation::Max => 0.5 + fraction / 2.0,
+        _ => 0.5 + fraction / 2.0,
     };
     if bits & 1 == 0 { magnitude } else { -magnitude }
 }
@@ -117,7 +117,7 @@ fn float_is_right(
     match operation {
         Operation::Min => result == contributions.fold(f64::INFINITY, f64::min),
         Operation::Max => result == contributions.fold(f64::NEG_INFINITY, f64::max),
-        Operation::Sum | Operation::Average => {
+        Operation::Sum | Operation::Average | Operation::PreMultipliedSum(_) => {
             let (mut sum, mut lost, mut magnitude) = (0.0f64, 0.0f64, 0.0f64);
             for x in contributions {
                 // Knuth's exact sum of two.
@@ -206,7 +206,7 @@ macro_rules! integers {
             {
                 let sum = |contributions| Iterator::fold(contributions, 0, <$type>::wrapping_add);
                 Some(self) == match operation {
-                    Operation::Sum => Some(sum(contributions)),
+                    Operation::Sum | Operation::PreMultipliedSum(_) => Some(sum(contributions)),
                     Operation::Average => Some((sum(contributions) as i128 / i128::from(ranks)) as $type),
                     Operation::Product => Some(contributions.fold(1, <$type>::wrapping_mul)),
                     Operation::Min => contributions.min(),
@@ -216,7 +216,7 @@ macro_rules! integers {
         }
     )*};
 }
-integers!(i32, i64, u8);
+integers!(i8, u8, i32, u32, i64, u64);
 
 #[cfg(test)]
 mod tests {
@@ -285,7 +285,10 @@ mod tests {
         poison_is_wrong_and_one_rank_is_itself::<bf16>();
         poison_is_wrong_and_one_rank_is_itself::<i32>();
         poison_is_wrong_and_one_rank_is_itself::<i64>();
+        poison_is_wrong_and_one_rank_is_itself::<i8>();
         poison_is_wrong_and_one_rank_is_itself::<u8>();
+        poison_is_wrong_and_one_rank_is_itself::<u32>();
+        poison_is_wrong_and_one_rank_is_itself::<u64>();
     }
 
     #[test]

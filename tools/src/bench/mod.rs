@@ -82,7 +82,7 @@ struct SweepArguments {
         default_value_t = 20
     )]
     warmup: u32,
-    /// Element type: float, double, half, bfloat16, int32, int64, uint8, or all
+    /// Element type: float, double, half, bfloat16, int8, uint8, int32, uint32, int64, uint64, or all
     #[arg(short = 'd', long = "datatype", value_name = "TYPE", default_value = "float")]
     types: String,
     /// Operation: sum, prod, min, max, avg, or all
@@ -268,7 +268,10 @@ fn take_part(arguments: &SweepArguments, request: &Request, job: &Job) -> Result
             DataType::Bf16 => bench.sweep::<bf16>(sizes, operations, &mut finished),
             DataType::I32 => bench.sweep::<i32>(sizes, operations, &mut finished),
             DataType::I64 => bench.sweep::<i64>(sizes, operations, &mut finished),
+            DataType::I8 => bench.sweep::<i8>(sizes, operations, &mut finished),
             DataType::U8 => bench.sweep::<u8>(sizes, operations, &mut finished),
+            DataType::U32 => bench.sweep::<u32>(sizes, operations, &mut finished),
+            DataType::U64 => bench.sweep::<u64>(sizes, operations, &mut finished),
         }
         .map_err(broken)?;
     }

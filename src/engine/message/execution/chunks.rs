@@ -3,7 +3,7 @@
 use super::{Execution, Outside, Peer, route};
 use crate::engine::message::immediate::{Immediate, MOST_CHUNKS};
 use crate::engine::message::link::{Class, Tag};
-use crate::engine::message::route::{Outward, Route, Source};
+use crate::engine::message::route::{Origin, Outward, Route, Source};
 use crate::engine::message::staging::{SLOT_BYTES, Staging};
 use crate::engine::{Call, Extent, reduce};
 use crate::fabric::{Operation, RemoteSlice, Slice};
@@ -43,7 +43,20 @@ impl Execution {
                 let divisor = if *complete { call.divisor } else { 1 };
                 // SAFETY: the plan was proved: the waits that hold say that every source is written and that nobody
                 // accesses the destination, which is this rank's; pointers are within the call's extents and slots.
-                unsafe { (call.kernel)(first, &self.sources, count, divisor) };
+                match call.scale {
+                    None => unsafe { (call.kernel)(first, &self.sources, count, divisor) },
+                    Some(scale) => {
+                        self.factors.clear();
+                        self.factors
+                            .extend(outward.origins.iter().map(|origin| match origin {
+                                Origin::Own => scale.factor,
+                                Origin::Neighbour(index) => self.peers[usize::from(*index)].factor,
+                                Origin::Sum => 1.0,
+                            }));
+                        // SAFETY: as above.
+                        unsafe { (scale.kernel)(first, &self.sources, &self.factors, count) };
+                    }
+                }
                 self.sources.clear();
                 for place in &into[1..] {
                     // SAFETY: as above.
@@ -56,7 +69,11 @@ impl Execution {
                 let from = pointer(call, staging, *source, at, chunk);
                 for place in into {
                     let to = pointer(call, staging, *place, at, chunk);
-                    if to != from {
+                    if let (Some(scale), Buffer::Input) = (call.scale, source.buffer) {
+                        // The whole sum is one contribution, this rank's.
+                        // SAFETY: as above; the kernel may be given its own result as a source.
+                        unsafe { (scale.kernel)(to, &[from.cast_const()], &[scale.factor], count) };
+                    } else if to != from {
                         // SAFETY: as above; different places of a plan do not overlap unless they are the same
                         // memory (an input that is its own result), which is left alone.
                         unsafe { reduce::copy(to, from, bytes) };

@@ -89,6 +89,8 @@ struct Peer {
     begun: bool,
     /// Its first staging slot for this operation.
     staging: u32,
+    /// What its contribution is multiplied by, where there are factors.
+    factor: f64,
 }
 
 /// The state of one call. Kept for later calls, so that in the steady state nothing is allocated.
@@ -101,6 +103,7 @@ pub(super) struct Execution {
     arrived: Vec<(u64, u64)>,
     peers: Vec<Peer>,
     sources: Vec<*const u8>,
+    factors: Vec<f64>,
     /// Of the order in which tasks are looked at, the first that is not over.
     first: usize,
     /// This rank's first staging slot for the operation.
@@ -177,10 +180,11 @@ impl Execution {
     }
 
     /// A neighbour (by index) has begun; its staging slots for the operation start at `staging`.
-    pub fn begun(&mut self, neighbour: usize, staging: u32) {
+    pub fn begun(&mut self, neighbour: usize, staging: u32, factor: f64) {
         let peer = &mut self.peers[neighbour];
         peer.begun = true;
         peer.staging = staging;
+        peer.factor = factor;
         self.dirty = true;
     }
 
@@ -305,6 +309,7 @@ impl Execution {
                 sequence: call.sequence,
                 called: called(call),
                 staging: self.staging.unwrap_or(0),
+                factor: call.scale.map_or(1.0, |scale| scale.factor),
             };
             for (peer, rank) in self.peers.iter_mut().zip(&route.neighbours) {
                 if peer.told {

@@ -52,7 +52,7 @@ impl Inner {
         let neighbours = call.prepared.neighbours();
         match neighbours.binary_search(&peer) {
             Ok(index) if called(call) == announced.called => {
-                active.execution.begun(index, announced.staging);
+                active.execution.begun(index, announced.staging, announced.factor);
             }
             _ => self.odd = self.odd.or(Some((sequence, peer, announced.called))),
         }
@@ -208,11 +208,13 @@ impl Inner {
                 sequence,
                 called,
                 staging,
+                factor,
             } => {
                 let announced = Announced {
                     sequence,
                     called,
                     staging,
+                    factor,
                 };
                 link.announce(announced);
                 if self.running(sequence).is_some() {

@@ -5,7 +5,7 @@
 
 mod vectors;
 
-use super::arithmetic::{Accumulator, Combine, Stored};
+use super::arithmetic::{Accumulator, Combine, Scaled, Stored};
 
 /// An element type with its form in registers.
 pub(super) trait Packed: Stored {
@@ -106,6 +106,60 @@ pub(super) unsafe fn divided<S: Packed, C: Combine>(
     } else {
         // SAFETY: the caller's contract.
         unsafe { fold::<S, C, false>(into, sources, count, 1) }
+    }
+}
+
+/// A kernel that multiplies each source by its factor before it is added.
+///
+/// # Safety
+/// As [`ScaledKernel`](super::ScaledKernel), with `into` and `sources` holding `S`; besides, [`available`] must have
+/// said yes.
+#[target_feature(enable = "avx2,f16c")]
+#[inline(never)]
+pub(super) unsafe fn scaled<S: Packed<Vector: Scaled, Wide: Scaled>>(
+    into: *mut u8,
+    sources: &[*const u8],
+    factors: &[f64],
+    count: usize,
+) {
+    let (Some((first, others)), Some((own, factors))) = (sources.split_first(), factors.split_first()) else {
+        return;
+    };
+    let into = into.cast::<S>();
+    let mut at = 0;
+    while count - at >= ABREAST * S::LANES {
+        // SAFETY: so many elements are left in every source and in `into`; the features are enabled here. Everything
+        // is loaded before anything is stored, so that `into` may be one of the sources.
+        unsafe {
+            let factor = S::Vector::factor(*own);
+            let start = first.cast::<S>().add(at);
+            let mut sums: [S::Vector; ABREAST] =
+                std::array::from_fn(|i| S::load(start.add(i * S::LANES)).multiply(factor));
+            for (source, factor) in others.iter().zip(factors) {
+                let (start, factor) = (source.cast::<S>().add(at), S::Vector::factor(*factor));
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    *sum = sum.add(S::load(start.add(i * S::LANES)).multiply(factor));
+                }
+            }
+            for (i, sum) in sums.into_iter().enumerate() {
+                S::store(sum, into.add(at + i * S::LANES));
+            }
+        }
+        at += ABREAST * S::LANES;
+    }
+    while at < count {
+        // SAFETY: `at < count`, so every source and `into` hold the element; all sources are read before `into`,
+        // which may be one of them, is written.
+        unsafe {
+            let value = first.cast::<S>().add(at).read().widen();
+            let mut sum = value.multiply(S::Wide::factor(*own));
+            for (source, factor) in others.iter().zip(factors) {
+                let value = source.cast::<S>().add(at).read().widen();
+                sum = sum.add(value.multiply(S::Wide::factor(*factor)));
+            }
+            into.add(at).write(S::narrow(sum));
+        }
+        at += 1;
     }
 }
 

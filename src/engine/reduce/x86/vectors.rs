@@ -2,14 +2,14 @@
 //! through `load` and `store`.
 //!
 //! # Safety
-//! The types are private to `x86` and come into being only in `load`, which asks for AVX2 and F16C: whoever holds a
-//! vector may use these instructions. That is what "a vector exists" means below.
+//! The types are private to `x86` and come into being only in `load`, which asks for AVX2 and F16C, and in `factor`,
+//! which kernels call that have these enabled: whoever holds a vector may use these instructions. That is what "a vector exists" means below.
 
 use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::super::arithmetic::Accumulator;
+use super::super::arithmetic::{Accumulator, Scaled};
 use super::Packed;
 
 macro_rules! vector {
@@ -86,15 +86,7 @@ vector!(
     /// Four signed 64-bit integers.
     I64x4(__m256i) {
         add: |a, b| _mm256_add_epi64(a, b),
-        // The lower 64 bits from three products of 32-bit halves.
-        multiply: |a, b| {
-            let low = _mm256_mul_epu32(a, b);
-            let crossed = _mm256_add_epi64(
-                _mm256_mul_epu32(_mm256_srli_epi64::<32>(a), b),
-                _mm256_mul_epu32(a, _mm256_srli_epi64::<32>(b)),
-            );
-            _mm256_add_epi64(low, _mm256_slli_epi64::<32>(crossed))
-        },
+        multiply: |a, b| products_of_64(a, b),
         smaller: |a, b| _mm256_blendv_epi8(a, b, _mm256_cmpgt_epi64(a, b)),
         larger: |a, b| _mm256_blendv_epi8(b, a, _mm256_cmpgt_epi64(a, b)),
         divide: |a, divisor| divide_lanes::<i64, 4>(a, divisor),
@@ -102,15 +94,89 @@ vector!(
 );
 
 vector!(
+    /// Eight unsigned 32-bit integers.
+    U32x8(__m256i) {
+        add: |a, b| _mm256_add_epi32(a, b),
+        multiply: |a, b| _mm256_mullo_epi32(a, b),
+        smaller: |a, b| _mm256_min_epu32(a, b),
+        larger: |a, b| _mm256_max_epu32(a, b),
+        divide: |a, divisor| divide_lanes::<u32, 8>(a, divisor),
+    }
+);
+
+vector!(
+    /// Four unsigned 64-bit integers.
+    U64x4(__m256i) {
+        add: |a, b| _mm256_add_epi64(a, b),
+        multiply: |a, b| products_of_64(a, b),
+        smaller: |a, b| _mm256_blendv_epi8(a, b, is_above(a, b)),
+        larger: |a, b| _mm256_blendv_epi8(b, a, is_above(a, b)),
+        divide: |a, divisor| divide_lanes::<u64, 4>(a, divisor),
+    }
+);
+
+/// The lower 64 bits of products, signed or not, from three products of 32-bit halves.
+///
+/// # Safety
+/// AVX2 is there.
+#[inline(always)]
+unsafe fn products_of_64(a: __m256i, b: __m256i) -> __m256i {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let low = _mm256_mul_epu32(a, b);
+        let crossed = _mm256_add_epi64(
+            _mm256_mul_epu32(_mm256_srli_epi64::<32>(a), b),
+            _mm256_mul_epu32(a, _mm256_srli_epi64::<32>(b)),
+        );
+        _mm256_add_epi64(low, _mm256_slli_epi64::<32>(crossed))
+    }
+}
+
+/// The lower bytes of products, signed or not: even bytes in place, odd ones moved down and back up; there is no
+/// product of bytes.
+///
+/// # Safety
+/// AVX2 is there.
+#[inline(always)]
+unsafe fn products_of_8(a: __m256i, b: __m256i) -> __m256i {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let even = _mm256_and_si256(_mm256_mullo_epi16(a, b), _mm256_set1_epi16(0xFF));
+        let odd = _mm256_mullo_epi16(_mm256_srli_epi16::<8>(a), _mm256_srli_epi16::<8>(b));
+        _mm256_or_si256(even, _mm256_slli_epi16::<8>(odd))
+    }
+}
+
+/// Lanes all of ones where `a` is larger than `b`, as unsigned 64-bit integers: with the upper bits turned round the
+/// signed comparison orders them so.
+///
+/// # Safety
+/// AVX2 is there.
+#[inline(always)]
+unsafe fn is_above(a: __m256i, b: __m256i) -> __m256i {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let sign = _mm256_set1_epi64x(i64::MIN);
+        _mm256_cmpgt_epi64(_mm256_xor_si256(a, sign), _mm256_xor_si256(b, sign))
+    }
+}
+
+vector!(
+    /// Thirty-two signed bytes.
+    I8x32(__m256i) {
+        add: |a, b| _mm256_add_epi8(a, b),
+        multiply: |a, b| products_of_8(a, b),
+        smaller: |a, b| _mm256_min_epi8(a, b),
+        larger: |a, b| _mm256_max_epi8(a, b),
+        divide: |a, divisor| divide_lanes::<i8, 32>(a, divisor),
+    }
+);
+
+vector!(
     /// Thirty-two unsigned bytes.
     U8x32(__m256i) {
         add: |a, b| _mm256_add_epi8(a, b),
-        // Even bytes in place, odd ones moved down and back up; there is no product of bytes.
-        multiply: |a, b| {
-            let even = _mm256_and_si256(_mm256_mullo_epi16(a, b), _mm256_set1_epi16(0xFF));
-            let odd = _mm256_mullo_epi16(_mm256_srli_epi16::<8>(a), _mm256_srli_epi16::<8>(b));
-            _mm256_or_si256(even, _mm256_slli_epi16::<8>(odd))
-        },
+        multiply: |a, b| products_of_8(a, b),
         smaller: |a, b| _mm256_min_epu8(a, b),
         larger: |a, b| _mm256_max_epu8(a, b),
         divide: |a, divisor| divide_lanes::<u8, 32>(a, divisor),
@@ -170,6 +236,12 @@ packed! {
         |into, vector| _mm256_storeu_si256(into.cast(), vector);
     u8 => U8x32, 32, |from| _mm256_loadu_si256(from.cast()),
         |into, vector| _mm256_storeu_si256(into.cast(), vector);
+    i8 => I8x32, 32, |from| _mm256_loadu_si256(from.cast()),
+        |into, vector| _mm256_storeu_si256(into.cast(), vector);
+    u32 => U32x8, 8, |from| _mm256_loadu_si256(from.cast()),
+        |into, vector| _mm256_storeu_si256(into.cast(), vector);
+    u64 => U64x4, 4, |from| _mm256_loadu_si256(from.cast()),
+        |into, vector| _mm256_storeu_si256(into.cast(), vector);
     f16 => F32x8, 8, |from| _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
         |into, vector| {
             _mm_storeu_si128(into.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(vector));
@@ -201,6 +273,29 @@ impl Accumulator for Bf16x16 {
     #[inline(always)]
     fn divide(self, divisor: u32) -> Self {
         Self(self.0.divide(divisor), self.1.divide(divisor))
+    }
+}
+
+impl Scaled for F32x8 {
+    #[inline(always)]
+    fn factor(factor: f64) -> Self {
+        // SAFETY: called only where the kernel's instructions are there.
+        Self(unsafe { _mm256_set1_ps(factor as f32) })
+    }
+}
+
+impl Scaled for F64x4 {
+    #[inline(always)]
+    fn factor(factor: f64) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { _mm256_set1_pd(factor) })
+    }
+}
+
+impl Scaled for Bf16x16 {
+    #[inline(always)]
+    fn factor(factor: f64) -> Self {
+        Self(F32x8::factor(factor), F32x8::factor(factor))
     }
 }
 
