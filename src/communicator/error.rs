@@ -54,6 +54,16 @@ pub enum CommunicatorError {
         /// Who brought what.
         what: String,
     },
+    /// One operation of a group was refused or failed.
+    #[error("operation {number} of the group ({call}): {source}")]
+    InGroup {
+        /// Which, from 0, in the order in which they were added.
+        number: usize,
+        /// What it is.
+        call: &'static str,
+        /// Why.
+        source: Box<CommunicatorError>,
+    },
 }
 
 impl CommunicatorError {
@@ -61,6 +71,7 @@ impl CommunicatorError {
     pub fn culprit(&self) -> Option<u32> {
         match self {
             Self::Engine(error) => error.culprit(),
+            Self::InGroup { source, .. } => source.culprit(),
             _ => None,
         }
     }

@@ -4,143 +4,47 @@
 //! each other. A [`Communicator`] is used by one thread at a time ([`Send`], not [`Sync`]); an [`AbortHandle`] by
 //! any.
 
+mod blocking;
 mod boards;
-mod collectives;
+mod building;
+mod choosing;
 mod connect;
+mod ending;
 mod error;
+mod group;
 mod lazily;
 mod members;
 mod pending;
+mod persistent;
+mod request;
+mod running;
 mod shapes;
+mod slices;
+mod starter;
+mod starting;
 mod window;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-pub(crate) use collectives::Starter;
+pub use building::Builder;
+pub use ending::{AbortHandle, Custody};
 pub use error::CommunicatorError;
-pub use pending::Pending;
+pub use group::Group;
+pub use pending::{Pair, Pending, Started, Windows};
+pub use persistent::Persistent;
+pub use request::Request;
+pub(crate) use starter::Starter;
 pub use window::Window;
 
-use crate::bootstrap::{Job, Membership};
-use crate::engine::{
-    Core, Engine, Extent, MAXIMUM_ACTIVE, MAXIMUM_SEQUENCE, MessageCore, SLOT_BYTES, SMALL_BYTES, Signature,
-    fits_small,
-};
-use crate::fabric::{Fabric, select};
-use crate::memory::{Buffer, DataType, Element, HugePages, Region};
+use crate::bootstrap::Job;
+use crate::engine::{Engine, Extent, MAXIMUM_SEQUENCE};
+use crate::memory::{Buffer, Element};
 use crate::observe::{CounterValues, Event, Recorder};
-use crate::plan::{Collective, builders};
 use boards::Mapped;
 use connect::Meeting;
-use members::Members;
-use shapes::{Known, STAGING_SLOTS, Shapes, Way};
-
-/// Of which generation a communicator is that was not made from another.
-const GENERATION: u32 = 0;
-
-/// How a communicator is to be made.
-#[derive(Clone, Debug, Default)]
-pub struct Builder {
-    timeout: Option<Duration>,
-    plan: Option<String>,
-    fabric: Option<Arc<dyn Fabric>>,
-}
-
-impl Builder {
-    /// How long an operation may take before it fails; else the job's (`SAPWOOD_TIMEOUT`, 60 s).
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// Uses this plan wherever it can do the collective, instead of choosing by size. The same on every rank.
-    pub fn plan(mut self, name: impl Into<String>) -> Self {
-        self.plan = Some(name.into());
-        self
-    }
-
-    /// Uses this fabric instead of the one that [`Job::fabric`] asks for. With load/store reach ranks look into each other's memory; without it they send each other
-    /// messages, over queue pairs that are made as plans first need them.
-    pub fn fabric(mut self, fabric: Arc<dyn Fabric>) -> Self {
-        self.fabric = Some(fabric);
-        self
-    }
-
-    /// Meets the job's other ranks and connects to them. Collective.
-    ///
-    /// # Errors
-    /// An unknown plan; a rank that does not come, named; what the fabric refuses.
-    pub fn join(self, job: &Job) -> Result<Communicator, CommunicatorError> {
-        if let Some(plan) = &self.plan {
-            // Refused before anybody is met.
-            builders::build(plan, Collective::AllReduce, job.size)?;
-        }
-        let timeout = self.timeout.unwrap_or(job.timeout);
-        let membership = Membership::join(job, Instant::now() + timeout)?;
-        let (rank, ranks) = (membership.rank(), membership.size());
-        let (hosts, local_rank) = (membership.hosts(), membership.local_rank() as usize);
-        let members = Members::new(membership);
-        let fabric = match self.fabric {
-            Some(fabric) => fabric,
-            // The launcher's local rank: ranks of one machine spread over its devices, whatever hosts they pretend to be on.
-            None => {
-                let devices = connect::devices(job.fabric, &hosts, &members, timeout)?;
-                select::open(job.fabric, &hosts, &devices, rank, local_rank)?.fabric
-            }
-        };
-        let (load_store, queue_depth) = (
-            fabric.capabilities().load_store,
-            fabric.capabilities().queue_depth,
-        );
-        let mut meeting = Meeting::new(rank, members, fabric, timeout);
-        let (engine, mapped, staging, way) = if load_store {
-            let mut mapped = Mapped::connect(&meeting, ranks)?;
-            let (group, layout) = mapped.group(&mut meeting, ranks)?;
-            let region = Region::host(STAGING_SLOTS * SLOT_BYTES, HugePages::Never)?;
-            let bytes = (0, region.len());
-            let staging = mapped.share(&mut meeting, "sharing staging slots", &region, bytes, "staging")?;
-            let staging = Extent::new(Arc::new(staging), 0, region.len());
-            (
-                Engine::Boards(Core::new(group)),
-                Some(mapped),
-                Some(staging),
-                Way::Boards(layout),
-            )
-        } else {
-            let endpoint = meeting.fabric.endpoint(rank, GENERATION)?;
-            let liveness = Box::new(meeting.members.clone());
-            let fabric = (meeting.fabric.name(), queue_depth);
-            let core = MessageCore::new(ranks, GENERATION, endpoint, fabric, liveness);
-            (Engine::Messages(core), None, None, Way::Messages)
-        };
-        // Windows are told apart by their communicator, of which a process may have many.
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let communicator = Communicator {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            rank,
-            ranks,
-            timeout: Cell::new(timeout),
-            forced: self.plan,
-            engine: Arc::new(engine),
-            staging,
-            mapped: RefCell::new(mapped),
-            meeting: RefCell::new(meeting),
-            shapes: RefCell::new(Shapes::new(rank, hosts, way)),
-            bounce: RefCell::new(None),
-            // Boards start as zeroes: no operation may have that number.
-            next: Cell::new(1),
-            small_turn: Cell::new(0),
-            in_step: Cell::new(false),
-        };
-        if !load_store {
-            communicator.connect_for_barriers()?;
-        }
-        Ok(communicator)
-    }
-}
+use shapes::Shapes;
 
 /// Ranks that can talk, as one of them sees it.
 pub struct Communicator {
@@ -267,79 +171,9 @@ impl Communicator {
         Ok(given.into_iter().map(|one| one.payload).collect())
     }
 
-    /// The name of the plan that an operation on `bytes` runs. Small all-reduces and barriers run none: every rank
-    /// reads what all show (`flat`).
-    pub fn plan_name(&self, collective: Collective, bytes: usize) -> String {
-        if self.small_core(collective, bytes).is_some() {
-            return "flat".into();
-        }
-        self.plan_for(collective, bytes)
-    }
-
     /// The name of the fabric that it runs over, for people: what it can do is not to be read from it.
     pub fn fabric_name(&self) -> &'static str {
         self.meeting.borrow().fabric.name()
-    }
-
-    fn plan_for(&self, collective: Collective, bytes: usize) -> String {
-        let usable = |plan: &&String| builders::build(plan, collective, self.ranks).is_ok();
-        match self.forced.as_ref().filter(usable) {
-            Some(plan) => plan.clone(),
-            None => self.shapes.borrow().choose(collective, bytes).into_owned(),
-        }
-    }
-
-    /// The engine, if an operation goes the way of small ones, which needs boards.
-    #[inline]
-    fn small_core(&self, collective: Collective, bytes: usize) -> Option<&Core> {
-        let Engine::Boards(core) = &*self.engine else {
-            return None;
-        };
-        let small = self.forced.is_none()
-            && matches!(collective, Collective::AllReduce | Collective::Barrier)
-            && fits_small(self.ranks, bytes)
-            && bytes <= SMALL_BYTES;
-        small.then_some(core)
-    }
-
-    /// A shape's program. At its first use it is proved, and where ranks reach each other by messages they make the
-    /// queue pairs that it needs; `signature` says for what, to find ranks that called something else.
-    fn shape(
-        &self,
-        collective: Collective,
-        plan: &str,
-        signature: Signature,
-    ) -> Result<Arc<Known>, CommunicatorError> {
-        if let Some(known) = self.shapes.borrow().find(collective, plan) {
-            return Ok(known);
-        }
-        if let Engine::Messages(_) = *self.engine {
-            self.meet(signature)?;
-            self.settle()?;
-        }
-        self.first_use(collective, plan)
-    }
-
-    fn first_use(&self, collective: Collective, plan: &str) -> Result<Arc<Known>, CommunicatorError> {
-        let prepared = self.shapes.borrow().prepare(collective, plan);
-        if let Engine::Messages(core) = &*self.engine {
-            let program = prepared.as_ref().map(|known| &*known.prepared);
-            let root = collective
-                .root()
-                .map_or(String::new(), |root| format!(" with root {root}"));
-            let shape = format!("{collective}{root} by {plan}");
-            lazily::connect(&self.meeting.borrow(), core, &shape, program)?;
-        }
-        let prepared = prepared?;
-        self.shapes.borrow_mut().keep(collective, plan, prepared.clone());
-        Ok(prepared)
-    }
-
-    /// Makes the queue pairs of the plan by which barriers go. Over them ranks also meet before they make others, and
-    /// tell each other of trouble.
-    fn connect_for_barriers(&self) -> Result<(), CommunicatorError> {
-        let plan = self.plan_for(Collective::Barrier, 0);
-        self.first_use(Collective::Barrier, &plan).map(drop)
     }
 
     /// Whether ranks look into each other's memory, so that nothing is staged; else they send each other messages.
@@ -375,64 +209,6 @@ impl Communicator {
         &self.engine.caller().recorder
     }
 
-    /// A handle with which any thread may abort.
-    pub fn abort_handle(&self) -> AbortHandle {
-        AbortHandle {
-            engine: self.engine.clone(),
-        }
-    }
-
-    /// Gives up: every operation in flight and every later one fails, on every rank. Waits until no other rank can
-    /// read this one's memory any more; then windows are no longer in custody.
-    ///
-    /// # Errors
-    /// A window of another communicator, before anything is given up.
-    /// A rank that has not heard of it by the deadline (stopped, or in no call of the communicator): its name. The
-    /// windows stay in custody.
-    pub fn abort(&self, windows: &[&dyn Custody]) -> Result<(), CommunicatorError> {
-        if self.engine.is_forked() {
-            self.engine.check()?;
-        }
-        if windows.iter().any(|window| window.owner() != self.id) {
-            let what =
-                "a window was registered with another communicator, whose ranks may still read it".into();
-            return Err(self.argument("abort", what));
-        }
-        self.abort_handle().abort();
-        let until = Instant::now() + self.timeout();
-        if let Some(rank) = self.still_reaching(until)? {
-            return Err(CommunicatorError::Argument {
-                rank: self.rank,
-                call: "abort",
-                what: format!(
-                    "rank {rank} has not acknowledged within {:?}: it may still reach this rank's windows",
-                    self.timeout()
-                ),
-            });
-        }
-        let silence = silence::Silence(());
-        windows.iter().for_each(|window| window.release(&silence));
-        Ok(())
-    }
-
-    /// After the abort: a rank of which it cannot be said, until then, that it touches this one's memory no more.
-    fn still_reaching(&self, until: Instant) -> Result<Option<u32>, CommunicatorError> {
-        let core = match &*self.engine {
-            Engine::Boards(core) => core,
-            Engine::Messages(core) => return Ok(core.fence(until)?.first().copied()),
-        };
-        let group = core.group();
-        for rank in (0..self.ranks).filter(|rank| *rank != self.rank) {
-            while !group.is_silent(rank) {
-                if Instant::now() >= until {
-                    return Ok(Some(rank));
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
-        Ok(None)
-    }
-
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.engine
     }
@@ -442,25 +218,6 @@ impl Communicator {
         let first = self.next.get();
         self.next.set(first + count);
         first
-    }
-
-    /// Reserves the numbers of a step's operations, which may be started in any order. Until [`Self::end_step`]
-    /// nothing else can be called: operations in between would use the lines of those that are yet to start.
-    pub(crate) fn begin_step(&self, count: u64) -> Result<u64, CommunicatorError> {
-        debug_assert!(count <= MAXIMUM_ACTIVE as u64);
-        self.usable()?;
-        self.in_step.set(true);
-        Ok(self.reserve(count))
-    }
-
-    /// Whether a step was begun and not ended.
-    pub(crate) fn in_step(&self) -> bool {
-        self.in_step.get()
-    }
-
-    /// All of the step's operations have ended, or the communicator is given up.
-    pub(crate) fn end_step(&self) {
-        self.in_step.set(false);
     }
 
     /// Waits until nothing is in flight. The calls that go through the bootstrap drive nothing while they wait, and a
@@ -493,82 +250,4 @@ impl Communicator {
             what,
         }
     }
-
-    fn root(&self, call: &'static str, root: u32) -> Result<(), CommunicatorError> {
-        if root < self.ranks {
-            return Ok(());
-        }
-        Err(self.argument(
-            call,
-            format!(
-                "root {root} does not exist, the ranks are 0 to {}",
-                self.ranks - 1
-            ),
-        ))
-    }
-}
-
-impl Drop for Communicator {
-    fn drop(&mut self) {
-        if self.engine.is_forked() {
-            return;
-        }
-        // What is still in flight is given up: the others hear of it instead of waiting for a rank that left.
-        if !self.engine.is_idle() {
-            self.abort_handle().abort();
-        }
-        // A bucket may outlive its exchange: what it starts is refused.
-        self.engine.leave();
-    }
-}
-
-/// Windows of any type, for [`Communicator::abort`].
-pub trait Custody {
-    /// The window's own communicator, if it may be released when that one is silent.
-    #[doc(hidden)]
-    fn owner(&self) -> u64;
-
-    /// Nobody else can read the window any more.
-    #[doc(hidden)]
-    fn release(&self, silence: &silence::Silence);
-}
-
-mod silence {
-    /// That no other rank can read this one's memory any more; only [`super::Communicator::abort`] can say so.
-    #[derive(Debug)]
-    pub struct Silence(pub(super) ());
-}
-
-impl<T: Element> Custody for Window<T> {
-    fn owner(&self) -> u64 {
-        self.shared().owner
-    }
-
-    fn release(&self, _: &silence::Silence) {
-        self.shared().set_custody(false);
-    }
-}
-
-/// Aborts a communicator from any thread: its operations fail on every rank.
-#[derive(Clone, Debug)]
-pub struct AbortHandle {
-    engine: Arc<Engine>,
-}
-
-impl AbortHandle {
-    /// Fails every operation in flight and every later one. Returns at once.
-    pub fn abort(&self) {
-        self.engine.abort();
-    }
-}
-
-/// What the ranks' calls are made of, checked once.
-struct Shape<'a> {
-    call: &'static str,
-    collective: Collective,
-    operation: crate::engine::reduce::Operation,
-    data_type: DataType,
-    count: usize,
-    memory: Option<(Extent, Extent)>,
-    shared: [Option<&'a window::Shared>; 2],
 }

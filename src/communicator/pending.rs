@@ -1,4 +1,4 @@
-//! An operation that was started and has its window: polled, waited for or awaited.
+//! An operation that was started and has its windows: polled, waited for or awaited.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,18 +11,52 @@ use super::window::Window;
 use crate::engine::{Engine, Ticket};
 use crate::memory::Element;
 
-/// A started operation. It goes on whether or not this handle is kept: dropping it detaches it, and the window's
-/// memory is given back when the operation has ended.
-#[must_use = "the operation goes on by itself, but its window comes back only through this handle"]
-#[derive(Debug)]
-pub struct Pending<T: Element> {
-    pub(super) engine: Arc<Engine>,
-    pub(super) ticket: Ticket,
-    /// `None` once it was handed back.
-    pub(super) window: Option<Window<T>>,
+/// Windows that an operation has: one, or an input and a result.
+pub trait Windows {
+    /// An operation on them has failed.
+    #[doc(hidden)]
+    fn hold(&self);
 }
 
-impl<T: Element> Pending<T> {
+impl<T: Element> Windows for Window<T> {
+    fn hold(&self) {
+        Window::hold(self);
+    }
+}
+
+/// An input and a result.
+pub type Pair<T> = (Window<T>, Window<T>);
+
+impl<T: Element> Windows for Pair<T> {
+    fn hold(&self) {
+        self.0.hold();
+        self.1.hold();
+    }
+}
+
+/// A started operation on one window.
+pub type Pending<T> = Started<Window<T>>;
+
+/// A started operation. It goes on whether or not this handle is kept: dropping it detaches it, and the windows'
+/// memory is given back when the operation has ended.
+#[must_use = "the operation goes on by itself, but its windows come back only through this handle"]
+#[derive(Debug)]
+pub struct Started<W: Windows> {
+    engine: Arc<Engine>,
+    ticket: Ticket,
+    /// `None` once they were handed back.
+    windows: Option<W>,
+}
+
+impl<W: Windows> Started<W> {
+    pub(super) fn new(engine: Arc<Engine>, ticket: Ticket, windows: W) -> Self {
+        Self {
+            engine,
+            ticket,
+            windows: Some(windows),
+        }
+    }
+
     /// Moves the communicator's operations on, as far as they go without waiting; says whether this one has ended.
     pub fn poll(&self) -> bool {
         self.ticket.is_done() || {
@@ -31,11 +65,11 @@ impl<T: Element> Pending<T> {
         }
     }
 
-    /// Waits for the end and hands the window back. The deadline is the one with which it was started.
+    /// Waits for the end and hands the windows back. The deadline is the one with which it was started.
     ///
     /// # Errors
-    /// How the operation failed; the window's memory then stays with the peers that may still read it.
-    pub fn wait(mut self) -> Result<Window<T>, CommunicatorError> {
+    /// How the operation failed; the windows' memory then stays with the peers that may still read it.
+    pub fn wait(mut self) -> Result<W, CommunicatorError> {
         let outcome = self.engine.wait(&self.ticket);
         self.hand_back(outcome.map_err(Into::into))
     }
@@ -48,12 +82,12 @@ impl<T: Element> Pending<T> {
         self.ticket.is_done()
     }
 
-    fn hand_back(&mut self, outcome: Result<(), CommunicatorError>) -> Result<Window<T>, CommunicatorError> {
-        let window = self.window.take().expect("handed back once");
+    fn hand_back(&mut self, outcome: Result<(), CommunicatorError>) -> Result<W, CommunicatorError> {
+        let windows = self.windows.take().expect("handed back once");
         match outcome {
-            Ok(()) => Ok(window),
+            Ok(()) => Ok(windows),
             Err(error) => {
-                window.hold();
+                windows.hold();
                 Err(error)
             }
         }
@@ -61,15 +95,15 @@ impl<T: Element> Pending<T> {
 }
 
 // No part of it is pinned.
-impl<T: Element> Unpin for Pending<T> {}
+impl<W: Windows> Unpin for Started<W> {}
 
-impl<T: Element> Future for Pending<T> {
-    type Output = Result<Window<T>, CommunicatorError>;
+impl<W: Windows> Future for Started<W> {
+    type Output = Result<W, CommunicatorError>;
 
     /// Drives the operation; between polls a progress thread (or any other call of the communicator) must.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.ticket.wake(context.waker());
-        if !Pending::poll(&self) {
+        if !Started::poll(&self) {
             return Poll::Pending;
         }
         let outcome = self.ticket.outcome().expect("it is done");

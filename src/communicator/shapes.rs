@@ -34,8 +34,16 @@ pub(super) struct Shapes {
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) prepared: Arc<Prepared>,
-    pub(super) blocks: u32,
+    /// Of those that a rank's longest buffer is cut into.
+    blocks: u32,
     pub(super) staged: bool,
+}
+
+impl Known {
+    /// Bytes of a block, where the longest buffer has `total`.
+    pub(super) fn block_bytes(&self, total: usize) -> usize {
+        total / self.blocks as usize
+    }
 }
 
 /// Chunks of one stream that may be under way: enough to keep a queue pair busy, fewer where many ranks would each
@@ -98,7 +106,11 @@ impl Shapes {
             );
         }
         let program = built.lower(self.rank, reach)?;
-        let blocks = program.blocks;
+        let blocks = match collective {
+            // A rank's buffers hold the blocks of one sender or receiver.
+            Collective::AllToAll => program.blocks / self.ranks,
+            _ => program.blocks,
+        };
         let (staged, prepared) = match self.way {
             Way::Boards(layout) => {
                 let staged = uses_staging(&program);
@@ -110,9 +122,8 @@ impl Shapes {
             Way::Messages => {
                 let of = |rank| Plan::lower(&built, rank, reach);
                 // Whoever reduces gets contributions into its slots: all ranks must cut them alike.
-                let reduces = matches!(collective, Collective::AllReduce | Collective::Reduce { .. });
                 (
-                    reduces && self.ranks > 1,
+                    collective.combines() && self.ranks > 1,
                     Prepared::for_messages(program, plan, of),
                 )
             }

@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::engine::{Extent, WindowMap};
+use crate::engine::WindowMap;
 use crate::memory::{Buffer, Element};
 
 /// What the pieces of one window share.
@@ -84,10 +84,9 @@ impl<T: Element> Window<T> {
         &self.shared
     }
 
-    /// Elements `first..first + len`, as an operation addresses them.
-    pub(super) fn extent(&self, first: usize, len: usize) -> Extent {
-        let size = size_of::<T>();
-        Extent::new(self.shared.map.clone(), self.offset + first * size, len * size)
+    /// Where in the registered window it starts, in bytes.
+    pub(super) fn place(&self) -> usize {
+        self.offset
     }
 
     fn check_custody(&self) {

@@ -7,8 +7,10 @@ use super::board::Details;
 use super::message::Route;
 use super::reduce::{Kernel, ScaledKernel};
 use super::{Extent, Signature};
+use crate::plan::Cut;
 use crate::plan::PlanError;
-use crate::plan::lowered::{Action, Program};
+use crate::plan::lowered::{Action, Buffer, Place, Program};
+use crate::plan::partition::{Partition, Placement, Side};
 
 /// A program that the engine can run, made once for each shape.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub struct Prepared {
     pub(super) program: Program,
     pub(super) plan: String,
     plan_hash: u64,
+    /// What its blocks stand for.
+    pub(super) cut: Cut,
     /// How its messages go, where ranks reach each other by messages.
     pub(super) route: Option<Route>,
 }
@@ -48,6 +52,7 @@ impl Prepared {
             }
         }
         Ok(Self {
+            cut: cut(&program)?,
             program,
             plan: plan.into(),
             plan_hash: super::signature::hash(plan),
@@ -67,6 +72,7 @@ impl Prepared {
     ) -> Result<Self, String> {
         let route = Route::new(&program, of).map_err(|why| format!("plan {plan}: {why}"))?;
         Ok(Self {
+            cut: cut(&program)?,
             program,
             plan: plan.into(),
             plan_hash: super::signature::hash(plan),
@@ -88,6 +94,10 @@ impl Prepared {
     pub fn plan(&self) -> &str {
         &self.plan
     }
+}
+
+fn cut(program: &Program) -> Result<Cut, String> {
+    Cut::new(program.collective, program.ranks, program.blocks).map_err(|error| error.to_string())
 }
 
 /// How contributions are multiplied before they are added.
@@ -114,8 +124,14 @@ pub struct Call {
     pub scale: Option<Scale>,
     /// Bytes of one element.
     pub element: usize,
-    /// Elements.
+    /// Elements of the longest buffer of a rank.
     pub count: usize,
+    /// How many elements are whose; it fits the program's collective and ranks.
+    pub partition: Partition,
+    /// Stands for counts that differ, 0 where all are the same: to find ranks with other counts.
+    pub counts: u64,
+    /// Input and result are one buffer.
+    pub in_place: bool,
     /// Elements of a chunk, at least 1.
     pub chunk: usize,
     /// What an average is divided by, else 1.
@@ -133,6 +149,21 @@ impl Call {
     pub(super) fn details(&self) -> Details {
         let memory = self.memory.as_ref();
         let places = memory.map(|(input, result)| (input.place(), result.place()));
-        Details::new(self.prepared.plan_hash, places)
+        Details::new(self.prepared.plan_hash ^ self.counts, places)
+    }
+
+    /// Where the elements of each block are.
+    pub(super) fn placement(&self) -> Placement<'_> {
+        let placement = Placement::new(self.prepared.cut, &self.partition, self.in_place);
+        placement.expect("the counts fit the collective, as whoever makes a call has checked")
+    }
+
+    /// Where a block begins in the buffer that a place names, in elements; staging is addressed by chunks alone.
+    pub(super) fn offset(&self, placement: &Placement<'_>, place: &Place, block: u32) -> usize {
+        match place.buffer {
+            Buffer::Input => placement.offset(Side::Input, place.rank, block),
+            Buffer::Result => placement.offset(Side::Result, place.rank, block),
+            Buffer::Staging { .. } => 0,
+        }
     }
 }

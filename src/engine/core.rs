@@ -95,7 +95,7 @@ impl Core {
         }
     }
 
-    /// Takes up a call; it runs whenever somebody drives.
+    /// Takes up a call, whose end the ticket is to tell; it runs whenever somebody drives.
     ///
     /// # Errors
     /// An earlier failure.
@@ -105,7 +105,7 @@ impl Core {
     /// read its result; all ranks must run programs of the same, proved plan under the same sequence number.
     /// Numbers may be started out of order only among [`MAXIMUM_ACTIVE`] consecutive ones, all of which end before
     /// any later one is started: boards tell 64 operations apart.
-    pub unsafe fn start(&self, call: Call) -> Result<Ticket, EngineError> {
+    pub unsafe fn start(&self, call: Call, ticket: Ticket) -> Result<(), EngineError> {
         self.check()?;
         self.make_room(call.sequence)?;
         // Its counters would go backwards, and peers' later ones satisfy its waits at once.
@@ -119,12 +119,11 @@ impl Core {
             call.scale.map(|scale| scale.factor),
         );
         let execution = engine.idle.pop().unwrap_or_default();
-        let ticket = Ticket::default();
         let began = Instant::now();
         engine.active.push(Active {
             call,
             execution,
-            ticket: ticket.clone(),
+            ticket,
             began,
             started: false,
         });
@@ -132,7 +131,7 @@ impl Core {
         drop(engine);
         // The progress thread, if there is one, may be asleep.
         self.group.bell().ring();
-        Ok(ticket)
+        Ok(())
     }
 
     /// Waits until `sequence` may begin: a board tells [`DEPTH`] operations apart, the oldest in progress included.

@@ -121,6 +121,15 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// The number of the operation that the failure is about, where it is known to be about one.
+    pub fn sequence(&self) -> Option<u64> {
+        match self {
+            Self::Deadline { on, .. } => Some(on.sequence),
+            Self::Mismatch { sequence, .. } => Some(*sequence),
+            _ => None,
+        }
+    }
+
     /// The rank that the failure is about, where it is about one.
     pub fn culprit(&self) -> Option<u32> {
         match self {

@@ -9,20 +9,21 @@ use std::time::Instant;
 use super::board::{CHUNK_BITS, progress};
 use super::{Call, EngineError, Group, Trouble, Waited, reduce};
 use crate::observe::{Kind, NONE, OpenWait};
-use crate::plan::lowered::{Action, Buffer, Place, Progress, Task, block_range, chunk_count};
+use crate::plan::lowered::{Action, Buffer, Place, Progress, Task, chunk_count};
 
 /// The chunk count that says that a task is over, whatever its number of chunks.
 const WHOLE: u64 = (1 << CHUNK_BITS) - 1;
 
 #[derive(Debug)]
 struct Stream {
-    /// First element and number of elements of the task's block.
-    start: usize,
+    /// Number of elements of the task's block.
     len: usize,
     done: u64,
     chunks: u64,
     /// Its waits, in the execution's table.
     first_wait: usize,
+    /// Where the block begins in each source and in each destination, in the execution's table.
+    first_place: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +46,7 @@ pub(super) enum Round {
 pub(super) struct Execution {
     streams: Vec<Stream>,
     seen: Vec<Seen>,
+    places: Vec<usize>,
     sources: Vec<*const u8>,
     factors: Vec<f64>,
     /// The first task that is not over.
@@ -64,23 +66,33 @@ impl Execution {
         let program = &call.prepared.program;
         self.streams.clear();
         self.seen.clear();
+        self.places.clear();
         self.first = 0;
         self.blocked = None;
         self.waiting = None;
+        let placement = call.placement();
         for (index, task) in program.tasks.iter().enumerate() {
-            let range = block_range(call.count, program.blocks, task.block);
+            let len = placement.len(task.block);
             let chunks = match task.action {
                 Action::Signal => 1,
-                _ => chunk_count(range.len(), call.chunk),
+                _ => chunk_count(len, call.chunk),
             };
             let first_wait = self.seen.len();
+            let first_place = self.places.len();
+            let (sources, into) = places(&task.action);
+            self.places.extend(
+                sources
+                    .iter()
+                    .chain(into)
+                    .map(|place| call.offset(&placement, place, task.block)),
+            );
             self.seen.extend(task.waits.iter().map(|_| Seen::default()));
             let stream = Stream {
-                start: range.start,
-                len: range.len(),
+                len,
                 done: 0,
                 chunks: chunks as u64,
                 first_wait,
+                first_place,
             };
             self.streams.push(stream);
             if chunks == 0 {
@@ -175,11 +187,11 @@ impl Execution {
     fn run(&mut self, call: &Call, group: &Group, index: usize, task: &Task) {
         let stream = &mut self.streams[index];
         let chunk = stream.done;
-        let start = stream.start + chunk as usize * call.chunk;
-        let count = call
-            .chunk
-            .min(stream.start + stream.len - start.min(stream.start + stream.len));
-        let (at, bytes) = (start * call.element, count * call.element);
+        let start = chunk as usize * call.chunk;
+        let count = call.chunk.min(stream.len.saturating_sub(start));
+        let bytes = count * call.element;
+        let places = &self.places[stream.first_place..];
+        let at = |index: usize| (places[index] + start) * call.element;
         let own = group.rank;
         let (kind, peer, remote) = match &task.action {
             Action::Signal => (Kind::Signal, NONE, 0),
@@ -192,9 +204,10 @@ impl Execution {
                 self.sources.extend(
                     sources
                         .iter()
-                        .map(|place| pointer(call, *place, at, chunk).cast_const()),
+                        .enumerate()
+                        .map(|(index, place)| pointer(call, *place, at(index), chunk).cast_const()),
                 );
-                let first = pointer(call, into[0], at, chunk);
+                let first = pointer(call, into[0], at(sources.len()), chunk);
                 let divisor = if *complete { call.divisor } else { 1 };
                 // SAFETY: the plan was proved: the waits that hold say that every source is written and that nobody
                 // accesses the destination, which is this rank's; pointers are within the call's extents.
@@ -209,9 +222,9 @@ impl Execution {
                     }
                 }
                 self.sources.clear();
-                for place in &into[1..] {
+                for (place, index) in into.iter().zip(sources.len()..).skip(1) {
                     // SAFETY: as above.
-                    unsafe { reduce::copy(pointer(call, *place, at, chunk), first, bytes) };
+                    unsafe { reduce::copy(pointer(call, *place, at(index), chunk), first, bytes) };
                 }
                 let remote = sources.iter().filter(|place| place.rank != own).count();
                 let peer = sources
@@ -221,9 +234,9 @@ impl Execution {
                 (Kind::Reduce, peer, remote * bytes)
             }
             Action::Copy { source, into } => {
-                let from = pointer(call, *source, at, chunk);
-                for place in into {
-                    let to = pointer(call, *place, at, chunk);
+                let from = pointer(call, *source, at(0), chunk);
+                for (place, index) in into.iter().zip(1..) {
+                    let to = pointer(call, *place, at(index), chunk);
                     if let (Some(scale), Buffer::Input) = (call.scale, source.buffer) {
                         // The whole sum is one contribution.
                         let factor = factor(call, group, *source);
@@ -388,7 +401,16 @@ fn factor(call: &Call, group: &Group, place: Place) -> f64 {
     }
 }
 
-/// Where the chunk at byte `at` of the vector is. Places of the plan exist: `Prepared` and `Call` were checked.
+/// What an action reads, and where to it stores.
+fn places(action: &Action) -> (&[Place], &[Place]) {
+    match action {
+        Action::Signal => (&[], &[]),
+        Action::Reduce { sources, into, .. } => (sources, into),
+        Action::Copy { source, into } => (std::slice::from_ref(source), into),
+    }
+}
+
+/// Where the chunk at byte `at` of a buffer is. Places of the plan exist: `Prepared` and `Call` were checked.
 #[inline]
 fn pointer(call: &Call, place: Place, at: usize, chunk: u64) -> *mut u8 {
     let (input, result) = call

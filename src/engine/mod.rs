@@ -32,6 +32,6 @@ pub use group::{Group, Liveness, Observers};
 pub use message::{MessageCore, SLOT_BYTES};
 pub use signature::MAXIMUM_COUNT;
 pub use signature::Signature;
-pub use small::{SMALL_BYTES, Small, fits_small, small_exchange};
+pub use small::{SMALL_BYTES, Small, fits_small, parts_shown, small_exchange};
 pub use surface::Engine;
 pub use ticket::Ticket;

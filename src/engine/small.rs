@@ -1,5 +1,5 @@
-//! Small all-reduces and barriers: every rank shows its payload, with the sequence number in the same cache line,
-//! and sums what all show, in rank order. No read-modify-write, no lock, no allocation, no system call while the
+//! Small collectives: every rank shows its payload, with the sequence number in the same cache line, waits until all
+//! show theirs, and takes what it gets (sums in rank order). No read-modify-write, no lock, no allocation, no system call while the
 //! peers are awake. While it waits it moves operations on that were started before, if there are any.
 //!
 //! A rank is at most one such operation ahead of another (it needs everybody's payload to get on), so two slots
@@ -12,6 +12,7 @@ use super::reduce::{self, Kernel};
 use super::wait::{Turn, wait};
 use super::{Core, EngineError, Group, Scale, Signature, Trouble, Waited};
 use crate::observe::{CopySite, Kind, NONE};
+use crate::plan::Collective;
 
 /// The largest payload, in bytes.
 pub const SMALL_BYTES: usize = 8 << 10;
@@ -19,7 +20,7 @@ pub const SMALL_BYTES: usize = 8 << 10;
 /// The most ranks: each reads every other's payload.
 const SMALL_RANKS: u32 = 32;
 
-/// Whether an all-reduce of `bytes` by `ranks` goes this way.
+/// Whether a collective in which each of `ranks` ranks shows `bytes` goes this way.
 pub fn fits_small(ranks: u32, bytes: usize) -> bool {
     ranks <= SMALL_RANKS && bytes <= SMALL_BYTES && bytes * ranks as usize <= 4 * SMALL_BYTES
 }
@@ -27,6 +28,8 @@ pub fn fits_small(ranks: u32, bytes: usize) -> bool {
 /// One small operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Small {
+    /// Which.
+    pub collective: Collective,
     /// Its number on the communicator.
     pub sequence: u64,
     /// How many small operations with a payload were before it: which slot is its.
@@ -39,7 +42,7 @@ pub struct Small {
     pub scale: Option<Scale>,
     /// Bytes of one element.
     pub element: usize,
-    /// Elements; 0 for a barrier.
+    /// Elements of a part, or of the whole where there are no parts; 0 for a barrier.
     pub count: usize,
     /// What an average is divided by, else 1.
     pub divisor: u32,
@@ -47,14 +50,15 @@ pub struct Small {
     pub timeout: Duration,
 }
 
-/// Shows `input` to all, and stores the reduction of what all ranks show in `result`.
+/// Shows `input` to all, and stores in `result` what this rank gets of what all show.
 ///
 /// # Errors
 /// The deadline, a rank that is gone, a mismatch: the communicator is unusable afterwards.
 ///
 /// # Safety
-/// `input` and `result` must be valid for `count` elements and not be accessed by others during the call; they may
-/// be the same. All ranks must agree on the turn, and [`fits_small`] must hold.
+/// `input` and `result` must be valid for what this rank gives and gets, and not be accessed by others during the call;
+/// they may be the same memory, laid out as for a call in place. All ranks must agree on the turn, and [`fits_small`]
+/// must hold.
 #[inline]
 pub unsafe fn small_exchange(
     core: &Core,
@@ -72,12 +76,18 @@ pub unsafe fn small_exchange(
     let bytes = count * small.element;
     let group = core.group();
     let board = group.board();
-    let in_line = bytes
-        <= if small.scale.is_some() {
-            SCALED_PAYLOAD
-        } else {
-            LINE_PAYLOAD
-        };
+    // Everybody shows as much, or nothing: all know where it is.
+    let most = bytes * parts_shown(small.collective, group.ranks);
+    let shown = match small.collective {
+        Collective::Broadcast { root } | Collective::Scatter { root } if root != group.rank => 0,
+        _ => most,
+    };
+    assert!(most <= SMALL_BYTES, "what is shown has no room");
+    let room = match small.scale {
+        None => LINE_PAYLOAD,
+        Some(_) => SCALED_PAYLOAD,
+    };
+    let in_line = most <= room;
     let own = if in_line {
         board.line_payload(sequence)
     } else {
@@ -86,7 +96,7 @@ pub unsafe fn small_exchange(
     board.reuse(sequence);
     // SAFETY: the input is the caller's; the slot holds `SMALL_BYTES`, or a line's payload, and its last readers are
     // done: they have announced the small operation before this one (see the module's text).
-    unsafe { reduce::copy(own, input, bytes) };
+    unsafe { reduce::copy(own, input, shown) };
     if let Some(scale) = small.scale {
         board.set_factor(sequence, scale.factor);
     }
@@ -112,31 +122,103 @@ pub unsafe fn small_exchange(
     if count != 0 {
         // SAFETY: every peer has announced the operation after storing its payload (release, acquire) and does not
         // store there again before all ranks have announced a later one; the result is the caller's.
-        let sources = &sources[..group.ranks as usize];
-        match small.scale {
-            // SAFETY: as above.
-            None => unsafe { (small.kernel)(result, sources, count, small.divisor) },
-            Some(scale) => {
-                let mut factors = [0.0; SMALL_RANKS as usize];
-                for (factor, board) in factors.iter_mut().zip(&group.boards) {
-                    *factor = board.factor(sequence);
-                }
-                // SAFETY: as above.
-                unsafe { (scale.kernel)(result, sources, &factors[..sources.len()], count) };
-            }
-        }
-        group.caller.counters.copied(CopySite::SmallMessage, bytes as u64);
-        group
-            .caller
-            .counters
-            .exchanged(bytes as u64 * u64::from(group.ranks - 1));
+        let taken = unsafe {
+            take(
+                group,
+                small,
+                &mut sources[..group.ranks as usize],
+                (input, result),
+            )
+        };
+        group.caller.counters.copied(CopySite::SmallMessage, shown as u64);
+        group.caller.counters.exchanged(taken as u64);
     }
     group.caller.counters.operation();
     group
         .caller
         .recorder
-        .mark(Kind::End, sequence as u32, 0, 0, NONE, bytes as u64);
+        .mark(Kind::End, sequence as u32, 0, 0, NONE, most as u64);
     Ok(())
+}
+
+/// How many parts of the counted length a rank shows.
+pub fn parts_shown(collective: Collective, ranks: u32) -> usize {
+    match collective {
+        Collective::ReduceScatter | Collective::Scatter { .. } | Collective::AllToAll => ranks as usize,
+        _ => 1,
+    }
+}
+
+/// Stores what this rank gets of what all show; answers how many bytes of that others have shown.
+///
+/// # Safety
+/// `sources` are what the ranks show, by rank; input and result are as the collective has them.
+#[inline]
+unsafe fn take(
+    group: &Group,
+    small: &Small,
+    sources: &mut [*const u8],
+    (input, result): (*const u8, *mut u8),
+) -> usize {
+    let (rank, ranks) = (group.rank as usize, sources.len());
+    let bytes = small.count * small.element;
+    // Own parts come from the input: in place they are there already.
+    let copy_all = |of: &dyn Fn(usize) -> *const u8, own: *const u8| {
+        for from in 0..ranks {
+            let source = if from == rank { own } else { of(from) };
+            // SAFETY: the caller's contract; the result has a part for each rank.
+            unsafe { reduce::copy(result.add(from * bytes), source, bytes) };
+        }
+        (ranks - 1) * bytes
+    };
+    match small.collective {
+        Collective::Reduce { root } | Collective::Gather { root } if root != group.rank => 0,
+        Collective::Broadcast { root } if root == group.rank => {
+            // SAFETY: the caller's contract.
+            unsafe { reduce::copy(result, input, bytes) };
+            0
+        }
+        Collective::Broadcast { root } => {
+            // SAFETY: as above.
+            unsafe { reduce::copy(result, sources[root as usize], bytes) };
+            bytes
+        }
+        Collective::Scatter { root } => {
+            let own = root == group.rank;
+            let from = if own { input } else { sources[root as usize] };
+            // SAFETY: as above; the root shows a part for each rank.
+            unsafe { reduce::copy(result, from.add(rank * bytes), bytes) };
+            if own { 0 } else { bytes }
+        }
+        Collective::AllGather | Collective::Gather { .. } => copy_all(&|from| sources[from], input),
+        Collective::AllToAll => {
+            let part = |base: *const u8| base.wrapping_add(rank * bytes);
+            copy_all(&|from| part(sources[from]), part(input))
+        }
+        Collective::AllReduce
+        | Collective::Reduce { .. }
+        | Collective::ReduceScatter
+        | Collective::Barrier => {
+            if small.collective == Collective::ReduceScatter {
+                sources
+                    .iter_mut()
+                    .for_each(|source| *source = source.wrapping_add(rank * bytes));
+            }
+            match small.scale {
+                // SAFETY: as above.
+                None => unsafe { (small.kernel)(result, sources, small.count, small.divisor) },
+                Some(scale) => {
+                    let mut factors = [0.0; SMALL_RANKS as usize];
+                    for (factor, board) in factors.iter_mut().zip(&group.boards) {
+                        *factor = board.factor(small.sequence);
+                    }
+                    // SAFETY: as above.
+                    unsafe { (scale.kernel)(result, sources, &factors[..ranks], small.count) };
+                }
+            }
+            (ranks - 1) * bytes
+        }
+    }
 }
 
 #[inline(never)]

@@ -72,8 +72,22 @@ impl Engine {
     /// # Safety
     /// As [`Core::start`], and as [`MessageCore::start`] where that is what runs.
     pub unsafe fn start(&self, call: Call) -> Result<Ticket, EngineError> {
+        let ticket = Ticket::default();
         // SAFETY: passed on.
-        either!(self, core => unsafe { core.start(call) })
+        unsafe { self.start_as(call, ticket.clone()) }?;
+        Ok(ticket)
+    }
+
+    /// As [`Engine::start`], with a ticket that was there before, and [`Ticket::reset`]: nothing is allocated.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn start_as(&self, call: Call, ticket: Ticket) -> Result<(), EngineError> {
+        // SAFETY: passed on.
+        either!(self, core => unsafe { core.start(call, ticket) })
     }
 
     /// Runs what is ready, if nobody else is just doing so.

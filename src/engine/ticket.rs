@@ -38,6 +38,13 @@ impl Ticket {
         Some(outcome.error.clone().map_or(Ok(()), Err))
     }
 
+    /// Makes it a new operation's. Nothing may be in progress that it was given to.
+    pub fn reset(&self) {
+        let mut outcome = self.0.outcome.lock().expect("nothing panics with it in hand");
+        *outcome = Outcome::default();
+        self.0.done.store(false, Ordering::Release);
+    }
+
     /// Has a task woken at the end. Call [`Ticket::is_done`] again afterwards.
     pub fn wake(&self, waker: &Waker) {
         self.0

@@ -118,7 +118,7 @@ impl MessageCore {
         }
     }
 
-    /// Takes up a call; it runs whenever somebody drives.
+    /// Takes up a call, whose end the ticket is to tell; it runs whenever somebody drives.
     ///
     /// # Errors
     /// An earlier failure.
@@ -126,14 +126,13 @@ impl MessageCore {
     /// # Safety
     /// As [`crate::engine::Core::start`]. The call was prepared for messages, its windows have keys, and its
     /// neighbours are connected and know this rank's staging slots.
-    pub unsafe fn start(&self, call: Call) -> Result<Ticket, EngineError> {
+    pub unsafe fn start(&self, call: Call, ticket: Ticket) -> Result<(), EngineError> {
         self.check()?;
         assert!(call.prepared.route.is_some(), "prepared for messages");
         self.make_room(call.sequence)?;
-        let ticket = Ticket::default();
         let queued = Queued {
             call,
-            ticket: ticket.clone(),
+            ticket,
             started: Instant::now(),
         };
         {
@@ -151,7 +150,7 @@ impl MessageCore {
             }
             None => self.token.alarm(),
         }
-        Ok(ticket)
+        Ok(())
     }
 
     /// Waits until `sequence` may begin: peers tell [`DEPTH`] operations apart, the oldest in progress included.

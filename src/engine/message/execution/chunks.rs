@@ -11,12 +11,11 @@ use crate::observe::{Kind, NONE};
 use crate::plan::lowered::{Action, Buffer, Place};
 
 impl Execution {
-    /// Elements and bytes of a task's chunk: where it starts in the vector, in elements, and how many.
+    /// A task's chunk: where it starts in the block, in elements, and how many it has.
     fn extent(&self, call: &Call, index: usize, chunk: u64) -> (usize, usize) {
-        let stream = &self.streams[index];
-        let start = stream.start + chunk as usize * call.chunk;
-        let end = stream.start + stream.len;
-        (start, call.chunk.min(end.saturating_sub(start)))
+        let start = chunk as usize * call.chunk;
+        let len = self.streams[index].len;
+        (start, call.chunk.min(len.saturating_sub(start)))
     }
 
     /// A chunk of a task that stores into memory of this rank, or moves nothing.
@@ -24,7 +23,9 @@ impl Execution {
         let task = &call.prepared.program.tasks[index];
         let chunk = self.streams[index].done;
         let (start, count) = self.extent(call, index, chunk);
-        let (at, bytes) = (start * call.element, count * call.element);
+        let bytes = count * call.element;
+        let places = &self.places[self.streams[index].first_place..];
+        let at = |number: usize| (places[number] + start) * call.element;
         let staging = (outside.staging, self.staging.unwrap_or(0));
         let mut remote = 0;
         let kind = match &task.action {
@@ -37,9 +38,10 @@ impl Execution {
                 self.sources.clear();
                 let pointers = sources
                     .iter()
-                    .map(|place| pointer(call, staging, *place, at, chunk));
+                    .enumerate()
+                    .map(|(number, place)| pointer(call, staging, *place, at(number), chunk));
                 self.sources.extend(pointers.map(<*mut u8>::cast_const));
-                let first = pointer(call, staging, into[0], at, chunk);
+                let first = pointer(call, staging, into[0], at(sources.len()), chunk);
                 let divisor = if *complete { call.divisor } else { 1 };
                 // SAFETY: the plan was proved: the waits that hold say that every source is written and that nobody
                 // accesses the destination, which is this rank's; pointers are within the call's extents and slots.
@@ -58,17 +60,17 @@ impl Execution {
                     }
                 }
                 self.sources.clear();
-                for place in &into[1..] {
+                for (place, number) in into.iter().zip(sources.len()..).skip(1) {
                     // SAFETY: as above.
-                    unsafe { reduce::copy(pointer(call, staging, *place, at, chunk), first, bytes) };
+                    unsafe { reduce::copy(pointer(call, staging, *place, at(number), chunk), first, bytes) };
                 }
                 remote = u64::from(outward.contributions) * bytes as u64;
                 Kind::Reduce
             }
             Action::Copy { source, into } => {
-                let from = pointer(call, staging, *source, at, chunk);
-                for place in into {
-                    let to = pointer(call, staging, *place, at, chunk);
+                let from = pointer(call, staging, *source, at(0), chunk);
+                for (place, number) in into.iter().zip(1..) {
+                    let to = pointer(call, staging, *place, at(number), chunk);
                     if let (Some(scale), Buffer::Input) = (call.scale, source.buffer) {
                         // The whole sum is one contribution, this rank's.
                         // SAFETY: as above; the kernel may be given its own result as a source.
@@ -117,7 +119,9 @@ impl Execution {
             while self.cursors[at_cursor].posted < self.streams[index].released {
                 let chunk = self.cursors[at_cursor].posted;
                 let (start, count) = self.extent(call, index, chunk);
-                let (at, bytes) = (start * call.element, count * call.element);
+                let bytes = count * call.element;
+                let from = (self.places[self.streams[index].first_place] + start) * call.element;
+                let at = (self.cursors[at_cursor].offset + start) * call.element;
                 let link = outside.link(rank);
                 let remote = match push.place.buffer {
                     Buffer::Staging { first, slots } => {
@@ -141,7 +145,7 @@ impl Execution {
                         call,
                         (outside.staging, self.staging.unwrap_or(0)),
                         *source,
-                        (at, bytes),
+                        (from, bytes),
                         chunk,
                     ),
                     remote,
@@ -239,7 +243,7 @@ fn memory(call: &Call) -> &(Extent, Extent) {
     memory.expect("a program that moves data comes with memory")
 }
 
-/// Where the chunk at byte `at` of the vector is in this rank's memory.
+/// Where the chunk at byte `at` of a buffer is in this rank's memory.
 #[inline]
 fn pointer(call: &Call, (staging, base): (&Staging, u32), place: Place, at: usize, chunk: u64) -> *mut u8 {
     match place.buffer {

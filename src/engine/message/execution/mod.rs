@@ -13,7 +13,7 @@ use super::staging::Staging;
 use crate::engine::{Call, Observers};
 use crate::fabric::Endpoint;
 use crate::observe::{CopySite, Kind, NONE};
-use crate::plan::lowered::{Action, Progress, block_range, chunk_count};
+use crate::plan::lowered::{Action, Place, Progress, chunk_count};
 
 /// What an operation needs of its surroundings.
 pub(super) struct Outside<'a> {
@@ -63,8 +63,7 @@ pub(super) enum On {
 
 #[derive(Debug)]
 struct Stream {
-    /// First element and number of elements of the task's block.
-    start: usize,
+    /// Number of elements of the task's block.
     len: usize,
     chunks: u64,
     /// Of a push: chunks that may be posted.
@@ -73,12 +72,16 @@ struct Stream {
     /// The first of its pushes, and of its notices, in the execution's tables.
     first_push: usize,
     first_notice: usize,
+    /// Where the block begins in each source and in each destination of this rank, in the execution's table.
+    first_place: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Cursor {
     posted: u64,
     completed: u64,
+    /// Where the block begins in the destination, in elements.
+    offset: usize,
 }
 
 /// A neighbour, in this operation.
@@ -99,6 +102,7 @@ pub(super) struct Execution {
     streams: Vec<Stream>,
     cursors: Vec<Cursor>,
     notices: Vec<u64>,
+    places: Vec<usize>,
     /// By inlet: chunks that have come, and that there are.
     arrived: Vec<(u64, u64)>,
     peers: Vec<Peer>,
@@ -139,6 +143,7 @@ impl Execution {
         self.streams.clear();
         self.cursors.clear();
         self.notices.clear();
+        self.places.clear();
         self.arrived.clear();
         self.peers.clear();
         self.first = 0;
@@ -146,25 +151,37 @@ impl Execution {
         self.dirty = true;
         self.blocked = None;
         self.waiting = None;
+        let placement = call.placement();
         let chunks_of = |block, signal| {
             if signal {
                 return 1;
             }
-            chunk_count(block_range(call.count, program.blocks, block).len(), call.chunk) as u64
+            chunk_count(placement.len(block), call.chunk) as u64
         };
         for (task, outward) in program.tasks.iter().zip(&route.tasks) {
-            let range = block_range(call.count, program.blocks, task.block);
             self.streams.push(Stream {
-                start: range.start,
-                len: range.len(),
+                len: placement.len(task.block),
                 chunks: chunks_of(task.block, matches!(task.action, Action::Signal)),
                 released: 0,
                 done: 0,
                 first_push: self.cursors.len(),
                 first_notice: self.notices.len(),
+                first_place: self.places.len(),
             });
-            self.cursors
-                .extend(outward.pushes.iter().map(|_| Cursor::default()));
+            let offset = |place: &Place| call.offset(&placement, place, task.block);
+            match &task.action {
+                Action::Signal => {}
+                Action::Reduce { sources, into, .. } => {
+                    self.places.extend(sources.iter().chain(into).map(offset))
+                }
+                Action::Copy { source, into } => self
+                    .places
+                    .extend(std::iter::once(source).chain(into).map(offset)),
+            }
+            self.cursors.extend(outward.pushes.iter().map(|push| Cursor {
+                offset: offset(&push.place),
+                ..Cursor::default()
+            }));
             self.notices.extend(outward.notices.iter().map(|_| 0));
         }
         let inlets = route.inlets.iter();

@@ -1,0 +1,121 @@
+//! Making a communicator: meeting the other ranks, connecting to them, sharing what the engine needs.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::boards::Mapped;
+use super::connect::{self, Meeting};
+use super::members::Members;
+use super::shapes::{STAGING_SLOTS, Shapes, Way};
+use super::{Communicator, CommunicatorError};
+use crate::bootstrap::{Job, Membership};
+use crate::engine::{Core, Engine, Extent, MessageCore, SLOT_BYTES};
+use crate::fabric::{Fabric, select};
+use crate::memory::{HugePages, Region};
+use crate::plan::{Collective, builders};
+
+/// Of which generation a communicator is that was not made from another.
+const GENERATION: u32 = 0;
+
+/// How a communicator is to be made.
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    timeout: Option<Duration>,
+    plan: Option<String>,
+    fabric: Option<Arc<dyn Fabric>>,
+}
+
+impl Builder {
+    /// How long an operation may take before it fails; else the job's (`SAPWOOD_TIMEOUT`, 60 s).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Uses this plan wherever it can do the collective, instead of choosing by size. The same on every rank.
+    pub fn plan(mut self, name: impl Into<String>) -> Self {
+        self.plan = Some(name.into());
+        self
+    }
+
+    /// Uses this fabric instead of the one that [`Job::fabric`] asks for. With load/store reach ranks look into each other's memory; without it they send each other
+    /// messages, over queue pairs that are made as plans first need them.
+    pub fn fabric(mut self, fabric: Arc<dyn Fabric>) -> Self {
+        self.fabric = Some(fabric);
+        self
+    }
+
+    /// Meets the job's other ranks and connects to them. Collective.
+    ///
+    /// # Errors
+    /// An unknown plan; a rank that does not come, named; what the fabric refuses.
+    pub fn join(self, job: &Job) -> Result<Communicator, CommunicatorError> {
+        if let Some(plan) = &self.plan {
+            // Refused before anybody is met.
+            builders::build(plan, Collective::AllReduce, job.size)?;
+        }
+        let timeout = self.timeout.unwrap_or(job.timeout);
+        let membership = Membership::join(job, Instant::now() + timeout)?;
+        let (rank, ranks) = (membership.rank(), membership.size());
+        let (hosts, local_rank) = (membership.hosts(), membership.local_rank() as usize);
+        let members = Members::new(membership);
+        let fabric = match self.fabric {
+            Some(fabric) => fabric,
+            // The launcher's local rank: ranks of one machine spread over its devices, whatever hosts they pretend to be on.
+            None => {
+                let devices = connect::devices(job.fabric, &hosts, &members, timeout)?;
+                select::open(job.fabric, &hosts, &devices, rank, local_rank)?.fabric
+            }
+        };
+        let (load_store, queue_depth) = (
+            fabric.capabilities().load_store,
+            fabric.capabilities().queue_depth,
+        );
+        let mut meeting = Meeting::new(rank, members, fabric, timeout);
+        let (engine, mapped, staging, way) = if load_store {
+            let mut mapped = Mapped::connect(&meeting, ranks)?;
+            let (group, layout) = mapped.group(&mut meeting, ranks)?;
+            let region = Region::host(STAGING_SLOTS * SLOT_BYTES, HugePages::Never)?;
+            let bytes = (0, region.len());
+            let staging = mapped.share(&mut meeting, "sharing staging slots", &region, bytes, "staging")?;
+            let staging = Extent::new(Arc::new(staging), 0, region.len());
+            (
+                Engine::Boards(Core::new(group)),
+                Some(mapped),
+                Some(staging),
+                Way::Boards(layout),
+            )
+        } else {
+            let endpoint = meeting.fabric.endpoint(rank, GENERATION)?;
+            let liveness = Box::new(meeting.members.clone());
+            let fabric = (meeting.fabric.name(), queue_depth);
+            let core = MessageCore::new(ranks, GENERATION, endpoint, fabric, liveness);
+            (Engine::Messages(core), None, None, Way::Messages)
+        };
+        // Windows are told apart by their communicator, of which a process may have many.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let communicator = Communicator {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            rank,
+            ranks,
+            timeout: Cell::new(timeout),
+            forced: self.plan,
+            engine: Arc::new(engine),
+            staging,
+            mapped: RefCell::new(mapped),
+            meeting: RefCell::new(meeting),
+            shapes: RefCell::new(Shapes::new(rank, hosts, way)),
+            bounce: RefCell::new(None),
+            // Boards start as zeroes: no operation may have that number.
+            next: Cell::new(1),
+            small_turn: Cell::new(0),
+            in_step: Cell::new(false),
+        };
+        if !load_store {
+            communicator.connect_for_barriers()?;
+        }
+        Ok(communicator)
+    }
+}

@@ -1,0 +1,91 @@
+//! Which plan an operation runs, or none; and its shape's first use.
+
+use std::sync::Arc;
+
+use super::request::Fitted;
+use super::shapes::Known;
+use super::{Communicator, CommunicatorError, lazily};
+use crate::engine::{Core, Engine, Signature, fits_small, parts_shown};
+use crate::plan::{Collective, builders};
+
+impl Communicator {
+    /// The name of the plan that a collective runs whose longest buffer has `bytes` bytes on a rank. Small ones run
+    /// none, where ranks look into each other's memory: every rank reads what all show (`flat`).
+    pub fn plan_name(&self, collective: Collective, bytes: usize) -> String {
+        let part = if collective.has_parts() {
+            bytes / self.ranks as usize
+        } else {
+            bytes
+        };
+        if self.small_way(collective, part).is_some() {
+            return "flat".into();
+        }
+        self.plan_for(collective, bytes)
+    }
+
+    pub(super) fn plan_for(&self, collective: Collective, bytes: usize) -> String {
+        let usable = |plan: &&String| builders::build(plan, collective, self.ranks).is_ok();
+        match self.forced.as_ref().filter(usable) {
+            Some(plan) => plan.clone(),
+            None => self.shapes.borrow().choose(collective, bytes).into_owned(),
+        }
+    }
+
+    /// The engine, if an operation goes the way of small ones, which needs boards and equal parts.
+    #[inline]
+    pub(super) fn small_core(&self, fitted: &Fitted<'_>) -> Option<&Core> {
+        let bytes = fitted.even? * fitted.data_type.size();
+        self.small_way(fitted.collective, bytes)
+    }
+
+    /// The same for parts of so many bytes.
+    #[inline]
+    fn small_way(&self, collective: Collective, part: usize) -> Option<&Core> {
+        let Engine::Boards(core) = &*self.engine else {
+            return None;
+        };
+        let shown = part.checked_mul(parts_shown(collective, self.ranks))?;
+        let small = self.forced.is_none() && fits_small(self.ranks, shown);
+        small.then_some(core)
+    }
+
+    /// A shape's program. At its first use it is proved, and where ranks reach each other by messages they make the
+    /// queue pairs that it needs; `signature` says for what, to find ranks that called something else.
+    pub(super) fn shape(
+        &self,
+        collective: Collective,
+        plan: &str,
+        signature: Signature,
+    ) -> Result<Arc<Known>, CommunicatorError> {
+        if let Some(known) = self.shapes.borrow().find(collective, plan) {
+            return Ok(known);
+        }
+        if let Engine::Messages(_) = *self.engine {
+            self.meet(signature)?;
+            self.settle()?;
+        }
+        self.first_use(collective, plan)
+    }
+
+    fn first_use(&self, collective: Collective, plan: &str) -> Result<Arc<Known>, CommunicatorError> {
+        let prepared = self.shapes.borrow().prepare(collective, plan);
+        if let Engine::Messages(core) = &*self.engine {
+            let program = prepared.as_ref().map(|known| &*known.prepared);
+            let root = collective
+                .root()
+                .map_or(String::new(), |root| format!(" with root {root}"));
+            let shape = format!("{collective}{root} by {plan}");
+            lazily::connect(&self.meeting.borrow(), core, &shape, program)?;
+        }
+        let prepared = prepared?;
+        self.shapes.borrow_mut().keep(collective, plan, prepared.clone());
+        Ok(prepared)
+    }
+
+    /// Makes the queue pairs of the plan by which barriers go. Over them ranks also meet before they make others, and
+    /// tell each other of trouble.
+    pub(super) fn connect_for_barriers(&self) -> Result<(), CommunicatorError> {
+        let plan = self.plan_for(Collective::Barrier, 0);
+        self.first_use(Collective::Barrier, &plan).map(drop)
+    }
+}

@@ -1,0 +1,184 @@
+//! A call that fits goes the way of small ones or becomes the engine's, under the next sequence number.
+
+use super::request::{BARRIER, Fitted, Piece, Request};
+use super::window::Shared;
+use super::{Communicator, CommunicatorError};
+use crate::engine::reduce::{self, Operation};
+use crate::engine::{Call, Core, SLOT_BYTES, Scale, Signature, Small, small_exchange};
+use crate::memory::{DataType, Element};
+use crate::plan::default_chunk_bytes;
+
+/// Takes windows into custody when dropped: by what was called on them nothing ended well.
+pub(super) struct Held<'a>(pub(super) [Option<&'a Shared>; 2]);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0
+            .into_iter()
+            .flatten()
+            .for_each(|window| window.set_custody(true));
+    }
+}
+
+impl Communicator {
+    /// Runs a request to its end.
+    #[inline]
+    pub(super) fn run<'a, T: Element>(
+        &self,
+        request: &Request,
+        input: Piece<'a>,
+        result: Option<Piece<'a>>,
+    ) -> Result<(), CommunicatorError> {
+        let fitted = self.fit(request, T::TYPE, input, result)?;
+        if let (Some(core), Some(count)) = (self.small_core(&fitted), fitted.even) {
+            let to = result.map_or(input.pointer, |result| result.pointer);
+            let (input, result) = self.small_places(&fitted, count, input.pointer, to);
+            // SAFETY: the pieces are borrowed for the whole call, the result mutably.
+            return unsafe { self.small(core, &fitted, count, input, result) };
+        }
+        self.run_plan(&fitted)
+    }
+
+    /// Where in place the own part of a buffer is that has the parts of all.
+    fn small_places(
+        &self,
+        fitted: &Fitted<'_>,
+        count: usize,
+        input: *mut u8,
+        result: *mut u8,
+    ) -> (*const u8, *mut u8) {
+        use crate::plan::Collective::{AllGather, Gather, ReduceScatter, Scatter};
+        let own = self.rank as usize * count * fitted.data_type.size();
+        let has_all = fitted.collective.root().is_none_or(|root| root == self.rank);
+        if !fitted.in_place() || !has_all {
+            return (input, result);
+        }
+        match fitted.collective {
+            AllGather | Gather { .. } => (input.wrapping_add(own), result),
+            ReduceScatter | Scatter { .. } => (input, result.wrapping_add(own)),
+            _ => (input, result),
+        }
+    }
+
+    pub(super) fn run_plan(&self, fitted: &Fitted<'_>) -> Result<(), CommunicatorError> {
+        let call = self.prepare(fitted, None)?;
+        // SAFETY: the caller's borrow of the windows lasts until this returns, and it returns only after the end.
+        let started = unsafe { self.engine().start(call) };
+        // A panic on the way takes the windows into custody too.
+        let held = Held(fitted.shared());
+        started.and_then(|ticket| self.engine().wait(&ticket))?;
+        std::mem::forget(held);
+        Ok(())
+    }
+
+    /// What the engine is to run, under the next sequence number or a reserved one.
+    pub(super) fn prepare(
+        &self,
+        fitted: &Fitted<'_>,
+        sequence: Option<u64>,
+    ) -> Result<Call, CommunicatorError> {
+        let Fitted {
+            collective,
+            operation,
+            data_type,
+            total,
+            ..
+        } = *fitted;
+        let size = data_type.size();
+        let plan = self.plan_for(collective, total * size);
+        let signature = Signature::new(collective, operation, data_type, &plan, total);
+        let program = self.shape(collective, &plan, signature)?;
+        let mut chunk = default_chunk_bytes(program.block_bytes(total * size));
+        if program.staged {
+            chunk = chunk.min(SLOT_BYTES);
+        }
+        // Over messages each rank has slots of its own, which its engine gives out.
+        let staging = self.staging.as_ref().filter(|_| program.staged);
+        let staging = staging.map(|staging| (staging.clone(), SLOT_BYTES));
+        let sequence = sequence.unwrap_or_else(|| self.reserve(1));
+        Ok(Call {
+            prepared: program.prepared.clone(),
+            sequence,
+            signature,
+            kernel: reduce::kernel(data_type, operation),
+            scale: scale(data_type, operation),
+            element: size,
+            count: total,
+            partition: fitted.partition.clone(),
+            counts: fitted.counts,
+            in_place: fitted.in_place(),
+            chunk: (chunk / size).max(1),
+            divisor: self.divisor(operation),
+            memory: fitted.memory(),
+            staging,
+            timeout: self.timeout(),
+        })
+    }
+
+    /// What the sum of all contributions is divided by.
+    fn divisor(&self, operation: Operation) -> u32 {
+        match operation {
+            Operation::Average => self.size(),
+            _ => 1,
+        }
+    }
+
+    /// # Safety
+    /// `input` and `result` are valid for what this rank gives and gets, and nobody else accesses them during the call.
+    #[inline]
+    pub(super) unsafe fn small(
+        &self,
+        core: &Core,
+        fitted: &Fitted<'_>,
+        count: usize,
+        input: *const u8,
+        result: *mut u8,
+    ) -> Result<(), CommunicatorError> {
+        let Fitted {
+            collective,
+            operation,
+            data_type,
+            ..
+        } = *fitted;
+        let turn = self.small_turn.get();
+        if count != 0 {
+            self.small_turn.set(turn + 1);
+        }
+        let small = Small {
+            collective,
+            sequence: self.reserve(1),
+            turn,
+            signature: Signature::new(collective, operation, data_type, "flat", fitted.total),
+            kernel: reduce::kernel(data_type, operation),
+            scale: scale(data_type, operation),
+            element: data_type.size(),
+            count,
+            divisor: self.divisor(operation),
+            timeout: self.timeout(),
+        };
+        // SAFETY: passed on; every rank makes the same calls in the same order, so the turns agree, and
+        // `small_core` has said that it fits.
+        let outcome = unsafe { small_exchange(core, &small, input, result) };
+        outcome.map_err(|error| {
+            core.abandon(&error);
+            error.into()
+        })
+    }
+
+    /// Waits until all ranks have come here, under the signature of what they have come for: one that called
+    /// something else is found at once.
+    pub(super) fn meet(&self, signature: Signature) -> Result<(), CommunicatorError> {
+        let mut meeting = self.prepare(&BARRIER, None)?;
+        meeting.signature = signature;
+        // SAFETY: no memory is involved.
+        let ticket = unsafe { self.engine().start(meeting) }?;
+        Ok(self.engine().wait(&ticket)?)
+    }
+}
+
+/// How contributions are multiplied, where they are.
+fn scale(data_type: DataType, operation: Operation) -> Option<Scale> {
+    let factor = operation.factor()?;
+    let kernel = reduce::scaled_kernel(data_type)?;
+    Some(Scale { factor, kernel })
+}
