@@ -14,19 +14,21 @@ use half::{bf16, f16};
 use sapwood::engine::reduce::Operation;
 use sapwood::memory::Element;
 
+use super::case::{Origin, Redop, factor};
+
 /// One checked row: who contributes what to which operation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Check {
-    operation: Operation,
+    redop: Redop,
     ranks: u32,
     seed: u64,
 }
 
 impl Check {
     /// `row` is the same on every rank, and another for each check.
-    pub(super) fn new(operation: Operation, ranks: u32, row: u64) -> Self {
+    pub(super) fn new(redop: Redop, ranks: u32, row: u64) -> Self {
         Self {
-            operation,
+            redop,
             ranks,
             seed: mix(row),
         }
@@ -35,7 +37,7 @@ impl Check {
     /// What `rank` contributes to element `index`.
     pub(super) fn contribution<T: Checked>(&self, rank: u32, index: usize) -> T {
         T::draw(
-            self.operation,
+            self.redop,
             rank,
             mix(mix(self.seed ^ u64::from(rank)) ^ index as u64),
         )
@@ -54,12 +56,15 @@ impl Check {
         input.iter().enumerate().filter(changed).count() as u64
     }
 
-    /// How many elements of a result are wrong.
-    pub(super) fn count_wrong<T: Checked>(&self, result: &[T]) -> u64 {
+    /// How many elements of a result are wrong; `origin` says what each is to be.
+    pub(super) fn count_wrong<T: Checked>(&self, result: &[T], origin: impl Fn(usize) -> Origin) -> u64 {
         let growth = T::growth(self.ranks);
-        let wrong = |(index, element): &(usize, &T)| {
-            let contributions = (0..self.ranks).map(|rank| self.contribution::<T>(rank, *index));
-            !element.is_right(self.operation, self.ranks, growth, contributions)
+        let wrong = |(index, element): &(usize, &T)| match origin(*index) {
+            Origin::From(rank, index) => **element != self.contribution(rank, index),
+            Origin::All(index) => {
+                let contributions = (0..self.ranks).map(|rank| self.contribution::<T>(rank, index));
+                !element.is_right(self.redop, self.ranks, growth, contributions)
+            }
         };
         result.iter().enumerate().filter(wrong).count() as u64
     }
@@ -70,15 +75,15 @@ pub(super) trait Checked: Element {
     /// What a result holds before the operation: a NaN, or all bits set.
     const POISON: Self;
     /// A value that the operation maps to itself, however often it is repeated: for timing in place.
-    fn fixed_point(operation: Operation) -> Self;
+    fn fixed_point(redop: Redop) -> Self;
     /// A contribution made of random bits.
-    fn draw(operation: Operation, rank: u32, bits: u64) -> Self;
+    fn draw(redop: Redop, rank: u32, bits: u64) -> Self;
     /// `(1 + u)ⁿ⁺¹ − 1`; 0 where results are exact.
     fn growth(ranks: u32) -> f64;
     /// Whether this is an acceptable result.
     fn is_right(
         self,
-        operation: Operation,
+        redop: Redop,
         ranks: u32,
         growth: f64,
         contributions: impl Iterator<Item = Self>,
@@ -96,11 +101,11 @@ fn mix(bits: u64) -> u64 {
 /// The ranks whose factors are not ±1: beyond, products of random magnitudes would leave the range of a half.
 const RANKS_WITH_MAGNITUDE: u32 = 16;
 
-fn draw_float(operation: Operation, rank: u32, bits: u64) -> f64 {
+fn draw_float(redop: Redop, rank: u32, bits: u64) -> f64 {
     let fraction = (bits >> 11) as f64 * (0.5f64).powi(53);
-    let magnitude = match operation {
-        Operation::Product if rank >= RANKS_WITH_MAGNITUDE => 1.0,
-        Operation::Product => 0.75 + fraction / 2.0,
+    let magnitude = match redop {
+        Redop::Plain(Operation::Product) if rank >= RANKS_WITH_MAGNITUDE => 1.0,
+        Redop::Plain(Operation::Product) => 0.75 + fraction / 2.0,
         _ => 0.5 + fraction / 2.0,
     };
     if bits & 1 == 0 { magnitude } else { -magnitude }
@@ -109,11 +114,26 @@ fn draw_float(operation: Operation, rank: u32, bits: u64) -> f64 {
 /// The reference for floats, in compensated binary64.
 fn float_is_right(
     result: f64,
-    operation: Operation,
+    redop: Redop,
     ranks: u32,
     growth: f64,
     contributions: impl Iterator<Item = f64>,
 ) -> bool {
+    let operation = match redop {
+        Redop::None => return false,
+        Redop::Plain(operation) => operation,
+        Redop::PreMultiplied => {
+            let multiplied = (0..).zip(contributions).map(|(rank, x)| factor(rank) * x);
+            let sum = Redop::Plain(Operation::Sum);
+            return float_is_right(
+                result,
+                sum,
+                ranks,
+                growth,
+                multiplied.collect::<Vec<_>>().into_iter(),
+            );
+        }
+    };
     match operation {
         Operation::Min => result == contributions.fold(f64::INFINITY, f64::min),
         Operation::Max => result == contributions.fold(f64::NEG_INFINITY, f64::max),
@@ -152,14 +172,14 @@ macro_rules! floats {
         impl Checked for $type {
             const POISON: Self = <$type>::NAN;
 
-            fn fixed_point(operation: Operation) -> Self {
+            fn fixed_point(redop: Redop) -> Self {
                 let from: fn(f64) -> $type = $from;
-                from(if operation == Operation::Product { 1.0 } else { 0.0 })
+                from(if redop == Redop::Plain(Operation::Product) { 1.0 } else { 0.0 })
             }
 
-            fn draw(operation: Operation, rank: u32, bits: u64) -> Self {
+            fn draw(redop: Redop, rank: u32, bits: u64) -> Self {
                 let from: fn(f64) -> $type = $from;
-                from(draw_float(operation, rank, bits))
+                from(draw_float(redop, rank, bits))
             }
 
             fn growth(ranks: u32) -> f64 {
@@ -167,11 +187,11 @@ macro_rules! floats {
                 (f64::from(ranks + 1) * unit_roundoff.ln_1p()).exp_m1()
             }
 
-            fn is_right(self, operation: Operation, ranks: u32, growth: f64,
+            fn is_right(self, redop: Redop, ranks: u32, growth: f64,
                 contributions: impl Iterator<Item = Self>) -> bool
             {
                 let to: fn($type) -> f64 = $to;
-                float_is_right(to(self), operation, ranks, growth, contributions.map(to))
+                float_is_right(to(self), redop, ranks, growth, contributions.map(to))
             }
         }
     )*};
@@ -188,25 +208,27 @@ macro_rules! integers {
         impl Checked for $type {
             const POISON: Self = !0;
 
-            fn fixed_point(operation: Operation) -> Self {
-                <$type>::from(operation == Operation::Product)
+            fn fixed_point(redop: Redop) -> Self {
+                <$type>::from(redop == Redop::Plain(Operation::Product))
             }
 
-            fn draw(operation: Operation, _rank: u32, bits: u64) -> Self {
+            fn draw(redop: Redop, _rank: u32, bits: u64) -> Self {
                 // Products of odd numbers keep all their bits; even ones would soon be zero.
-                (if operation == Operation::Product { bits | 1 } else { bits }) as $type
+                (if redop == Redop::Plain(Operation::Product) { bits | 1 } else { bits }) as $type
             }
 
             fn growth(_ranks: u32) -> f64 {
                 0.0
             }
 
-            fn is_right(self, operation: Operation, ranks: u32, _growth: f64,
+            fn is_right(self, redop: Redop, ranks: u32, _growth: f64,
                 contributions: impl Iterator<Item = Self>) -> bool
             {
                 let sum = |contributions| Iterator::fold(contributions, 0, <$type>::wrapping_add);
+                let Redop::Plain(operation) = redop else { return false };
                 Some(self) == match operation {
-                    Operation::Sum | Operation::PreMultipliedSum(_) => Some(sum(contributions)),
+                    Operation::PreMultipliedSum(_) => None,
+                    Operation::Sum => Some(sum(contributions)),
                     Operation::Average => Some((sum(contributions) as i128 / i128::from(ranks)) as $type),
                     Operation::Product => Some(contributions.fold(1, <$type>::wrapping_mul)),
                     Operation::Min => contributions.min(),
@@ -225,6 +247,10 @@ mod tests {
     const RANKS: u32 = 5;
     const COUNT: usize = 1000;
 
+    fn plain(operation: Operation) -> Redop {
+        Redop::Plain(operation)
+    }
+
     /// Sums one contribution after the other, in the type itself.
     fn folded(check: &Check, leave_out: Option<u32>) -> Vec<f32> {
         let mine = |index| {
@@ -236,16 +262,16 @@ mod tests {
 
     #[test]
     fn a_sum_in_any_rounding_is_right() {
-        let check = Check::new(Operation::Sum, RANKS, 1);
-        assert_eq!(check.count_wrong(&folded(&check, None)), 0);
+        let check = Check::new(plain(Operation::Sum), RANKS, 1);
+        assert_eq!(check.count_wrong(&folded(&check, None), Origin::All), 0);
     }
 
     #[test]
     fn every_missing_contribution_is_wrong() {
-        let check = Check::new(Operation::Sum, RANKS, 2);
+        let check = Check::new(plain(Operation::Sum), RANKS, 2);
         for rank in 0..RANKS {
             assert_eq!(
-                check.count_wrong(&folded(&check, Some(rank))),
+                check.count_wrong(&folded(&check, Some(rank)), Origin::All),
                 COUNT as u64,
                 "without rank {rank}"
             );
@@ -254,8 +280,8 @@ mod tests {
 
     fn poison_is_wrong_and_one_rank_is_itself<T: Checked>() {
         for operation in Operation::ALL {
-            let check = Check::new(operation, RANKS, 3);
-            let wrong = check.count_wrong(&[T::POISON; COUNT]);
+            let check = Check::new(plain(operation), RANKS, 3);
+            let wrong = check.count_wrong(&[T::POISON; COUNT], Origin::All);
             // A byte is the poison by chance now and then.
             assert!(
                 wrong >= COUNT as u64 * 9 / 10,
@@ -263,11 +289,14 @@ mod tests {
                 T::TYPE
             );
 
-            let alone = Check::new(operation, 1, 4);
+            let alone = Check::new(plain(operation), 1, 4);
             let mut data = [T::POISON; COUNT];
             alone.fill(0, &mut data);
             assert_eq!(
-                (alone.count_wrong(&data), alone.count_changed(0, &data)),
+                (
+                    alone.count_wrong(&data, Origin::All),
+                    alone.count_changed(0, &data)
+                ),
                 (0, 0),
                 "{} {operation}",
                 T::TYPE
@@ -293,19 +322,56 @@ mod tests {
 
     #[test]
     fn half_rounded_at_every_hop_is_right() {
-        let check = Check::new(Operation::Average, 30, 5);
+        let check = Check::new(plain(Operation::Average), 30, 5);
         let mean = |index| {
             let sum = (0..30).fold(f16::ZERO, |sum, rank| {
                 f16::from_f32(sum.to_f32() + check.contribution::<f16>(rank, index).to_f32())
             });
             f16::from_f32(sum.to_f32() / 30.0)
         };
-        assert_eq!(check.count_wrong(&(0..COUNT).map(mean).collect::<Vec<_>>()), 0);
+        assert_eq!(
+            check.count_wrong(&(0..COUNT).map(mean).collect::<Vec<_>>(), Origin::All),
+            0
+        );
+    }
+
+    #[test]
+    fn a_contribution_that_was_not_multiplied_is_wrong() {
+        let check = Check::new(Redop::PreMultiplied, RANKS, 8);
+        let sum = |left_alone: Option<u32>| {
+            let element = move |index| {
+                let multiplied = move |rank| {
+                    let factor = if left_alone == Some(rank) {
+                        1.0
+                    } else {
+                        factor(rank)
+                    };
+                    check.contribution::<f32>(rank, index) * factor as f32
+                };
+                (0..RANKS).map(multiplied).sum::<f32>()
+            };
+            (0..COUNT).map(element).collect::<Vec<_>>()
+        };
+        assert_eq!(check.count_wrong(&sum(None), Origin::All), 0);
+        assert_eq!(check.count_wrong(&sum(Some(0)), Origin::All), COUNT as u64);
+    }
+
+    #[test]
+    fn what_comes_from_another_rank_or_place_is_wrong() {
+        let check = Check::new(Redop::None, RANKS, 9);
+        let data = (0..COUNT)
+            .map(|index| check.contribution::<f64>(3, index + 5))
+            .collect::<Vec<_>>();
+        let wrong = |rank, at: usize| check.count_wrong(&data, |index| Origin::From(rank, index + at));
+        assert_eq!(
+            (wrong(3, 5), wrong(2, 5), wrong(3, 4)),
+            (0, COUNT as u64, COUNT as u64)
+        );
     }
 
     #[test]
     fn integers_wrap() {
-        let check = Check::new(Operation::Average, RANKS, 6);
+        let check = Check::new(plain(Operation::Average), RANKS, 6);
         let mean = |index| {
             let sum = (0..RANKS).fold(0i32, |sum, rank| {
                 sum.wrapping_add(check.contribution(rank, index))
@@ -313,14 +379,14 @@ mod tests {
             sum / RANKS as i32
         };
         let mut means: Vec<i32> = (0..COUNT).map(mean).collect();
-        assert_eq!(check.count_wrong(&means), 0);
+        assert_eq!(check.count_wrong(&means, Origin::All), 0);
         means[3] += 1;
-        assert_eq!(check.count_wrong(&means), 1);
+        assert_eq!(check.count_wrong(&means, Origin::All), 1);
     }
 
     #[test]
     fn ranks_and_elements_draw_different_data() {
-        let check = Check::new(Operation::Sum, 2, 7);
+        let check = Check::new(plain(Operation::Sum), 2, 7);
         let (mut a, mut b) = ([0i64; COUNT], [0i64; COUNT]);
         check.fill(0, &mut a);
         check.fill(1, &mut b);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use sapwood::communicator::{Communicator, CommunicatorError, Window};
 use sapwood::engine::reduce::Operation;
-use sapwood::plan::Collective;
 
+use super::case::{Case, Kind, Redop};
 use super::check::{Check, Checked};
 use super::report::{Figures, Row};
 use super::sweep::Sizes;
@@ -61,6 +61,17 @@ struct Windows<T: Checked> {
     output: Window<T>,
 }
 
+impl<T: Checked> Windows<T> {
+    /// The one that is long enough for both.
+    fn both(&mut self) -> &mut Window<T> {
+        if self.input.len() > self.output.len() {
+            &mut self.input
+        } else {
+            &mut self.output
+        }
+    }
+}
+
 impl<'a> Bench<'a> {
     pub(super) fn new(communicator: &'a Communicator, method: Method) -> Result<Self, CommunicatorError> {
         let figures = communicator.window::<f64>(method.iterations.max(BATCHES))?;
@@ -81,58 +92,63 @@ impl<'a> Bench<'a> {
     /// All sizes and operations of one type; `finished` is told of each row when it is done.
     pub(super) fn sweep<T: Checked>(
         &mut self,
+        kind: Kind,
         sizes: Sizes,
-        operations: &[Operation],
+        redops: &[Redop],
         finished: &mut dyn FnMut(Row),
     ) -> Result<(), CommunicatorError> {
-        let mut counts: Vec<usize> = sizes.iter().map(|size| size / size_of::<T>()).collect();
-        counts.dedup();
-        let largest = counts.last().copied().unwrap_or(1);
-        let mut windows = Windows {
-            input: self.communicator.window::<T>(largest)?,
-            output: self.communicator.window::<T>(largest)?,
-        };
-        for operation in operations {
-            for count in &counts {
-                finished(self.row(&mut windows, *operation, *count)?);
+        let ranks = self.communicator.size();
+        for redop in redops
+            .iter()
+            .filter(|redop| **redop != Redop::PreMultiplied || T::TYPE.is_float())
+        {
+            for part in parts::<T>(kind, sizes, ranks) {
+                let case = Case { kind, ranks, part };
+                finished(self.row::<T>(case, *redop)?);
             }
         }
         Ok(())
     }
 
-    fn row<T: Checked>(
-        &mut self,
-        windows: &mut Windows<T>,
-        operation: Operation,
-        count: usize,
-    ) -> Result<Row, CommunicatorError> {
-        let size = count * size_of::<T>();
+    fn row<T: Checked>(&mut self, case: Case, redop: Redop) -> Result<Row, CommunicatorError> {
+        let (input, result) = case.lengths();
+        // A barrier has none.
+        let mut windows = Windows {
+            input: self.communicator.window::<T>(input.max(1))?,
+            output: self.communicator.window::<T>(result.max(1))?,
+        };
+        let size = case.total() * size_of::<T>();
+        let Kind::Collective(collective) = case.kind;
+        let in_place = match case.in_place() {
+            true => Some(self.measure(&mut windows, case, redop, Placement::InPlace)?),
+            false => None,
+        };
         Ok(Row {
             size,
-            count,
+            count: case.part,
             element: T::TYPE.name(),
-            redop: operation.name(),
-            plan: self.communicator.plan_name(Collective::AllReduce, size),
-            out_of_place: self.measure(windows, operation, count, Placement::OutOfPlace)?,
-            in_place: self.measure(windows, operation, count, Placement::InPlace)?,
+            redop: redop.name(),
+            plan: self.communicator.plan_name(collective, size),
+            out_of_place: self.measure(&mut windows, case, redop, Placement::OutOfPlace)?,
+            in_place,
         })
     }
 
     fn measure<T: Checked>(
         &mut self,
         windows: &mut Windows<T>,
-        operation: Operation,
-        count: usize,
+        case: Case,
+        redop: Redop,
         placement: Placement,
     ) -> Result<Figures, CommunicatorError> {
         // In place a result is the next call's input: of a value that the operation maps to itself, it stays finite.
-        windows.input[..count].fill(T::fixed_point(operation));
-        windows.output[..count].fill(T::fixed_point(operation));
+        windows.input.fill(T::fixed_point(redop));
+        windows.output.fill(T::fixed_point(redop));
+        let request = case.request(redop, self.communicator.rank());
         let call = |communicator: &Communicator, windows: &mut Windows<T>| match placement {
-            Placement::OutOfPlace => {
-                communicator.all_reduce_range_into(&windows.input, &mut windows.output, 0..count, operation)
-            }
-            Placement::InPlace => communicator.all_reduce_range(&mut windows.output, 0..count, operation),
+            _ if !case.kind.moves() => communicator.barrier(),
+            Placement::OutOfPlace => communicator.call_into(&request, &windows.input, &mut windows.output),
+            Placement::InPlace => communicator.call(&request, windows.both()),
         };
 
         for _ in 0..self.method.warmup {
@@ -146,7 +162,7 @@ impl<'a> Bench<'a> {
         }
         let times = self.slowest(self.method.iterations)?;
 
-        let size = count * size_of::<T>();
+        let size = case.total() * size_of::<T>();
         let mut batches = Vec::new();
         if size <= LARGEST_BATCHED {
             let typical = times.iter().sum::<f64>() / times.len() as f64;
@@ -165,23 +181,13 @@ impl<'a> Bench<'a> {
 
         let mut nwrong = None;
         for _ in 0..self.method.checks {
-            let (rank, ranks) = (self.communicator.rank(), self.communicator.size());
-            let check = Check::new(operation, ranks, self.checked);
+            let check = Check::new(redop, case.ranks, self.checked);
             self.checked += 1;
-            let Windows { input, output } = &mut *windows;
-            check.fill(rank, &mut input[..count]);
-            match placement {
-                Placement::OutOfPlace => output[..count].fill(T::POISON),
-                Placement::InPlace => output[..count].copy_from_slice(&input[..count]),
-            }
-            call(self.communicator, windows)?;
-            let wrong = check.count_wrong(&windows.output[..count])
-                + check.count_changed(rank, &windows.input[..count]);
+            let wrong = self.check(windows, case, &check, placement, &call)?;
             if wrong > 0 {
-                eprintln!(
-                    "rank {rank}: {wrong} wrong elements of {count} {} ({operation}, {placement})",
-                    T::TYPE.name()
-                );
+                let (rank, count) = (self.communicator.rank(), case.total());
+                let (element, redop) = (T::TYPE.name(), redop.name());
+                eprintln!("rank {rank}: {wrong} wrong elements of {count} {element} ({redop}, {placement})");
             }
             self.wrong_here += wrong;
             // Not through a reduction, which is what is under suspicion.
@@ -191,13 +197,47 @@ impl<'a> Bench<'a> {
             let counts = counts.iter().filter_map(|bytes| bytes.as_slice().try_into().ok());
             nwrong = Some(nwrong.unwrap_or(0) + counts.map(u64::from_le_bytes).sum::<u64>());
         }
-        Ok(Figures::of_all_reduce(
-            size,
-            self.communicator.size(),
-            times,
-            batches,
-            nwrong,
-        ))
+        Ok(Figures::new(size, case.bus_factor(), times, batches, nwrong))
+    }
+
+    /// Calls it once on random data with poisoned results; how many elements are wrong on this rank.
+    fn check<T: Checked>(
+        &self,
+        windows: &mut Windows<T>,
+        case: Case,
+        check: &Check,
+        placement: Placement,
+        call: &impl Fn(&Communicator, &mut Windows<T>) -> Result<(), CommunicatorError>,
+    ) -> Result<u64, CommunicatorError> {
+        let rank = self.communicator.rank();
+        let (brings, gets) = case.lengths();
+        let origin = |index| case.origin(rank, index);
+        match placement {
+            Placement::OutOfPlace => {
+                check.fill(rank, &mut windows.input[..brings]);
+                windows.output.fill(T::POISON);
+                call(self.communicator, windows)?;
+                let changed = check.count_changed(rank, &windows.input[..brings]);
+                let result = &windows.output[..gets];
+                Ok(changed
+                    + if case.gets(rank) {
+                        check.count_wrong(result, origin)
+                    } else {
+                        0
+                    })
+            }
+            Placement::InPlace => {
+                let (from, to) = case.places(rank);
+                windows.both().fill(T::POISON);
+                check.fill(rank, &mut windows.both()[from..from + brings]);
+                call(self.communicator, windows)?;
+                let window = &*windows.both();
+                Ok(match case.gets(rank) {
+                    true => check.count_wrong(&window[to..to + gets], origin),
+                    false => check.count_changed(rank, &window[from..from + brings]),
+                })
+            }
+        }
     }
 
     /// The largest of all ranks' figures, each of the first `count`.
@@ -206,6 +246,16 @@ impl<'a> Bench<'a> {
             .all_reduce_range(&mut self.figures, 0..count, Operation::Max)?;
         Ok(self.figures[..count].to_vec())
     }
+}
+
+/// The parts of the sizes, each once.
+pub(super) fn parts<T: Checked>(kind: Kind, sizes: Sizes, ranks: u32) -> Vec<usize> {
+    let mut parts = sizes
+        .iter()
+        .map(|size| kind.part(size / size_of::<T>(), ranks))
+        .collect::<Vec<_>>();
+    parts.dedup();
+    parts
 }
 
 fn microseconds(duration: Duration) -> f64 {

@@ -1,6 +1,7 @@
 //! `sapwood bench`: times collectives as nccl-tests does, and checks every element. Arguments and order of events
 //! here; times are taken in `measure`, results judged in `check`, figures printed in `report`.
 
+mod case;
 mod check;
 mod measure;
 mod report;
@@ -14,7 +15,6 @@ use half::{bf16, f16};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sapwood::bootstrap::Job;
 use sapwood::communicator::Communicator;
-use sapwood::engine::reduce::Operation;
 use sapwood::memory::{DataType, check_allocation};
 use sapwood::plan::{Collective, builders};
 
@@ -22,6 +22,7 @@ use crate::arguments::{parse_size, parse_timeout};
 use crate::binding;
 use crate::output::{Failure, Output};
 use crate::run::{Fabric, Launcher, Running};
+use case::{Kind, Redop};
 use measure::{Bench, Method, clock_cost};
 use report::{Config, Document, header};
 use sweep::{Sizes, Step, parse_operations, parse_types};
@@ -45,6 +46,48 @@ enum Benchmark {
     /// Combines what all ranks contribute; every rank gets the result. The columns are those of nccl-tests
     #[command(after_help = EXAMPLE)]
     AllReduce(SweepArguments),
+    /// Combines what all ranks contribute; the root (-r) gets the result
+    #[command(after_help = EXAMPLE)]
+    Reduce(SweepArguments),
+    /// Brings what the root (-r) has to every rank
+    #[command(after_help = EXAMPLE)]
+    Broadcast(SweepArguments),
+    /// Combines what all ranks contribute; every rank gets its part of the result. Sizes are of the whole
+    #[command(after_help = EXAMPLE)]
+    ReduceScatter(SweepArguments),
+    /// Brings the parts of all ranks to every rank. Sizes are of the whole
+    #[command(after_help = EXAMPLE)]
+    AllGather(SweepArguments),
+    /// Brings the parts of all ranks to the root (-r). Sizes are of the whole
+    #[command(after_help = EXAMPLE)]
+    Gather(SweepArguments),
+    /// Brings to every rank its part of what the root (-r) has. Sizes are of the whole
+    #[command(after_help = EXAMPLE)]
+    Scatter(SweepArguments),
+    /// Brings from every rank to every rank what the one has for the other. Sizes are of what a rank has for all
+    #[command(after_help = EXAMPLE)]
+    AllToAll(SweepArguments),
+    /// Waits until every rank has come. One row; sizes, types and operations are ignored
+    #[command(after_help = EXAMPLE)]
+    Barrier(SweepArguments),
+}
+
+impl Benchmark {
+    /// What is timed, and with which arguments.
+    fn parts(&self) -> (Kind, &SweepArguments) {
+        let of = |arguments, collective| (Kind::Collective(collective), arguments);
+        match self {
+            Self::AllReduce(it) => of(it, Collective::AllReduce),
+            Self::Reduce(it) => of(it, Collective::Reduce { root: it.root }),
+            Self::Broadcast(it) => of(it, Collective::Broadcast { root: it.root }),
+            Self::ReduceScatter(it) => of(it, Collective::ReduceScatter),
+            Self::AllGather(it) => of(it, Collective::AllGather),
+            Self::Gather(it) => of(it, Collective::Gather { root: it.root }),
+            Self::Scatter(it) => of(it, Collective::Scatter { root: it.root }),
+            Self::AllToAll(it) => of(it, Collective::AllToAll),
+            Self::Barrier(it) => of(it, Collective::Barrier),
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -85,10 +128,11 @@ struct SweepArguments {
     /// Element type: float, double, half, bfloat16, int8, uint8, int32, uint32, int64, uint64, or all
     #[arg(short = 'd', long = "datatype", value_name = "TYPE", default_value = "float")]
     types: String,
-    /// Operation: sum, prod, min, max, avg, or all
+    /// Operation: sum, prod, min, max, avg, mulsum (each rank's contribution times a factor of its own, then summed;
+    /// floating-point types), or all. Ignored where nothing is combined
     #[arg(short = 'o', long = "op", value_name = "OPERATION", default_value = "sum")]
     operations: String,
-    /// Root of the collective; an all-reduce has none and ignores it
+    /// Root of the collective, where it has one
     #[arg(short = 'r', long = "root", value_name = "RANK", default_value_t = 0)]
     root: u32,
     /// How often each row is checked on random data, beside the timed calls; 0 checks nothing
@@ -115,23 +159,23 @@ struct Request {
     ranks: u32,
     sizes: Sizes,
     types: Vec<DataType>,
-    operations: Vec<Operation>,
+    redops: Vec<Redop>,
     method: Method,
 }
 
 /// Runs a benchmark: starts its ranks, or is one of them under a launcher.
 pub fn run(arguments: &BenchArguments) -> Result<ExitCode, Failure> {
-    let Benchmark::AllReduce(arguments) = &arguments.benchmark;
+    let (kind, arguments) = arguments.benchmark.parts();
     let job = Job::from_environment().map_err(|error| Failure::Arguments(error.to_string()))?;
-    let request = arguments.check(job)?;
+    let request = arguments.check(kind, job)?;
     match &request.job {
         None => start_ranks(arguments, request.ranks),
-        Some(job) => take_part(arguments, &request, job),
+        Some(job) => take_part(kind, arguments, &request, job),
     }
 }
 
 impl SweepArguments {
-    fn check(&self, job: Option<Job>) -> Result<Request, Failure> {
+    fn check(&self, kind: Kind, job: Option<Job>) -> Result<Request, Failure> {
         let refuse = |sentence: String| Err(Failure::Arguments(sentence));
         let ranks = match (&job, self.ranks) {
             (Some(job), Some(ranks)) if job.size != ranks => {
@@ -145,10 +189,31 @@ impl SweepArguments {
         };
         let step = self.step.map_or(Step::Multiply(self.factor), Step::Add);
         let sizes = Sizes::new(self.smallest, self.largest, step).map_err(Failure::Arguments)?;
-        let types = parse_types(&self.types)
+        // A barrier has one row.
+        let sizes = match kind.moves() {
+            true => sizes,
+            false => Sizes {
+                largest: sizes.smallest,
+                ..sizes
+            },
+        };
+        let mut types = parse_types(&self.types)
             .map_err(|expected| Failure::Arguments(format!("-d {}: {expected}", self.types)))?;
-        let operations = parse_operations(&self.operations)
+        let mut redops = parse_operations(&self.operations)
             .map_err(|expected| Failure::Arguments(format!("-o {}: {expected}", self.operations)))?;
+        if !kind.combines() {
+            redops = vec![Redop::None];
+        }
+        if !kind.moves() {
+            types.truncate(1);
+        }
+        if redops == [Redop::PreMultiplied]
+            && let Some(integer) = types.iter().find(|element| !element.is_float())
+        {
+            return refuse(format!(
+                "-o mulsum: {integer} has no pre-multiplied sum; give -d float, double, half or bfloat16"
+            ));
+        }
         if let Some(large) = types.iter().find(|element| element.size() > self.smallest) {
             return refuse(format!(
                 "-b {}: an element of type {large} has {} bytes; give at least -b {}",
@@ -164,9 +229,10 @@ impl SweepArguments {
                 ranks - 1
             ));
         }
+        let Kind::Collective(collective) = kind;
         if let Some(name) = &self.plan {
             builders::find(name)
-                .and_then(|found| found.build(Collective::AllReduce, ranks))
+                .and_then(|found| found.build(collective, ranks))
                 .map_err(|error| Failure::Arguments(format!("--plan: {error}")))?;
         }
         // Each rank holds an input and a result of the largest size, and all of them share this host's memory.
@@ -198,7 +264,7 @@ impl SweepArguments {
             ranks,
             sizes,
             types,
-            operations,
+            redops,
             method,
         })
     }
@@ -224,7 +290,12 @@ fn start_ranks(arguments: &SweepArguments, ranks: u32) -> Result<ExitCode, Failu
 }
 
 /// One rank's part; rank 0 prints.
-fn take_part(arguments: &SweepArguments, request: &Request, job: &Job) -> Result<ExitCode, Failure> {
+fn take_part(
+    kind: Kind,
+    arguments: &SweepArguments,
+    request: &Request,
+    job: &Job,
+) -> Result<ExitCode, Failure> {
     let mut output = (job.rank == 0)
         .then(|| Output::open(arguments.json.as_deref()))
         .transpose()?;
@@ -238,13 +309,14 @@ fn take_part(arguments: &SweepArguments, request: &Request, job: &Job) -> Result
     }
     let communicator = builder.join(job).map_err(broken)?;
     let config = Config {
+        collective: kind.name(),
         ranks: request.ranks,
         fabric: communicator.fabric_name().to_owned(),
         iterations: request.method.iterations,
         warmup: request.method.warmup,
         clock: clock_cost(),
     };
-    let rows = request.types.len() * request.operations.len() * request.sizes.iter().count();
+    let rows = request.types.len() * request.redops.len() * request.sizes.iter().count();
     let bar = progress_bar(rows as u64, job.rank == 0);
     if let Some(output) = &output {
         bar.suspend(|| output.text(&header(&config)));
@@ -260,18 +332,18 @@ fn take_part(arguments: &SweepArguments, request: &Request, job: &Job) -> Result
     };
     let mut bench = Bench::new(&communicator, request.method).map_err(broken)?;
     for element in &request.types {
-        let (sizes, operations) = (request.sizes, &request.operations);
+        let (sizes, redops) = (request.sizes, &request.redops);
         match element {
-            DataType::F32 => bench.sweep::<f32>(sizes, operations, &mut finished),
-            DataType::F64 => bench.sweep::<f64>(sizes, operations, &mut finished),
-            DataType::F16 => bench.sweep::<f16>(sizes, operations, &mut finished),
-            DataType::Bf16 => bench.sweep::<bf16>(sizes, operations, &mut finished),
-            DataType::I32 => bench.sweep::<i32>(sizes, operations, &mut finished),
-            DataType::I64 => bench.sweep::<i64>(sizes, operations, &mut finished),
-            DataType::I8 => bench.sweep::<i8>(sizes, operations, &mut finished),
-            DataType::U8 => bench.sweep::<u8>(sizes, operations, &mut finished),
-            DataType::U32 => bench.sweep::<u32>(sizes, operations, &mut finished),
-            DataType::U64 => bench.sweep::<u64>(sizes, operations, &mut finished),
+            DataType::F32 => bench.sweep::<f32>(kind, sizes, redops, &mut finished),
+            DataType::F64 => bench.sweep::<f64>(kind, sizes, redops, &mut finished),
+            DataType::F16 => bench.sweep::<f16>(kind, sizes, redops, &mut finished),
+            DataType::Bf16 => bench.sweep::<bf16>(kind, sizes, redops, &mut finished),
+            DataType::I32 => bench.sweep::<i32>(kind, sizes, redops, &mut finished),
+            DataType::I64 => bench.sweep::<i64>(kind, sizes, redops, &mut finished),
+            DataType::I8 => bench.sweep::<i8>(kind, sizes, redops, &mut finished),
+            DataType::U8 => bench.sweep::<u8>(kind, sizes, redops, &mut finished),
+            DataType::U32 => bench.sweep::<u32>(kind, sizes, redops, &mut finished),
+            DataType::U64 => bench.sweep::<u64>(kind, sizes, redops, &mut finished),
         }
         .map_err(broken)?;
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 /// What was asked for, as the JSON document repeats it.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Config {
+    pub(super) collective: &'static str,
     pub(super) ranks: u32,
     pub(super) fabric: String,
     pub(super) iterations: usize,
@@ -24,7 +25,8 @@ pub(super) struct Row {
     pub(super) redop: &'static str,
     pub(super) plan: String,
     pub(super) out_of_place: Figures,
-    pub(super) in_place: Figures,
+    /// `null` where it cannot be done in place.
+    pub(super) in_place: Option<Figures>,
 }
 
 /// What was measured of a row; times in microseconds, bandwidths in GB/s (10⁹).
@@ -45,9 +47,9 @@ pub(super) struct Figures {
 
 impl Figures {
     /// From the slowest rank's time of every call and of one call in every batch, in microseconds.
-    pub(super) fn of_all_reduce(
+    pub(super) fn new(
         size: usize,
-        ranks: u32,
+        bus_factor: f64,
         mut times: Vec<f64>,
         mut batches: Vec<f64>,
         nwrong: Option<u64>,
@@ -56,9 +58,7 @@ impl Figures {
         batches.sort_unstable_by(f64::total_cmp);
         let p50 = quantile(&times, 0.5);
         let alg_bw = size as f64 / (p50 * 1e3);
-        // Each rank must send and receive this part of the data whatever the algorithm.
-        let ranks = f64::from(ranks);
-        let bus_bw = alg_bw * 2.0 * (ranks - 1.0) / ranks;
+        let bus_bw = alg_bw * bus_factor;
         Self {
             time: p50,
             alg_bw,
@@ -109,10 +109,12 @@ struct AverageBandwidth {
 
 impl Document {
     pub(super) fn new(config: Config, results: Vec<Row>) -> Self {
-        let figures = || results.iter().flat_map(|row| [&row.out_of_place, &row.in_place]);
+        let figures = || {
+            let in_place = results.iter().filter_map(|row| row.in_place.as_ref());
+            results.iter().map(|row| &row.out_of_place).chain(in_place)
+        };
         let count = figures().map(Figures::wrong).sum();
-        let bandwidth =
-            figures().map(Figures::bus_bandwidth).sum::<f64>() / (2 * results.len()).max(1) as f64;
+        let bandwidth = figures().map(Figures::bus_bandwidth).sum::<f64>() / figures().count().max(1) as f64;
         Self {
             config,
             out_of_bounds: OutOfBounds {
@@ -146,6 +148,7 @@ impl Document {
 /// The lines above the table.
 pub(super) fn header(config: &Config) -> String {
     let Config {
+        collective,
         ranks,
         fabric,
         iterations,
@@ -153,7 +156,7 @@ pub(super) fn header(config: &Config) -> String {
         clock,
     } = config;
     let mut text = format!(
-        "# all-reduce: {ranks} ranks, fabric {fabric}, {iterations} timed calls and {warmup} to warm up; \
+        "# {collective}: {ranks} ranks, fabric {fabric}, {iterations} timed calls and {warmup} to warm up; \
          times in us, bandwidths in GB/s\n\
          # time is the median; each call is timed after a barrier, on the slowest rank. batch is one call in batches of \
          1,000 without barriers\n\
@@ -177,7 +180,10 @@ pub(super) fn header(config: &Config) -> String {
 impl Row {
     /// The row as a line of the table.
     pub(super) fn line(&self) -> String {
-        let group = |figures: &Figures| {
+        let group = |figures: Option<&Figures>| {
+            let Some(figures) = figures else {
+                return format!("  {:>10} {:>8} {:>8} {:>7}", "N/A", "N/A", "N/A", "N/A");
+            };
             let wrong = figures.nwrong.map_or("N/A".into(), |count| count.to_string());
             let (time, alg, bus) = (
                 decimals(figures.time),
@@ -205,8 +211,8 @@ impl Row {
             self.element,
             self.redop,
             self.plan,
-            group(&self.out_of_place),
-            group(&self.in_place)
+            group(Some(&self.out_of_place)),
+            group(self.in_place.as_ref())
         )
     }
 }
@@ -226,14 +232,14 @@ mod tests {
 
     fn row(nwrong: Option<u64>) -> Row {
         let times: Vec<f64> = (1..=100).rev().map(f64::from).collect();
-        let figures = Figures::of_all_reduce(1000, 4, times, vec![3.0, 1.0, 2.0], nwrong);
+        let figures = Figures::new(1000, 1.5, times, vec![3.0, 1.0, 2.0], nwrong);
         Row {
             size: 1000,
             count: 250,
             element: "float",
             redop: "sum",
             plan: "ring".into(),
-            in_place: figures.clone(),
+            in_place: Some(figures.clone()),
             out_of_place: figures,
         }
     }
@@ -264,6 +270,7 @@ mod tests {
     #[test]
     fn the_document_has_the_contract_s_names() {
         let config = Config {
+            collective: "all-reduce",
             ranks: 4,
             fabric: "shm".to_owned(),
             iterations: 100,
@@ -302,6 +309,7 @@ mod tests {
     #[test]
     fn lines_stand_under_their_heads() {
         let config = Config {
+            collective: "all-reduce",
             ranks: 4,
             fabric: "shm".to_owned(),
             iterations: 100,

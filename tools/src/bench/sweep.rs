@@ -3,6 +3,8 @@
 use sapwood::engine::reduce::Operation;
 use sapwood::memory::DataType;
 
+use super::case::Redop;
+
 /// The sizes from `smallest` to `largest`, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sizes {
@@ -76,9 +78,11 @@ pub(super) fn parse_types(word: &str) -> Result<Vec<DataType>, String> {
     choose(word, &DataType::ALL, DataType::name)
 }
 
-/// Reads an operation's name, or `all`.
-pub(super) fn parse_operations(word: &str) -> Result<Vec<Operation>, String> {
-    choose(word, &Operation::ALL, Operation::name)
+/// Reads an operation's name, or `all`; `mulsum` is for floating-point types.
+pub(super) fn parse_operations(word: &str) -> Result<Vec<Redop>, String> {
+    let plain = Operation::ALL.into_iter().map(Redop::Plain);
+    let known = plain.chain([Redop::PreMultiplied]).collect::<Vec<_>>();
+    choose(word, &known, Redop::name)
 }
 
 fn choose<T: Copy>(word: &str, known: &[T], name: fn(T) -> &'static str) -> Result<Vec<T>, String> {
@@ -131,9 +135,15 @@ mod tests {
     #[test]
     fn names_are_those_of_nccl_tests() {
         assert_eq!(parse_types("bfloat16"), Ok(vec![DataType::Bf16]));
-        assert_eq!(parse_operations("avg"), Ok(vec![Operation::Average]));
+        assert_eq!(
+            parse_operations("avg"),
+            Ok(vec![Redop::Plain(Operation::Average)])
+        );
         assert_eq!(parse_types("all").unwrap().len(), DataType::ALL.len());
         let sentence = parse_operations("mean").unwrap_err();
-        assert!(sentence.contains("sum, prod, min, max, avg"), "{sentence}");
+        assert!(
+            sentence.contains("sum, prod, min, max, avg, mulsum"),
+            "{sentence}"
+        );
     }
 }

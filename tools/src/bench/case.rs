@@ -1,0 +1,219 @@
+//! What a benchmark of each kind brings and gets: lengths, places, whose element comes to lie where, and the factor of
+//! its bus bandwidth. Moves nothing.
+
+use sapwood::communicator::Request;
+use sapwood::engine::reduce::Operation;
+use sapwood::plan::Collective;
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A collective, with its root if it has one.
+    Collective(Collective),
+}
+
+/// What elements are combined by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Redop {
+    /// Nothing is combined.
+    None,
+    Plain(Operation),
+    /// A sum of contributions that are each multiplied by their own rank's factor.
+    PreMultiplied,
+}
+
+impl Redop {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Plain(operation) => operation.name(),
+            Self::PreMultiplied => "mulsum",
+        }
+    }
+
+    /// As a rank calls it.
+    pub(super) fn of(self, rank: u32) -> Operation {
+        match self {
+            Self::None => Operation::Sum,
+            Self::Plain(operation) => operation,
+            Self::PreMultiplied => Operation::pre_multiplied_sum(factor(rank)),
+        }
+    }
+}
+
+/// What a rank multiplies its contribution by: exact in every type.
+pub(super) fn factor(rank: u32) -> f64 {
+    0.5 + f64::from(rank % 3) / 2.0
+}
+
+/// What comes to lie in an element of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// All ranks' elements with this index, combined.
+    All(usize),
+    /// A rank's element with this index.
+    From(u32, usize),
+}
+
+/// One kind with its ranks and the elements of a part (of the whole, where it has no parts).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Case {
+    pub(super) kind: Kind,
+    pub(super) ranks: u32,
+    pub(super) part: usize,
+}
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Collective(collective) => collective.name(),
+        }
+    }
+
+    /// Whether elements are combined.
+    pub(super) fn combines(self) -> bool {
+        matches!(self, Self::Collective(collective) if collective.combines())
+    }
+
+    /// Whether there is anything to move.
+    pub(super) fn moves(self) -> bool {
+        self != Self::Collective(Collective::Barrier)
+    }
+
+    /// Elements of a part, where the longest buffer is to have about `count`: at least one.
+    pub(super) fn part(self, count: usize, ranks: u32) -> usize {
+        match self {
+            Self::Collective(Collective::Barrier) => 0,
+            Self::Collective(collective) if collective.has_parts() => (count / ranks as usize).max(1),
+            Self::Collective(_) => count,
+        }
+    }
+}
+
+impl Case {
+    fn collective(&self) -> Collective {
+        let Kind::Collective(collective) = self.kind;
+        collective
+    }
+
+    /// What is called, by a rank.
+    pub(super) fn request(&self, redop: Redop, rank: u32) -> Request {
+        let operation = redop.of(rank);
+        match self.collective() {
+            Collective::AllReduce | Collective::Barrier => Request::all_reduce(operation),
+            Collective::Reduce { root } => Request::reduce(operation, root),
+            Collective::Broadcast { root } => Request::broadcast(root),
+            Collective::ReduceScatter => Request::reduce_scatter(operation),
+            Collective::AllGather => Request::all_gather(),
+            Collective::Gather { root } => Request::gather(root),
+            Collective::Scatter { root } => Request::scatter(root),
+            Collective::AllToAll => Request::all_to_all(),
+        }
+    }
+
+    /// Elements of input and result.
+    pub(super) fn lengths(&self) -> (usize, usize) {
+        let long = self.part * self.ranks as usize;
+        match self.collective() {
+            Collective::AllGather | Collective::Gather { .. } => (self.part, long),
+            Collective::ReduceScatter | Collective::Scatter { .. } => (long, self.part),
+            Collective::AllToAll => (long, long),
+            _ => (self.part, self.part),
+        }
+    }
+
+    /// Elements of the longer one, which is what nccl-tests calls the size.
+    pub(super) fn total(&self) -> usize {
+        let (input, result) = self.lengths();
+        input.max(result)
+    }
+
+    /// Whether it can be done in place.
+    pub(super) fn in_place(&self) -> bool {
+        !matches!(self.collective(), Collective::AllToAll | Collective::Barrier)
+    }
+
+    /// Where in place a rank's input and result begin in the one buffer.
+    pub(super) fn places(&self, rank: u32) -> (usize, usize) {
+        let own = match self.collective().root() {
+            Some(root) if root != rank => 0,
+            _ => self.part * rank as usize,
+        };
+        match self.collective() {
+            Collective::AllGather | Collective::Gather { .. } => (own, 0),
+            Collective::ReduceScatter | Collective::Scatter { .. } => (0, own),
+            _ => (0, 0),
+        }
+    }
+
+    /// Whether a rank gets a result.
+    pub(super) fn gets(&self, rank: u32) -> bool {
+        match self.collective() {
+            Collective::Reduce { root } | Collective::Gather { root } => rank == root,
+            Collective::Barrier => false,
+            _ => true,
+        }
+    }
+
+    /// What comes to lie in an element of a rank's result.
+    pub(super) fn origin(&self, rank: u32, index: usize) -> Origin {
+        let own = self.part * rank as usize;
+        let (from, within) = ((index / self.part.max(1)) as u32, index % self.part.max(1));
+        match self.collective() {
+            Collective::AllReduce | Collective::Reduce { .. } | Collective::Barrier => Origin::All(index),
+            Collective::ReduceScatter => Origin::All(own + index),
+            Collective::Broadcast { root } => Origin::From(root, index),
+            Collective::Scatter { root } => Origin::From(root, own + index),
+            Collective::AllGather | Collective::Gather { .. } => Origin::From(from, within),
+            Collective::AllToAll => Origin::From(from, own + within),
+        }
+    }
+
+    /// What the size over the time is multiplied by to get what each rank's link carries, whatever the algorithm: the
+    /// factors of nccl-tests.
+    pub(super) fn bus_factor(&self) -> f64 {
+        let ranks = f64::from(self.ranks);
+        match self.collective() {
+            Collective::AllReduce => 2.0 * (ranks - 1.0) / ranks,
+            Collective::Reduce { .. } | Collective::Broadcast { .. } => 1.0,
+            Collective::Barrier => 0.0,
+            _ => (ranks - 1.0) / ranks,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factors_are_those_of_nccl_tests() {
+        let factor = |collective| {
+            Case {
+                kind: Kind::Collective(collective),
+                ranks: 4,
+                part: 1,
+            }
+            .bus_factor()
+        };
+        assert_eq!(factor(Collective::AllReduce), 1.5);
+        assert_eq!(factor(Collective::Broadcast { root: 0 }), 1.0);
+        assert_eq!(factor(Collective::Reduce { root: 0 }), 1.0);
+        for collective in [
+            Collective::ReduceScatter,
+            Collective::AllGather,
+            Collective::Gather { root: 1 },
+            Collective::Scatter { root: 1 },
+            Collective::AllToAll,
+        ] {
+            assert_eq!(factor(collective), 0.75, "{collective}");
+        }
+    }
+
+    #[test]
+    fn a_part_has_at_least_an_element() {
+        let all_gather = Kind::Collective(Collective::AllGather);
+        assert_eq!((all_gather.part(2, 4), all_gather.part(9, 4)), (1, 2));
+        assert_eq!(Kind::Collective(Collective::AllReduce).part(9, 4), 9);
+    }
+}
