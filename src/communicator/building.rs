@@ -53,8 +53,25 @@ impl Builder {
     /// An unknown plan; a rank that does not come, named; what the fabric refuses.
     pub fn join(self, job: &Job) -> Result<Communicator, CommunicatorError> {
         if let Some(plan) = &self.plan {
-            // Refused before anybody is met.
-            builders::build(plan, Collective::AllReduce, job.size)?;
+            // Refused before anybody is met, if it can do nothing at all.
+            let found = builders::find(plan)?;
+            let root = 0;
+            let mut others = [
+                Collective::AllToAll,
+                Collective::AllGather,
+                Collective::ReduceScatter,
+                Collective::Broadcast { root },
+                Collective::Reduce { root },
+                Collective::Gather { root },
+                Collective::Scatter { root },
+                Collective::Barrier,
+            ]
+            .into_iter();
+            if let Err(error) = found.build(Collective::AllReduce, job.size)
+                && !others.any(|collective| found.build(collective, job.size).is_ok())
+            {
+                return Err(error.into());
+            }
         }
         let timeout = self.timeout.unwrap_or(job.timeout);
         let membership = Membership::join(job, Instant::now() + timeout)?;
@@ -110,6 +127,7 @@ impl Builder {
             bounce: RefCell::new(None),
             // Boards start as zeroes: no operation may have that number.
             next: Cell::new(1),
+            letters: RefCell::new(vec![[0; 2]; ranks as usize]),
             small_turn: Cell::new(0),
             in_step: Cell::new(false),
         };

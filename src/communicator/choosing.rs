@@ -70,12 +70,15 @@ impl Communicator {
     fn first_use(&self, collective: Collective, plan: &str) -> Result<Arc<Known>, CommunicatorError> {
         let prepared = self.shapes.borrow().prepare(collective, plan);
         if let Engine::Messages(core) = &*self.engine {
-            let program = prepared.as_ref().map(|known| &*known.prepared);
+            let wanted = prepared.as_ref().map(|known| {
+                let program = &*known.prepared;
+                (program.neighbours(), program.staging_slots())
+            });
             let root = collective
                 .root()
                 .map_or(String::new(), |root| format!(" with root {root}"));
             let shape = format!("{collective}{root} by {plan}");
-            lazily::connect(&self.meeting.borrow(), core, &shape, program)?;
+            lazily::connect(&self.meeting.borrow(), core, &shape, wanted)?;
         }
         let prepared = prepared?;
         self.shapes.borrow_mut().keep(collective, plan, prepared.clone());

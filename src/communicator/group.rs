@@ -1,11 +1,14 @@
 //! Several operations issued as one: all are checked before any is started, all are started before any is waited for.
 
-use super::request::{Fitted, Request};
+use std::ops::Range;
+
+use super::point_to_point::{RECEIVE, SEND};
+use super::request::{Fitted, Piece, Request};
 use super::running::Held;
 use super::window::Shared;
 use super::{Communicator, CommunicatorError, Window};
-use crate::engine::{Call, MAXIMUM_ACTIVE, Ticket};
-use crate::memory::Element;
+use crate::engine::{Call, EngineError, Letter, MAXIMUM_ACTIVE, Ticket, Way};
+use crate::memory::{DataType, Element};
 
 /// The operations of a group, as they are named. See [`Communicator::group`].
 #[derive(Debug)]
@@ -15,13 +18,21 @@ pub struct Group<'c, 'w> {
 }
 
 struct Member<'w> {
-    call: Call,
+    name: &'static str,
+    what: What,
     shared: [Option<&'w Shared>; 2],
+}
+
+// One for each operation that is issued, and short-lived.
+#[allow(clippy::large_enum_variant)]
+enum What {
+    Call(Call),
+    Letter(Letter),
 }
 
 impl std::fmt::Debug for Member<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.call.signature.collective())
+        f.write_str(self.name)
     }
 }
 
@@ -95,6 +106,54 @@ impl<'w> Group<'_, 'w> {
         self.take(request, fitted)
     }
 
+    /// Adds a message to another rank: see [`Communicator::send`].
+    ///
+    /// # Errors
+    /// As that refuses it, with its number.
+    pub fn send<T: Element>(
+        &mut self,
+        window: &'w Window<T>,
+        range: Range<usize>,
+        to: u32,
+        tag: u32,
+    ) -> Result<(), CommunicatorError> {
+        let piece = self.communicator.read_piece(SEND, window, range);
+        self.take_letter(Way::Send, piece, T::TYPE, to, tag)
+    }
+
+    /// Adds a message from another rank: see [`Communicator::receive`].
+    ///
+    /// # Errors
+    /// As that refuses it, with its number.
+    pub fn receive<T: Element>(
+        &mut self,
+        window: &'w mut Window<T>,
+        range: Range<usize>,
+        from: u32,
+        tag: u32,
+    ) -> Result<(), CommunicatorError> {
+        let piece = self.communicator.piece(RECEIVE, window, range);
+        self.take_letter(Way::Receive, piece, T::TYPE, from, tag)
+    }
+
+    fn take_letter(
+        &mut self,
+        way: Way,
+        piece: Result<Piece<'w>, CommunicatorError>,
+        data_type: DataType,
+        peer: u32,
+        tag: u32,
+    ) -> Result<(), CommunicatorError> {
+        let name = if way == Way::Send { SEND } else { RECEIVE };
+        let number = self.members.len();
+        let letter = piece.and_then(|piece| {
+            let letter = self.communicator.letter(way, piece, data_type, peer, tag)?;
+            Ok((letter, piece.shared))
+        });
+        let (letter, shared) = letter.map_err(|source| named(number, name, source))?;
+        self.push(name, What::Letter(letter), [Some(shared), None])
+    }
+
     fn take(
         &mut self,
         request: &Request,
@@ -103,58 +162,90 @@ impl<'w> Group<'_, 'w> {
         let number = self.members.len();
         let named = |source| named(number, request.name(), source);
         let fitted = fitted.map_err(named)?;
+        let call = self.communicator.prepare(&fitted, Some(0)).map_err(named)?;
+        self.push(request.name(), What::Call(call), fitted.shared())
+    }
+
+    fn push(
+        &mut self,
+        name: &'static str,
+        what: What,
+        shared: [Option<&'w Shared>; 2],
+    ) -> Result<(), CommunicatorError> {
+        let number = self.members.len();
         if number == MAXIMUM_ACTIVE {
             let what = format!("a group has at most {MAXIMUM_ACTIVE} operations");
-            return Err(named(self.communicator.argument(request.name(), what)));
+            return Err(named(number, name, self.communicator.argument(name, what)));
         }
-        let call = self.communicator.prepare(&fitted, Some(0)).map_err(named)?;
-        let shared = fitted.shared();
-        self.members.push(Member { call, shared });
+        self.members.push(Member { name, what, shared });
         Ok(())
     }
 
     fn run(self) -> Result<(), CommunicatorError> {
-        let engine = self.communicator.engine();
-        let first = self.communicator.reserve(self.members.len() as u64);
-        let named_of = |number: usize, source| {
-            let name = self.members[number].call.signature.collective();
-            named(number, name, CommunicatorError::from(source))
-        };
+        let Self {
+            communicator,
+            members,
+        } = self;
+        let engine = communicator.engine();
+        let calls = members
+            .iter()
+            .filter(|member| matches!(member.what, What::Call(_)))
+            .count() as u64;
+        let mut next = communicator.reserve(calls);
         // A panic on the way takes the windows into custody too.
-        let held = self
-            .members
+        let held = members
             .iter()
             .map(|member| Held(member.shared))
             .collect::<Vec<_>>();
-        let mut tickets: Vec<Ticket> = Vec::with_capacity(self.members.len());
+        let mut started: Vec<(&'static str, Option<u64>, Ticket)> = Vec::with_capacity(members.len());
         let mut failure = None;
-        for (number, member) in self.members.iter().enumerate() {
-            let call = Call {
-                sequence: first + number as u64,
-                ..member.call.clone()
-            };
-            // SAFETY: the windows are borrowed until this returns, and it returns after the end of all.
-            match unsafe { engine.start(call) } {
-                Ok(ticket) => tickets.push(ticket),
-                Err(error) => {
-                    failure = Some((number, error));
-                    break;
+        for Member { name, what, .. } in members {
+            let ticket = Ticket::default();
+            let (sequence, outcome) = match what {
+                What::Call(call) => {
+                    let sequence = next;
+                    next += 1;
+                    // SAFETY: the windows are borrowed until this returns, and it returns after the end of all.
+                    let outcome = unsafe { engine.start_as(Call { sequence, ..call }, ticket.clone()) };
+                    (Some(sequence), outcome)
                 }
+                // SAFETY: as above; numbers were taken in order.
+                What::Letter(letter) => {
+                    let letter = communicator.numbered(letter);
+                    (None, unsafe { engine.post(letter, ticket.clone()) })
+                }
+            };
+            if let Err(error) = outcome {
+                failure = Some((started.len(), name, error));
+                break;
             }
+            started.push((name, sequence, ticket));
         }
-        for (number, ticket) in tickets.iter().enumerate() {
-            if let Err(error) = engine.wait(ticket) {
-                // One failure ends all that is in progress: it says itself which it is about.
-                let about = error.sequence().and_then(|at| at.checked_sub(first));
-                let about = about.filter(|about| *about < tickets.len() as u64);
-                failure.get_or_insert((about.map_or(number, |about| about as usize), error));
+        for (number, (name, _, ticket)) in started.iter().enumerate() {
+            let Err(error) = engine.wait(ticket) else { continue };
+            if failure.is_some() {
+                continue;
             }
+            // One failure ends all that is in progress: it says itself which it is about.
+            let about = error.sequence();
+            let about = started
+                .iter()
+                .position(|(_, sequence, _)| about.is_some() && *sequence == about);
+            let (number, name) = about.map_or((number, *name), |about| (about, started[about].0));
+            failure = Some((number, name, error));
         }
-        if let Some((number, error)) = failure {
-            return Err(named_of(number, error));
+        match &failure {
+            None => held.into_iter().for_each(std::mem::forget),
+            // What was refused has touched nothing, and the rest has ended.
+            Some((_, _, EngineError::Letter { .. })) if engine.check().is_ok() => {
+                held.into_iter().for_each(std::mem::forget);
+            }
+            Some(_) => drop(held),
         }
-        held.into_iter().for_each(std::mem::forget);
-        Ok(())
+        match failure {
+            None => Ok(()),
+            Some((number, name, error)) => Err(named(number, name, error.into())),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::CommunicatorError;
 use super::connect::Meeting;
-use crate::engine::{Keys, MessageCore, Prepared, SLOT_BYTES, WindowMap};
+use crate::engine::{Keys, MessageCore, SLOT_BYTES, WindowMap};
 use crate::fabric::{Access, Parcel};
 use crate::memory::{HugePages, Region};
 
@@ -47,28 +47,23 @@ struct Gifts {
     connections: Vec<(u32, Vec<u8>, usize)>,
 }
 
-/// Connects this rank to those that a shape has it exchange messages with. Collective: all ranks come with the same
-/// shape, with nothing in progress.
+/// Connects this rank to those that a shape has it exchange messages with: its neighbours, and how many staging slots
+/// they need here. Collective: all ranks come with the same shape, with nothing in progress.
 pub(super) fn connect(
     meeting: &Meeting,
     core: &MessageCore,
     shape: &str,
-    prepared: Result<&Prepared, &CommunicatorError>,
+    wanted: Result<(&[u32], u32), &CommunicatorError>,
 ) -> Result<(), CommunicatorError> {
     let known = core.connections();
     let none = |peer: &&u32| known.binary_search(peer).is_err();
     let (mut gifts, mut descriptors, mut unfit) = (Gifts::default(), Vec::new(), None);
-    match prepared {
+    match wanted {
         Err(error) => unfit = Some(error.to_string()),
-        Ok(prepared) => {
-            let new = prepared
-                .neighbours()
-                .iter()
-                .filter(none)
-                .copied()
-                .collect::<Vec<_>>();
-            let larger = prepared.staging_slots() > core.staging_slots();
-            let set = core.staging_slots().max(prepared.staging_slots());
+        Ok((neighbours, slots)) => {
+            let new = neighbours.iter().filter(none).copied().collect::<Vec<_>>();
+            let larger = slots > core.staging_slots();
+            let set = core.staging_slots().max(slots);
             if set != 0 && (larger || !new.is_empty()) {
                 let parcel = staging(meeting, core, set, larger)?;
                 gifts.staging = Some((parcel.bytes, parcel.descriptors.len()));

@@ -16,6 +16,7 @@ mod lazily;
 mod members;
 mod pending;
 mod persistent;
+mod point_to_point;
 mod request;
 mod running;
 mod shapes;
@@ -64,6 +65,8 @@ pub struct Communicator {
     bounce: RefCell<Option<Window<u8>>>,
     /// The number of the next operation.
     next: Cell<u64>,
+    /// How many messages were sent to, and received from, each rank.
+    letters: RefCell<Vec<[u64; 2]>>,
     /// How many small operations with a payload there were.
     small_turn: Cell<u64>,
     /// Whether numbers are reserved for a step's operations that have not all ended.
@@ -146,7 +149,9 @@ impl Communicator {
                 mapped.share(meeting, call, buffer.region(), range, T::TYPE.name())?
             }
         };
-        Ok(Window::new(buffer, map, self.id))
+        let window = Window::new(buffer, map, self.id);
+        self.engine.remember(&window.shared().map);
+        Ok(window)
     }
 
     /// `len` zeroed elements that all ranks can reach. Collective.

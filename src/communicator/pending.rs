@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::CommunicatorError;
 use super::window::Window;
-use crate::engine::{Engine, Ticket};
+use crate::engine::{Engine, EngineError, Ticket};
 use crate::memory::Element;
 
 /// Windows that an operation has: one, or an input and a result.
@@ -82,12 +82,20 @@ impl<W: Windows> Started<W> {
         self.ticket.is_done()
     }
 
+    /// Of a message between two ranks: how many bytes it had, once it has ended. 0 for other operations.
+    pub fn moved(&self) -> usize {
+        self.ticket.moved()
+    }
+
     fn hand_back(&mut self, outcome: Result<(), CommunicatorError>) -> Result<W, CommunicatorError> {
         let windows = self.windows.take().expect("handed back once");
         match outcome {
             Ok(()) => Ok(windows),
             Err(error) => {
-                windows.hold();
+                // A message that was refused has not touched them.
+                if !matches!(error, CommunicatorError::Engine(EngineError::Letter { .. })) {
+                    windows.hold();
+                }
                 Err(error)
             }
         }

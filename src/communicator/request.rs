@@ -112,7 +112,7 @@ pub(super) struct Piece<'a> {
 }
 
 impl Piece<'_> {
-    fn extent(&self, element: usize) -> Extent {
+    pub(super) fn extent(&self, element: usize) -> Extent {
         Extent::new(self.shared.map.clone(), self.at, self.len * element)
     }
 }

@@ -111,22 +111,13 @@ impl Shapes {
             Collective::AllToAll => program.blocks / self.ranks,
             _ => program.blocks,
         };
-        let (staged, prepared) = match self.way {
-            Way::Boards(layout) => {
-                let staged = uses_staging(&program);
-                (
-                    staged,
-                    Prepared::new(program, plan, layout.tasks(), STAGING_SLOTS),
-                )
-            }
-            Way::Messages => {
-                let of = |rank| Plan::lower(&built, rank, reach);
-                // Whoever reduces gets contributions into its slots: all ranks must cut them alike.
-                (
-                    collective.combines() && self.ranks > 1,
-                    Prepared::for_messages(program, plan, of),
-                )
-            }
+        let of = |rank| Plan::lower(&built, rank, reach);
+        // Where one rank has something in slots, which are small, all ranks must cut their blocks alike.
+        let staged = self.ranks > MOST_LOOKED_AT
+            || (0..self.ranks).any(|rank| of(rank).is_ok_and(|program| uses_staging(&program)));
+        let prepared = match self.way {
+            Way::Boards(layout) => Prepared::new(program, plan, layout.tasks(), STAGING_SLOTS),
+            Way::Messages => Prepared::for_messages(program, plan, of),
         };
         Ok(Arc::new(Known {
             prepared: Arc::new(prepared.map_err(unfit)?),
@@ -140,6 +131,9 @@ impl Shapes {
         self.known.insert((collective, plan.to_owned()), shape);
     }
 }
+
+/// With more ranks than these it is not looked whether a plan has any of them use slots: chunks are then small.
+const MOST_LOOKED_AT: u32 = 64;
 
 /// Whether this rank reads or writes staging slots, its own or another rank's.
 fn uses_staging(program: &Program) -> bool {

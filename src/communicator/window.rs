@@ -70,6 +70,12 @@ impl<T: Element> Window<T> {
         )
     }
 
+    /// Elements on each rank.
+    #[allow(clippy::len_without_is_empty, reason = "as for slices, by `Deref`")]
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Whether peers may still read it although the operation on it has failed.
     pub fn in_custody(&self) -> bool {
         self.shared.custody.load(Ordering::Acquire)

@@ -84,6 +84,11 @@ impl WindowMap {
         &self.bases
     }
 
+    /// Its number, the same on each rank.
+    pub(super) fn number(&self) -> u16 {
+        self.id
+    }
+
     /// Bytes on each rank.
     #[allow(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {

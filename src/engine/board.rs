@@ -35,9 +35,25 @@ pub const MAXIMUM_SEQUENCE: u64 = (1 << (u64::BITS - CHUNK_BITS)) - 1024;
 /// Where things are on a board; the same on every rank of a communicator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
+    ranks: usize,
     small: usize,
     counters: usize,
     stride: usize,
+}
+
+/// Messages from one rank to another that a board can show at a time.
+pub(super) const LETTERS: u64 = 8;
+
+/// A line about a message to or from one other rank. The number is stored last; a receiver's answer has it shifted by
+/// one, with the lowest bit set where it refuses.
+#[repr(C)]
+#[derive(Debug)]
+pub(super) struct Post {
+    pub number: AtomicU64,
+    /// Where the message lies, as windows are named.
+    pub place: AtomicU64,
+    pub bytes: AtomicU64,
+    pub label: AtomicU64,
 }
 
 impl Layout {
@@ -47,6 +63,7 @@ impl Layout {
         // Counters that different peers poll get lines of their own while that is cheap.
         let stride = if counters <= 64 { LINE } else { size_of::<u64>() };
         Self {
+            ranks: ranks as usize,
             small: small.next_multiple_of(LINE),
             counters,
             stride,
@@ -55,7 +72,11 @@ impl Layout {
 
     /// The board's size in bytes.
     pub fn bytes(&self) -> usize {
-        self.counters_at() + DEPTH as usize * self.counters * self.stride
+        self.letters_at() + 2 * self.ranks * LETTERS as usize * LINE
+    }
+
+    fn letters_at(&self) -> usize {
+        (self.counters_at() + DEPTH as usize * self.counters * self.stride).next_multiple_of(LINE)
     }
 
     /// The most tasks that a program may have.
@@ -285,6 +306,31 @@ impl Board {
         self.word(self.layout.counters_at() + index * self.layout.stride)
     }
 
+    /// The line in which the owner shows its message with this number to `peer`.
+    #[inline]
+    pub(super) fn letter(&self, peer: u32, number: u64) -> &Post {
+        self.post(peer as usize, number)
+    }
+
+    /// The line in which the owner answers the message with this number from `peer`.
+    #[inline]
+    pub(super) fn answer(&self, peer: u32, number: u64) -> &Post {
+        self.post(self.layout.ranks + peer as usize, number)
+    }
+
+    fn post(&self, list: usize, number: u64) -> &Post {
+        assert!(list < 2 * self.layout.ranks, "there is no such rank");
+        let line = list * LETTERS as usize + (number % LETTERS) as usize;
+        // SAFETY: within the layout, aligned to a cache line, mapped as long as `self`; words that are accessed only
+        // atomically, for which every bit pattern is valid.
+        unsafe {
+            self.base
+                .add(self.layout.letters_at() + line * LINE)
+                .cast()
+                .as_ref()
+        }
+    }
+
     /// Tells every rank that this one has given up. The first reason stays.
     pub fn give_up(&self, trouble: Trouble) {
         if self.trouble().is_none() {
@@ -362,6 +408,13 @@ mod tests {
                 }
             }
             places.extend((0..2).map(|turn| (at(board.small_payload(turn)), 100)));
+            for peer in 0..ranks {
+                for number in 0..LETTERS {
+                    for post in [board.letter(peer, number), board.answer(peer, number)] {
+                        places.push((at(std::ptr::from_ref(post).cast()), size_of::<Post>()));
+                    }
+                }
+            }
             places.sort_unstable();
             assert!(places.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0));
             assert!(places.last().is_some_and(|(at, len)| at + len <= layout.bytes()));

@@ -2,15 +2,16 @@
 //! caller that holds the token. Nobody sleeps with the token in hand.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 use std::time::Instant;
 
 use super::board::DEPTH;
 use super::execution::{Execution, Round};
+use super::letters::Letters;
 use super::ticket::Ticket;
 use super::wait::{Turn, wait};
-use super::{Call, EngineError, Group};
+use super::{Call, EngineError, Group, Letter, WindowMap};
 use crate::fabric::fork::Birthplace;
 use crate::observe::Kind;
 
@@ -37,6 +38,7 @@ struct Engine {
     active: Vec<Active>,
     idle: Vec<Execution>,
     staged: bool,
+    letters: Letters,
     /// To be woken when the token is given back: what wakers do is not known here.
     woken: Vec<Waker>,
 }
@@ -127,11 +129,36 @@ impl Core {
             began,
             started: false,
         });
-        self.active.store(engine.active.len(), Ordering::Relaxed);
+        self.active.store(engine.len(), Ordering::Relaxed);
         drop(engine);
         // The progress thread, if there is one, may be asleep.
         self.group.bell().ring();
         Ok(())
+    }
+
+    /// Takes up one end of a message, whose end the ticket is to tell.
+    ///
+    /// # Errors
+    /// An earlier failure.
+    ///
+    /// # Safety
+    /// Until the ticket says that it has ended, nobody may write the memory on this rank, nor read it at the receiver.
+    /// Numbers of one way between two ranks are consecutive.
+    pub unsafe fn post(&self, letter: Letter, ticket: Ticket) -> Result<(), EngineError> {
+        self.check()?;
+        let mut engine = self.engine.lock().expect("nothing panics with the token in hand");
+        self.check()?;
+        engine.letters.take_up(letter, ticket);
+        self.active.store(engine.len(), Ordering::Relaxed);
+        drop(engine);
+        self.group.bell().ring();
+        Ok(())
+    }
+
+    /// Lets messages lie in a window.
+    pub fn remember(&self, window: &Arc<WindowMap>) {
+        let mut engine = self.engine.lock().expect("nothing panics with the token in hand");
+        engine.letters.windows.remember(window);
     }
 
     /// Waits until `sequence` may begin: a board tells [`DEPTH`] operations apart, the oldest in progress included.
@@ -160,7 +187,7 @@ impl Core {
         };
         match engine.round(&self.group) {
             Ok(progressed) => {
-                self.active.store(engine.active.len(), Ordering::Relaxed);
+                self.active.store(engine.len(), Ordering::Relaxed);
                 give_back(engine);
                 progressed
             }
@@ -191,8 +218,8 @@ impl Core {
         self.engine
             .lock()
             .expect("nothing panics with the token in hand")
-            .active
-            .is_empty()
+            .len()
+            == 0
     }
 
     /// Drives until the operation has ended.
@@ -248,12 +275,13 @@ impl Core {
                 break;
             }
         }
+        let found = found.or_else(|| engine.letters.look(&self.group).err());
         match found {
             Some(error) => {
                 self.fail(&mut engine, &error);
                 give_back(engine);
             }
-            None if !engine.active.is_empty() => {
+            None if engine.len() != 0 => {
                 self.group.engine.counters.sleep();
                 self.group
                     .engine
@@ -284,6 +312,8 @@ impl Core {
             let waker = active.ticket.end(Some(error.clone()));
             engine.woken.extend(waker);
         }
+        let Engine { letters, woken, .. } = engine;
+        letters.end_all(error, woken);
         self.active.store(0, Ordering::Relaxed);
         self.group.board().fall_silent();
         self.group.ring_others();
@@ -299,9 +329,14 @@ fn give_back(mut engine: MutexGuard<'_, Engine>) {
 }
 
 impl Engine {
+    /// How much is in progress.
+    fn len(&self) -> usize {
+        self.active.len() + self.letters.len()
+    }
+
     /// One round over all operations, oldest first.
     fn round(&mut self, group: &Group) -> Result<bool, EngineError> {
-        let mut progressed = false;
+        let mut progressed = !self.letters.is_empty() && self.letters.round(group, &mut self.woken);
         let mut index = 0;
         while index < self.active.len() {
             let active = &mut self.active[index];

@@ -74,6 +74,21 @@ pub enum EngineError {
         /// Who called what.
         odd: String,
     },
+    /// Sender and receiver of a message do not want the same, or one of them has dropped the window. Nothing was
+    /// moved, and the communicator can be used on.
+    #[error("rank {rank}: message {number} from rank {from} to rank {to}: {what}")]
+    Letter {
+        /// At which end.
+        rank: u32,
+        /// Who sends.
+        from: u32,
+        /// Who receives.
+        to: u32,
+        /// Which of the messages that go this way, from 1.
+        number: u64,
+        /// What each of them wants.
+        what: String,
+    },
     /// Another rank gave up first.
     #[error("rank {rank}: rank {peer} gave up: {why}")]
     PeerGaveUp {
@@ -137,7 +152,11 @@ impl EngineError {
             Self::Gone { peer, .. } => Some(*peer),
             Self::Aborted { by, .. } => Some(*by),
             Self::PeerGaveUp { culprit, .. } => *culprit,
-            Self::Mismatch { .. } | Self::Fabric { .. } | Self::Forked { .. } | Self::Poisoned { .. } => None,
+            Self::Mismatch { .. }
+            | Self::Letter { .. }
+            | Self::Fabric { .. }
+            | Self::Forked { .. }
+            | Self::Poisoned { .. } => None,
         }
     }
 }

@@ -134,14 +134,26 @@ impl Group {
         signature: Signature,
         details: Option<Details>,
         peer: u32,
-        mut still: impl FnMut() -> bool,
+        still: impl FnMut() -> bool,
         describe: impl Fn() -> Waited,
     ) -> Option<EngineError> {
-        let rank = self.rank;
         if self.disagrees(sequence, signature, details, peer) {
             self.give_up(Trouble::Mismatch(sequence as u32));
             return Some(self.mismatch(sequence));
         }
+        self.look_after(sequence, peer, still, describe)
+    }
+
+    /// The same but for what was called: whether ranks have given up or are gone. `sequence` is 0 for what is no
+    /// operation of all ranks.
+    pub(super) fn look_after(
+        &self,
+        sequence: u64,
+        peer: u32,
+        mut still: impl FnMut() -> bool,
+        describe: impl Fn() -> Waited,
+    ) -> Option<EngineError> {
+        let rank = self.rank;
         for (other, board) in self.boards.iter().enumerate() {
             let Some(trouble) = board.trouble() else { continue };
             if !still() {
@@ -150,7 +162,7 @@ impl Group {
             let other = other as u32;
             return Some(match trouble {
                 Trouble::Aborted => EngineError::Aborted { rank, by: other },
-                Trouble::Mismatch(at) if at == sequence as u32 => self.mismatch(sequence),
+                Trouble::Mismatch(at) if sequence != 0 && at == sequence as u32 => self.mismatch(sequence),
                 _ if other == rank => EngineError::Poisoned {
                     rank,
                     reason: self.told(rank, trouble),

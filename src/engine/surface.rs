@@ -1,6 +1,8 @@
 //! What a communicator holds: an engine over boards or over messages, with one surface.
 
-use super::{Call, Core, EngineError, MessageCore, Observers, Ticket, Trouble};
+use std::sync::Arc;
+
+use super::{Call, Core, EngineError, Letter, MessageCore, Observers, Ticket, Trouble, WindowMap};
 
 /// The engine of one communicator on one rank.
 #[derive(Debug)]
@@ -88,6 +90,23 @@ impl Engine {
     pub unsafe fn start_as(&self, call: Call, ticket: Ticket) -> Result<(), EngineError> {
         // SAFETY: passed on.
         either!(self, core => unsafe { core.start(call, ticket) })
+    }
+
+    /// Takes up one end of a message between two ranks, whose end the ticket is to tell.
+    ///
+    /// # Errors
+    /// An earlier failure.
+    ///
+    /// # Safety
+    /// As [`Core::post`], and as [`MessageCore::post`] where that is what runs.
+    pub unsafe fn post(&self, letter: Letter, ticket: Ticket) -> Result<(), EngineError> {
+        // SAFETY: passed on.
+        either!(self, core => unsafe { core.post(letter, ticket) })
+    }
+
+    /// Lets messages between two ranks lie in a window.
+    pub fn remember(&self, window: &Arc<WindowMap>) {
+        either!(self, core => core.remember(window));
     }
 
     /// Runs what is ready, if nobody else is just doing so.

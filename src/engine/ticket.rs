@@ -15,6 +15,8 @@ struct Completion {
 #[derive(Debug, Default)]
 struct Outcome {
     error: Option<EngineError>,
+    /// Of a message: bytes.
+    moved: usize,
     waker: Option<Waker>,
 }
 
@@ -52,6 +54,29 @@ impl Ticket {
             .lock()
             .expect("nothing panics with it in hand")
             .waker = Some(waker.clone());
+    }
+
+    /// How many bytes a message had, once it has ended.
+    pub fn moved(&self) -> usize {
+        self.0
+            .outcome
+            .lock()
+            .expect("nothing panics with it in hand")
+            .moved
+    }
+
+    /// The end of a message. Answers whom to wake.
+    pub(super) fn end_with(&self, outcome: Result<usize, EngineError>) -> Option<Waker> {
+        let (moved, error) = match outcome {
+            Ok(moved) => (moved, None),
+            Err(error) => (0, Some(error)),
+        };
+        self.0
+            .outcome
+            .lock()
+            .expect("nothing panics with it in hand")
+            .moved = moved;
+        self.end(error)
     }
 
     /// Answers whom to wake.

@@ -43,6 +43,8 @@ pub(super) enum Tag {
     Note(u16),
     /// An immediate without data.
     Bare,
+    /// A piece of a message between two ranks: its number modulo 2^32.
+    Letter(u32),
     /// A chunk of a push: the operation's number modulo 2^28, the task, and which of its destinations.
     Push { sequence: u32, task: u16, push: u16 },
 }
@@ -54,6 +56,7 @@ impl Tag {
             Self::Receive(place) => 1 << 60 | u64::from(place),
             Self::Note(place) => 2 << 60 | u64::from(place),
             Self::Bare => 3 << 60,
+            Self::Letter(number) => 5 << 60 | u64::from(number),
             Self::Push { sequence, task, push } => {
                 4 << 60 | u64::from(sequence & 0x0fff_ffff) << 32 | u64::from(task) << 16 | u64::from(push)
             }
@@ -66,6 +69,7 @@ impl Tag {
             1 => Self::Receive(id as u16),
             2 => Self::Note(id as u16),
             3 => Self::Bare,
+            5 => Self::Letter(id as u32),
             4 => Self::Push {
                 sequence: (id >> 32) as u32 & 0x0fff_ffff,
                 task: (id >> 16) as u16,
@@ -257,7 +261,6 @@ impl Link {
         match endpoint.post(self.peer, std::slice::from_ref(&request)) {
             Ok(()) => {
                 self.in_flight += 1;
-                self.sent += 1;
                 true
             }
             Err(PostError::QueueFull { .. }) => false,
@@ -272,7 +275,20 @@ impl Link {
     /// Posts a chunk of a push; `false` if there is no room for it now.
     #[inline]
     pub fn push(&mut self, endpoint: &mut dyn Endpoint, tag: Tag, operation: Operation) -> bool {
-        self.may_send(Class::Ordinary) && self.post(endpoint, tag, operation)
+        self.may_send(Class::Ordinary) && self.post_message(endpoint, tag, operation)
+    }
+
+    /// Posts a write that the peer is told of later; `false` if there is no room for it now.
+    pub fn write(&mut self, endpoint: &mut dyn Endpoint, tag: Tag, operation: Operation) -> bool {
+        let kept = (FOR_RECEIVES + FOR_LAST_WORDS) as u32;
+        self.lost.is_none() && self.in_flight + kept < self.depth && self.post(endpoint, tag, operation)
+    }
+
+    /// Posts what uses up a receive of the peer.
+    fn post_message(&mut self, endpoint: &mut dyn Endpoint, tag: Tag, operation: Operation) -> bool {
+        let posted = self.post(endpoint, tag, operation);
+        self.sent += u64::from(posted);
+        posted
     }
 
     /// Posts an immediate without data; `false` if there is no room for it now.
@@ -281,7 +297,7 @@ impl Link {
             local: self.slice(0, 0),
             immediate: Some(immediate),
         };
-        self.may_send(class) && self.post(endpoint, Tag::Bare, operation)
+        self.may_send(class) && self.post_message(endpoint, Tag::Bare, operation)
     }
 
     /// Posts a note; `false` if there is no room for it now.
@@ -308,7 +324,7 @@ impl Link {
             local: self.slice(place, len),
             immediate: None,
         };
-        if !self.post(endpoint, Tag::Note(slot as u16), operation) {
+        if !self.post_message(endpoint, Tag::Note(slot as u16), operation) {
             return false;
         }
         self.free &= !(1 << slot);
@@ -361,6 +377,7 @@ mod tests {
             Tag::Receive(63),
             Tag::Note(15),
             Tag::Bare,
+            Tag::Letter(u32::MAX),
             Tag::Push {
                 sequence: 0x0fff_ffff,
                 task: 16_382,

@@ -10,6 +10,7 @@ mod core;
 mod execution;
 mod immediate;
 mod inner;
+mod letters;
 mod link;
 mod note;
 mod odd;

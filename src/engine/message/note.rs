@@ -1,7 +1,8 @@
 //! What ranks say to each other in so many words: that an operation has begun, for whom they wait, that they give up
-//! or leave. Decoding checks everything.
+//! or leave, that they have a message for one other. Decoding checks everything.
 
 use crate::engine::board::Details;
+use crate::engine::letter::Header;
 use crate::engine::{Signature, Trouble};
 
 /// Bytes that a receive must hold.
@@ -36,6 +37,16 @@ pub(super) enum Note {
         sequence: u64,
         ranks: [(u32, Called); 2],
     },
+    /// The sender has a message for the receiver.
+    Offer { number: u64, header: Header },
+    /// The sender receives the message with this number here, or wants something else.
+    Answer {
+        number: u64,
+        place: Option<u64>,
+        header: Header,
+    },
+    /// The message has been written, or cannot be: the sender has no such window.
+    Written { number: u64, well: bool },
     /// The sender has ended all its operations and takes part in no other.
     Leave,
 }
@@ -84,6 +95,27 @@ impl Note {
                 }
             }
             Self::Leave => header(5),
+            Self::Offer { number, header: what } => {
+                header(6);
+                writer.u64(number);
+                writer.header(what);
+            }
+            Self::Answer {
+                number,
+                place,
+                header: what,
+            } => {
+                header(7);
+                writer.u64(number);
+                writer.u32(u32::from(place.is_some()));
+                writer.u64(place.unwrap_or(0));
+                writer.header(what);
+            }
+            Self::Written { number, well } => {
+                header(8);
+                writer.u64(number);
+                writer.u32(u32::from(well));
+            }
         }
         writer.len
     }
@@ -122,6 +154,22 @@ impl Note {
                 ],
             },
             5 => Self::Leave,
+            6 => Self::Offer {
+                number: reader.u64()?,
+                header: reader.header()?,
+            },
+            7 => Self::Answer {
+                number: reader.u64()?,
+                place: {
+                    let (there, place) = (reader.u32()?, reader.u64()?);
+                    (there != 0).then_some(place)
+                },
+                header: reader.header()?,
+            },
+            8 => Self::Written {
+                number: reader.u64()?,
+                well: reader.u32()? != 0,
+            },
             _ => return None,
         };
         reader.0.is_empty().then_some(note)
@@ -144,6 +192,10 @@ impl Writer<'_> {
     fn u64(&mut self, value: u64) {
         self.put(&value.to_le_bytes());
     }
+    fn header(&mut self, header: Header) {
+        self.u64(header.bytes);
+        self.u64(header.label());
+    }
     fn called(&mut self, called: Called) {
         self.u64(called.signature.0);
         called.details.0.into_iter().for_each(|word| self.u64(word));
@@ -163,6 +215,9 @@ impl Reader<'_> {
     }
     fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
+    }
+    fn header(&mut self) -> Option<Header> {
+        Some(Header::labelled(self.u64()?, self.u64()?))
     }
     fn called(&mut self) -> Option<Called> {
         Some(Called {
@@ -207,6 +262,19 @@ mod tests {
                 ranks: [(1, called(1)), (4095, called(9))],
             },
             Note::Leave,
+            Note::Offer {
+                number: 1 << 40,
+                header: Header::labelled(1 << 41, 7 << 32 | 9),
+            },
+            Note::Answer {
+                number: 3,
+                place: Some(1 << 48 | 64),
+                header: Header::labelled(5, 0),
+            },
+            Note::Written {
+                number: 3,
+                well: true,
+            },
         ];
         for note in notes {
             let mut bytes = [0; NOTE_BYTES];

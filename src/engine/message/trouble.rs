@@ -203,14 +203,13 @@ impl Inner {
     /// The earliest deadline of what is in progress.
     pub fn deadline(&self) -> Option<Instant> {
         let running = self.order.iter().filter_map(|sequence| self.running(*sequence));
-        running
-            .map(|active| active.queued.started + active.queued.call.timeout)
-            .min()
+        let running = running.map(|active| active.queued.started + active.queued.call.timeout);
+        running.chain(self.letters_deadline()).min()
     }
 
     /// Who is gone that the operation cannot do without, and how: not before what it may have sent last has had time
     /// to be taken in.
-    fn departed(
+    pub(super) fn departed(
         &mut self,
         blocked: &Blocked,
         liveness: &dyn Liveness,

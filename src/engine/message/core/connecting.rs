@@ -15,6 +15,11 @@ impl MessageCore {
         self.with(|inner| inner.connected.clone())
     }
 
+    /// Whether there is a queue pair to a rank.
+    pub fn is_connected(&self, peer: u32) -> bool {
+        self.with(|inner| inner.connected.binary_search(&peer).is_ok())
+    }
+
     /// Makes the local half of a queue pair, with its receives posted. `notes` is registered memory, and where in it
     /// [`MessageCore::NOTES`] bytes are free for this.
     ///

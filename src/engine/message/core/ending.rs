@@ -24,7 +24,7 @@ impl MessageCore {
             self.engine.recorder.mark(Kind::Error, 0, 0, 0, culprit, 0);
         }
         let queued = std::mem::take(&mut *self.started.lock().expect("nothing panics with it in hand"));
-        inner.waiting.extend(queued);
+        queued.into_iter().for_each(|boxed| inner.take_up(boxed));
         inner.end_all(error);
         if inner.endpoint.is_some() {
             let trouble = match error {

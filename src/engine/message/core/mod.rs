@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::inner::{Inner, Queued};
+use super::inner::{Boxed, Inner, Queued};
 use super::token::Token;
 use crate::engine::board::DEPTH;
 use crate::engine::{Call, EngineError, Liveness, MAXIMUM_ACTIVE, Observers, Ticket};
@@ -33,7 +33,7 @@ pub struct MessageCore {
     pub(in crate::engine) engine: Observers,
     token: Token<Inner>,
     /// Started, and not seen yet by who holds the token.
-    started: Mutex<Vec<Queued>>,
+    started: Mutex<Vec<Boxed>>,
     /// Operations started and not ended.
     active: AtomicUsize,
     /// All operations below this number have ended.
@@ -80,7 +80,7 @@ impl MessageCore {
         }
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
+    pub(in crate::engine::message) fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.token.take();
         let outcome = act(&mut inner);
         self.token.give_back(inner);
@@ -130,17 +130,22 @@ impl MessageCore {
         self.check()?;
         assert!(call.prepared.route.is_some(), "prepared for messages");
         self.make_room(call.sequence)?;
-        let queued = Queued {
+        let started = Instant::now();
+        self.put_into_box(Boxed::Call(Queued {
             call,
             ticket,
-            started: Instant::now(),
-        };
+            started,
+        }))
+    }
+
+    /// For whoever has the token.
+    pub(in crate::engine::message) fn put_into_box(&self, boxed: Boxed) -> Result<(), EngineError> {
         {
             let mut started = self.started.lock().expect("nothing panics with it in hand");
             // Whoever fails everything sets the poison, then empties the box.
             self.check()?;
             self.active.fetch_add(1, Ordering::Relaxed);
-            started.push(queued);
+            started.push(boxed);
         }
         // Whoever has the token looks into the box before it sleeps.
         match self.token.try_take() {
@@ -228,7 +233,8 @@ impl MessageCore {
                 std::hint::spin_loop();
                 continue;
             }
-            if let Err(verdict) = inner.look(&*self.liveness, &self.engine) {
+            let looked = inner.look(&*self.liveness, &self.engine);
+            if let Err(verdict) = looked.and_then(|()| inner.look_after_letters(&*self.liveness)) {
                 self.fail(&mut inner, &verdict);
                 continue;
             }
@@ -254,7 +260,7 @@ impl MessageCore {
         if boxed || self.token.is_wanted() {
             return false;
         }
-        if !inner.order.is_empty() {
+        if !inner.order.is_empty() || !inner.letters.is_empty() {
             self.engine.counters.sleep();
             self.engine.recorder.mark(Kind::Sleep, 0, 0, 0, NONE, 0);
         }
@@ -273,12 +279,11 @@ impl MessageCore {
         if inner.endpoint.is_none() || self.poison.get().is_some() {
             return false;
         }
-        inner.waiting.extend(
-            self.started
-                .lock()
-                .expect("nothing panics with it in hand")
-                .drain(..),
-        );
+        self.started
+            .lock()
+            .expect("nothing panics with it in hand")
+            .drain(..)
+            .for_each(|boxed| inner.take_up(boxed));
         let outcome = inner.round(&self.floor, &self.engine);
         match outcome {
             Ok(progressed) => {

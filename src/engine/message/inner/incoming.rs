@@ -118,6 +118,10 @@ impl Inner {
         }
         match tag {
             Tag::Bare => Ok(()),
+            Tag::Letter(number) => {
+                self.letters.completed(peer, number);
+                Ok(())
+            }
             Tag::Note(place) => {
                 link.free_note(place);
                 Ok(())
@@ -246,6 +250,13 @@ impl Inner {
                 link.left = true;
                 self.stir();
             }
+            Note::Offer { number, header } => self.letters.offered(peer, number, header),
+            Note::Answer {
+                number,
+                place,
+                header,
+            } => self.letters.answered(peer, number, place, header),
+            Note::Written { number, well } => self.letters.written(peer, number, well),
         }
     }
 

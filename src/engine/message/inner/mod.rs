@@ -9,12 +9,13 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::execution::{Execution, Outside, Round, called};
+use super::letters::Letters;
 use super::link::Link;
 use super::note::Called;
 use super::staging::Staging;
 use super::trouble::{Failure, Told};
 use crate::engine::board::DEPTH;
-use crate::engine::{Call, EngineError, Observers, Ticket};
+use crate::engine::{Call, EngineError, Letter, Observers, Ticket};
 use crate::fabric::{Completion, Endpoint};
 use crate::observe::CopySite;
 
@@ -29,6 +30,13 @@ pub(super) struct Queued {
     pub call: Call,
     pub ticket: Ticket,
     pub started: Instant,
+}
+
+/// What was started, before whoever has the token has seen it.
+#[derive(Debug)]
+pub(super) enum Boxed {
+    Call(Queued),
+    Letter(Letter, Ticket, Instant),
 }
 
 /// An operation in progress.
@@ -71,6 +79,7 @@ pub(super) struct Inner {
     /// Which of the numbers from the floor on have ended, modulo [`DEPTH`].
     ended: Box<[bool]>,
     early: Vec<Early>,
+    pub letters: Letters,
     idle: Vec<Execution>,
     completions: Vec<Completion>,
     /// To be woken when the token is given back: what wakers do is not known here.
@@ -104,6 +113,7 @@ impl Inner {
             history: vec![(0, None); DEPTH as usize].into(),
             ended: vec![false; DEPTH as usize].into(),
             early: Vec::with_capacity(64),
+            letters: Letters::default(),
             idle: Vec::new(),
             completions: Vec::with_capacity(BATCH),
             woken: Vec::new(),
@@ -164,6 +174,7 @@ impl Inner {
     pub fn round(&mut self, floor: &AtomicU64, observers: &Observers) -> Result<bool, Failure> {
         let mut progressed = self.take_in(floor, observers)?;
         progressed |= self.begin(floor, observers)?;
+        progressed |= !self.letters.is_empty() && self.move_letters(observers);
         let mut index = 0;
         while index < self.order.len() {
             let sequence = self.order[index];
@@ -283,6 +294,14 @@ impl Inner {
         Ok(begun)
     }
 
+    /// Takes up what was started.
+    pub fn take_up(&mut self, boxed: Boxed) {
+        match boxed {
+            Boxed::Call(queued) => self.waiting.push_back(queued),
+            Boxed::Letter(letter, ticket, began) => self.letters.take_up(letter, ticket, began),
+        }
+    }
+
     /// Ends everything that was taken up with `error`.
     pub fn end_all(&mut self, error: &EngineError) {
         let running = self
@@ -297,6 +316,7 @@ impl Inner {
         }
         self.order.clear();
         self.early.clear();
+        self.finished += self.letters.end_all(error, &mut self.woken);
     }
 }
 
