@@ -209,9 +209,9 @@ impl<'w> Group<'_, 'w> {
                     let outcome = unsafe { engine.start_as(Call { sequence, ..call }, ticket.clone()) };
                     (Some(sequence), outcome)
                 }
-                // SAFETY: as above; numbers were taken in order.
                 What::Letter(letter) => {
                     let letter = communicator.numbered(letter);
+                    // SAFETY: as above.
                     (None, unsafe { engine.post(letter, ticket.clone()) })
                 }
             };

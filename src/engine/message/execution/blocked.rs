@@ -1,6 +1,6 @@
 //! What an operation stands still for.
 
-use super::{Blocked, Execution, On, Outside, Peer};
+use super::{Blocked, Execution, On, Outside, Peer, route};
 use crate::engine::message::link::Class;
 use crate::engine::message::route::{Route, Source};
 use crate::engine::{Call, Observers};
@@ -89,5 +89,31 @@ impl Execution {
                 _ => None,
             })
         })
+    }
+
+    /// The first neighbour that has not begun.
+    pub(in crate::engine::message) fn absent(&self, call: &Call) -> Option<u32> {
+        let peers = self.peers.iter().zip(&route(call).neighbours);
+        peers
+            .into_iter()
+            .find(|(peer, _)| !peer.begun)
+            .map(|(_, rank)| *rank)
+    }
+
+    /// Whether a rank has begun, as far as this one knows.
+    pub(in crate::engine::message) fn has_begun(&self, call: &Call, rank: u32) -> bool {
+        route(call)
+            .neighbour(rank)
+            .is_some_and(|index| self.peers[index].begun)
+    }
+
+    /// So many chunks of an inlet have come.
+    pub(in crate::engine::message) fn inlet(&self, inlet: u16) -> u64 {
+        self.arrived[usize::from(inlet)].0
+    }
+
+    /// How many chunks a task has.
+    pub(in crate::engine::message) fn chunks(&self, task: u16) -> u64 {
+        self.streams[usize::from(task)].chunks
     }
 }

@@ -43,9 +43,9 @@ impl Execution {
                 self.sources.extend(pointers.map(<*mut u8>::cast_const));
                 let first = pointer(call, staging, into[0], at(sources.len()), chunk);
                 let divisor = if *complete { call.divisor } else { 1 };
-                // SAFETY: the plan was proved: the waits that hold say that every source is written and that nobody
-                // accesses the destination, which is this rank's; pointers are within the call's extents and slots.
                 match call.scale {
+                    // SAFETY: the plan was proved: the waits that hold say that every source is written and that nobody
+                    // accesses the destination, which is this rank's; pointers are within the call's extents and slots.
                     None => unsafe { (call.kernel)(first, &self.sources, count, divisor) },
                     Some(scale) => {
                         self.factors.clear();

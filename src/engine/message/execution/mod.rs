@@ -205,32 +205,6 @@ impl Execution {
         self.dirty = true;
     }
 
-    /// The first neighbour that has not begun.
-    pub fn absent(&self, call: &Call) -> Option<u32> {
-        let peers = self.peers.iter().zip(&route(call).neighbours);
-        peers
-            .into_iter()
-            .find(|(peer, _)| !peer.begun)
-            .map(|(_, rank)| *rank)
-    }
-
-    /// Whether a rank has begun, as far as this one knows.
-    pub fn has_begun(&self, call: &Call, rank: u32) -> bool {
-        route(call)
-            .neighbour(rank)
-            .is_some_and(|index| self.peers[index].begun)
-    }
-
-    /// So many chunks of an inlet have come.
-    pub fn inlet(&self, inlet: u16) -> u64 {
-        self.arrived[usize::from(inlet)].0
-    }
-
-    /// How many chunks a task has.
-    pub fn chunks(&self, task: u16) -> u64 {
-        self.streams[usize::from(task)].chunks
-    }
-
     /// A neighbour's task has come further, by `chunks` of together `bytes` bytes.
     pub fn arrive(
         &mut self,
