@@ -9,8 +9,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Signature;
+use super::details::Details;
 use super::line::Line;
+use super::{Signature, Trouble};
 
 const LINE: usize = 64;
 
@@ -90,73 +91,6 @@ impl Layout {
 
     fn counters_at(&self) -> usize {
         self.small_at() + 2 * self.small
-    }
-}
-
-/// What ranks must agree on beyond the signature: the plan (a hash of its name), then where input and result are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Details(pub [u64; 3]);
-
-impl Details {
-    const NOWHERE: u64 = u64::MAX;
-
-    /// Of a plan's name, and the input and result if there are any.
-    pub fn new(plan: u64, memory: Option<(u64, u64)>) -> Self {
-        let (input, result) = memory.unwrap_or((Self::NOWHERE, Self::NOWHERE));
-        Self([plan, input, result])
-    }
-}
-
-impl std::fmt::Display for Details {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [_, input, result] = self.0;
-        if input == Self::NOWHERE {
-            return Ok(());
-        }
-        let place = |place: u64| (place >> 48, place & ((1 << 48) - 1));
-        let (window, at) = place(input);
-        write!(f, ", window {window} from byte {at}")?;
-        if result != input {
-            let (window, at) = place(result);
-            write!(f, " into window {window} from byte {at}")?;
-        }
-        Ok(())
-    }
-}
-
-/// Why a rank gave up, as it tells the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// It found that this rank had died or left.
-    Gone(u32),
-    /// It waited for this rank until the deadline.
-    Deadline(u32),
-    /// The ranks called different things at this sequence number (its lower 32 bits).
-    Mismatch(u32),
-    /// Its caller aborted the communicator.
-    Aborted,
-}
-
-impl Trouble {
-    pub(super) fn pack(self) -> u64 {
-        let (kind, value) = match self {
-            Self::Gone(rank) => (1, rank),
-            Self::Deadline(rank) => (2, rank),
-            Self::Mismatch(sequence) => (3, sequence),
-            Self::Aborted => (4, 0),
-        };
-        kind << 32 | u64::from(value)
-    }
-
-    pub(super) fn unpack(word: u64) -> Option<Self> {
-        let value = word as u32;
-        match word >> 32 {
-            1 => Some(Self::Gone(value)),
-            2 => Some(Self::Deadline(value)),
-            3 => Some(Self::Mismatch(value)),
-            4 => Some(Self::Aborted),
-            _ => None,
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::board::Details;
+use super::details::Details;
 use super::message::Route;
 use super::reduce::{Kernel, ScaledKernel};
 use super::{Extent, Signature};

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use super::board::Details;
+use super::details::Details;
 use super::mismatch::disagreement;
 use super::{Board, EngineError, Signature, Trouble, Waited};
 use crate::fabric::{Doorbell, Patience};

@@ -1,6 +1,6 @@
 //! Who called what, in words, where the ranks did not call the same.
 
-use super::board::Details;
+use super::details::Details;
 use super::{EngineError, Signature};
 
 /// What a rank called, if it did, and on what memory where only that differs.

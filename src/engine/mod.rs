@@ -5,6 +5,7 @@ mod address;
 mod board;
 mod call;
 mod core;
+mod details;
 mod error;
 mod execution;
 mod group;
@@ -18,6 +19,7 @@ mod signature;
 mod small;
 mod surface;
 mod ticket;
+mod trouble;
 mod wait;
 
 // What `line` is compiled over; its model puts loom's here.
@@ -26,7 +28,7 @@ mod atomics {
 }
 
 pub use address::{Extent, Keys, RemotePart, WindowMap};
-pub use board::{Board, Layout, MAXIMUM_SEQUENCE, Trouble};
+pub use board::{Board, Layout, MAXIMUM_SEQUENCE};
 pub use call::{Call, Prepared, Scale};
 pub use core::{Core, MAXIMUM_ACTIVE};
 pub use error::{EngineError, Waited};
@@ -38,3 +40,4 @@ pub use signature::Signature;
 pub use small::{SMALL_BYTES, Small, fits_small, parts_shown, small_exchange};
 pub use surface::Engine;
 pub use ticket::Ticket;
+pub use trouble::Trouble;

@@ -147,7 +147,7 @@ impl Link {
             sequence: 0,
             called: Called {
                 signature: crate::engine::Signature(0),
-                details: crate::engine::board::Details([0; 3]),
+                details: crate::engine::details::Details([0; 3]),
             },
             staging: 0,
             factor: 1.0,

@@ -1,7 +1,7 @@
 //! What ranks say to each other in so many words: that an operation has begun, for whom they wait, that they give up
 //! or leave, that they have a message for one other. Decoding checks everything.
 
-use crate::engine::board::Details;
+use crate::engine::details::Details;
 use crate::engine::letter::Header;
 use crate::engine::{Signature, Trouble};
 

@@ -10,6 +10,8 @@ use sapwood::plan::Collective;
 pub(super) enum Kind {
     /// A collective, with its root if it has one.
     Collective(Collective),
+    /// Every rank sends to the next one and receives from the one before it.
+    SendReceive,
 }
 
 /// What elements are combined by.
@@ -67,6 +69,15 @@ impl Kind {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Collective(collective) => collective.name(),
+            Self::SendReceive => "send-receive",
+        }
+    }
+
+    /// The collective, if it is one.
+    pub(super) fn collective(self) -> Option<Collective> {
+        match self {
+            Self::Collective(collective) => Some(collective),
+            Self::SendReceive => None,
         }
     }
 
@@ -85,22 +96,23 @@ impl Kind {
         match self {
             Self::Collective(Collective::Barrier) => 0,
             Self::Collective(collective) if collective.has_parts() => (count / ranks as usize).max(1),
-            Self::Collective(_) => count,
+            Self::Collective(_) | Self::SendReceive => count,
         }
     }
 }
 
 impl Case {
-    fn collective(&self) -> Collective {
-        let Kind::Collective(collective) = self.kind;
-        collective
+    /// The ranks that a rank of a send-receive sends to and receives from.
+    pub(super) fn neighbours(&self, rank: u32) -> (u32, u32) {
+        ((rank + 1) % self.ranks, (rank + self.ranks - 1) % self.ranks)
     }
 
-    /// What is called, by a rank.
-    pub(super) fn request(&self, redop: Redop, rank: u32) -> Request {
+    /// What is called, by a rank, where it is a request.
+    pub(super) fn request(&self, redop: Redop, rank: u32) -> Option<Request> {
         let operation = redop.of(rank);
-        match self.collective() {
-            Collective::AllReduce | Collective::Barrier => Request::all_reduce(operation),
+        Some(match self.kind.collective()? {
+            Collective::Barrier => return None,
+            Collective::AllReduce => Request::all_reduce(operation),
             Collective::Reduce { root } => Request::reduce(operation, root),
             Collective::Broadcast { root } => Request::broadcast(root),
             Collective::ReduceScatter => Request::reduce_scatter(operation),
@@ -108,16 +120,16 @@ impl Case {
             Collective::Gather { root } => Request::gather(root),
             Collective::Scatter { root } => Request::scatter(root),
             Collective::AllToAll => Request::all_to_all(),
-        }
+        })
     }
 
     /// Elements of input and result.
     pub(super) fn lengths(&self) -> (usize, usize) {
         let long = self.part * self.ranks as usize;
-        match self.collective() {
-            Collective::AllGather | Collective::Gather { .. } => (self.part, long),
-            Collective::ReduceScatter | Collective::Scatter { .. } => (long, self.part),
-            Collective::AllToAll => (long, long),
+        match self.kind.collective() {
+            Some(Collective::AllGather | Collective::Gather { .. }) => (self.part, long),
+            Some(Collective::ReduceScatter | Collective::Scatter { .. }) => (long, self.part),
+            Some(Collective::AllToAll) => (long, long),
             _ => (self.part, self.part),
         }
     }
@@ -130,27 +142,30 @@ impl Case {
 
     /// Whether it can be done in place.
     pub(super) fn in_place(&self) -> bool {
-        !matches!(self.collective(), Collective::AllToAll | Collective::Barrier)
+        !matches!(
+            self.kind.collective(),
+            None | Some(Collective::AllToAll | Collective::Barrier)
+        )
     }
 
     /// Where in place a rank's input and result begin in the one buffer.
     pub(super) fn places(&self, rank: u32) -> (usize, usize) {
-        let own = match self.collective().root() {
+        let own = match self.kind.collective().and_then(Collective::root) {
             Some(root) if root != rank => 0,
             _ => self.part * rank as usize,
         };
-        match self.collective() {
-            Collective::AllGather | Collective::Gather { .. } => (own, 0),
-            Collective::ReduceScatter | Collective::Scatter { .. } => (0, own),
+        match self.kind.collective() {
+            Some(Collective::AllGather | Collective::Gather { .. }) => (own, 0),
+            Some(Collective::ReduceScatter | Collective::Scatter { .. }) => (0, own),
             _ => (0, 0),
         }
     }
 
     /// Whether a rank gets a result.
     pub(super) fn gets(&self, rank: u32) -> bool {
-        match self.collective() {
-            Collective::Reduce { root } | Collective::Gather { root } => rank == root,
-            Collective::Barrier => false,
+        match self.kind.collective() {
+            Some(Collective::Reduce { root } | Collective::Gather { root }) => rank == root,
+            Some(Collective::Barrier) => false,
             _ => true,
         }
     }
@@ -159,7 +174,10 @@ impl Case {
     pub(super) fn origin(&self, rank: u32, index: usize) -> Origin {
         let own = self.part * rank as usize;
         let (from, within) = ((index / self.part.max(1)) as u32, index % self.part.max(1));
-        match self.collective() {
+        let Some(collective) = self.kind.collective() else {
+            return Origin::From(self.neighbours(rank).1, index);
+        };
+        match collective {
             Collective::AllReduce | Collective::Reduce { .. } | Collective::Barrier => Origin::All(index),
             Collective::ReduceScatter => Origin::All(own + index),
             Collective::Broadcast { root } => Origin::From(root, index),
@@ -173,10 +191,10 @@ impl Case {
     /// factors of nccl-tests.
     pub(super) fn bus_factor(&self) -> f64 {
         let ranks = f64::from(self.ranks);
-        match self.collective() {
-            Collective::AllReduce => 2.0 * (ranks - 1.0) / ranks,
-            Collective::Reduce { .. } | Collective::Broadcast { .. } => 1.0,
-            Collective::Barrier => 0.0,
+        match self.kind.collective() {
+            Some(Collective::AllReduce) => 2.0 * (ranks - 1.0) / ranks,
+            None | Some(Collective::Reduce { .. } | Collective::Broadcast { .. }) => 1.0,
+            Some(Collective::Barrier) => 0.0,
             _ => (ranks - 1.0) / ranks,
         }
     }

@@ -118,7 +118,6 @@ impl<'a> Bench<'a> {
             output: self.communicator.window::<T>(result.max(1))?,
         };
         let size = case.total() * size_of::<T>();
-        let Kind::Collective(collective) = case.kind;
         let in_place = match case.in_place() {
             true => Some(self.measure(&mut windows, case, redop, Placement::InPlace)?),
             false => None,
@@ -128,7 +127,10 @@ impl<'a> Bench<'a> {
             count: case.part,
             element: T::TYPE.name(),
             redop: redop.name(),
-            plan: self.communicator.plan_name(collective, size),
+            plan: match case.kind.collective() {
+                Some(collective) => self.communicator.plan_name(collective, size),
+                None => "point-to-point".into(),
+            },
             out_of_place: self.measure(&mut windows, case, redop, Placement::OutOfPlace)?,
             in_place,
         })
@@ -145,10 +147,17 @@ impl<'a> Bench<'a> {
         windows.input.fill(T::fixed_point(redop));
         windows.output.fill(T::fixed_point(redop));
         let request = case.request(redop, self.communicator.rank());
-        let call = |communicator: &Communicator, windows: &mut Windows<T>| match placement {
-            _ if !case.kind.moves() => communicator.barrier(),
-            Placement::OutOfPlace => communicator.call_into(&request, &windows.input, &mut windows.output),
-            Placement::InPlace => communicator.call(&request, windows.both()),
+        let call = |communicator: &Communicator, windows: &mut Windows<T>| match (&request, placement) {
+            (None, _) if !case.kind.moves() => communicator.barrier(),
+            (None, _) => communicator.group(|group| {
+                let (to, from) = case.neighbours(communicator.rank());
+                group.send(&windows.input, 0..case.part, to, 0)?;
+                group.receive(&mut windows.output, 0..case.part, from, 0)
+            }),
+            (Some(request), Placement::OutOfPlace) => {
+                communicator.call_into(request, &windows.input, &mut windows.output)
+            }
+            (Some(request), Placement::InPlace) => communicator.call(request, windows.both()),
         };
 
         for _ in 0..self.method.warmup {

@@ -70,6 +70,9 @@ enum Benchmark {
     /// Waits until every rank has come. One row; sizes, types and operations are ignored
     #[command(after_help = EXAMPLE)]
     Barrier(SweepArguments),
+    /// Sends to the next rank while it receives from the one before
+    #[command(after_help = EXAMPLE)]
+    SendReceive(SweepArguments),
 }
 
 impl Benchmark {
@@ -86,6 +89,7 @@ impl Benchmark {
             Self::Scatter(it) => of(it, Collective::Scatter { root: it.root }),
             Self::AllToAll(it) => of(it, Collective::AllToAll),
             Self::Barrier(it) => of(it, Collective::Barrier),
+            Self::SendReceive(it) => (Kind::SendReceive, it),
         }
     }
 }
@@ -229,8 +233,7 @@ impl SweepArguments {
                 ranks - 1
             ));
         }
-        let Kind::Collective(collective) = kind;
-        if let Some(name) = &self.plan {
+        if let (Some(name), Some(collective)) = (&self.plan, kind.collective()) {
             builders::find(name)
                 .and_then(|found| found.build(collective, ranks))
                 .map_err(|error| Failure::Arguments(format!("--plan: {error}")))?;
@@ -308,6 +311,11 @@ fn take_part(
         builder = builder.plan(plan);
     }
     let communicator = builder.join(job).map_err(broken)?;
+    if kind == Kind::SendReceive {
+        let (rank, ranks) = (communicator.rank(), communicator.size());
+        let peers = [(rank + 1) % ranks, (rank + ranks - 1) % ranks];
+        communicator.connect(&peers).map_err(broken)?;
+    }
     let config = Config {
         collective: kind.name(),
         ranks: request.ranks,

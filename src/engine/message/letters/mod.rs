@@ -2,21 +2,19 @@
 //! its window it is to come to lie, the sender writes it there and says so. Both windows are registered ones, so nothing
 //! is copied.
 
+mod road;
+
 use std::task::Waker;
 use std::time::Instant;
 
 use super::execution::{Blocked, On};
 use super::inner::Inner;
-use super::link::{Class, Link, Tag};
 use super::note::Note;
 use super::trouble::{Failure, Verdict};
 use crate::engine::letter::{Header, Letter, UnderWay, Way, Windows};
 use crate::engine::{EngineError, Extent, Liveness, Observers, Ticket, Trouble, reduce};
-use crate::fabric::{Endpoint, Operation};
 use crate::observe::Kind;
-
-/// Bytes of one write.
-const PIECE: usize = 1 << 20;
+use road::Road;
 
 #[derive(Debug)]
 enum State {
@@ -54,17 +52,6 @@ pub(super) struct Letters {
     offers: Vec<(u32, u64, Header)>,
     pub windows: Windows,
 }
-
-/// What moving a message on needs.
-struct Road<'a> {
-    rank: u32,
-    generation: u32,
-    endpoint: &'a mut dyn Endpoint,
-    link: &'a mut Link,
-    windows: &'a Windows,
-}
-
-type Moved = Option<Result<usize, EngineError>>;
 
 impl Letters {
     pub fn take_up(&mut self, letter: Letter, ticket: Ticket, began: Instant) {
@@ -300,109 +287,6 @@ impl Inner {
     pub fn letters_deadline(&self) -> Option<Instant> {
         let under_way = self.letters.under_way.iter();
         under_way.map(|one| one.began + one.letter.timeout).min()
-    }
-}
-
-impl Road<'_> {
-    fn say(&mut self, note: Note) -> bool {
-        self.link
-            .send(self.endpoint, Class::Ordinary, note, self.generation)
-    }
-
-    /// One step, if it can be taken; the end, once it has come.
-    fn advance(&mut self, one: &mut UnderWay<State>, progressed: &mut bool) -> Moved {
-        let UnderWay { letter, state, .. } = one;
-        let number = letter.number;
-        let own = letter.header();
-        match state {
-            State::New if letter.way == Way::Send => {
-                if self.say(Note::Offer { number, header: own }) {
-                    *state = State::Offered;
-                    *progressed = true;
-                }
-            }
-            State::New | State::Offered | State::Taking(_) => {}
-            State::Answered { place: None, wanted } => return Some(Err(letter.unfit(self.rank, *wanted))),
-            State::Answered {
-                place: Some(place), ..
-            } => {
-                *state = match self.windows.find(*place, letter.bytes) {
-                    Some(to) => State::Writing {
-                        to,
-                        posted: 0,
-                        pieces: 0,
-                        completed: 0,
-                        told: false,
-                    },
-                    None => State::Failing,
-                };
-                *progressed = true;
-            }
-            State::Failing => {
-                if self.say(Note::Written { number, well: false }) {
-                    return Some(Err(letter.without_window(self.rank, self.rank)));
-                }
-            }
-            State::Writing { .. } => return self.write(letter, state, progressed),
-            State::Wanted(sent) => {
-                let sent = *sent;
-                let fits = Letter::fits(sent, own);
-                let place = fits.then(|| letter.extent.place());
-                if self.say(Note::Answer {
-                    number,
-                    place,
-                    header: own,
-                }) {
-                    *progressed = true;
-                    if !fits {
-                        return Some(Err(letter.unfit(self.rank, sent)));
-                    }
-                    *state = State::Taking(sent);
-                }
-            }
-            State::Over(sent, true) => return Some(Ok(sent.bytes as usize)),
-            State::Over(_, false) => return Some(Err(letter.without_window(self.rank, letter.peer))),
-        }
-        None
-    }
-
-    fn write(&mut self, letter: &Letter, state: &mut State, progressed: &mut bool) -> Moved {
-        let State::Writing {
-            to,
-            posted,
-            pieces,
-            completed,
-            told,
-        } = state
-        else {
-            return None;
-        };
-        while *posted < letter.bytes {
-            let len = PIECE.min(letter.bytes - *posted);
-            let operation = Operation::Write {
-                local: letter.extent.local(*posted, len),
-                remote: to.remote(letter.peer, *posted),
-                immediate: None,
-            };
-            if !self
-                .link
-                .write(self.endpoint, Tag::Letter(letter.number as u32), operation)
-            {
-                return None;
-            }
-            *posted += len;
-            *pieces += 1;
-            *progressed = true;
-        }
-        // On the same queue pair as the writes, and after them.
-        if !*told {
-            *told = self.say(Note::Written {
-                number: letter.number,
-                well: true,
-            });
-            *progressed |= *told;
-        }
-        (*told && completed == pieces).then_some(Ok(letter.bytes))
     }
 }
 
