@@ -296,6 +296,11 @@ impl Rule for Forest {
         uses
     }
 
+    /// Only a reduction to a root leaves sums in staging, one for each tree.
+    fn held_steps(&self) -> u32 {
+        self.trees.len() as u32
+    }
+
     fn layout(&self) -> Layout {
         let parents = |shape: &dyn Shape| (0..self.ranks).map(|rank| shape.parent(rank)).collect();
         let trees = self.trees.iter().map(|shape| parents(&**shape)).collect();

@@ -7,36 +7,59 @@ use super::hosts::{Hosts, hierarchical_name};
 
 const KIB: usize = 1 << 10;
 
-/// The name of the plan for `bytes` bytes per rank among `ranks` ranks; [`super::builders::find`] knows it.
+/// Up to here a vector is short: rounds count for more than traffic.
+const SHORT: usize = 64 * KIB;
+/// Up to here parts are collected in few rounds, beyond around a ring. MPICH changes over here, too.
+const SHORT_PARTS: usize = 512 * KIB;
+/// Up to so many ranks each reads from all others directly.
+const FEW: u32 = 8;
+/// Plans that are not the same for all ranks are proved part by part, which takes long where parts are many.
+const MOST_PARTS: u32 = 512;
+
+/// The name of the plan for `bytes` bytes among `ranks` ranks; [`super::builders::find`] knows it. The bytes are those of
+/// the longer one of a rank's two buffers: where it gets or gives a part only, of all parts.
 ///
 /// A built-in table until there is a tuner. Few ranks read each other directly, in two rounds; more ranks than that
-/// would crowd each input, so they go along trees.
+/// would crowd each input, so they go along trees, or around a ring.
 pub fn default_plan(collective: Collective, ranks: u32, bytes: usize) -> &'static str {
-    let few = ranks <= 8;
+    let few = ranks <= FEW;
     match collective {
         Collective::AllReduce | Collective::Barrier if few => "direct",
-        Collective::Barrier => "binomial-tree",
+        Collective::Barrier => "dissemination",
         // A short vector has no second half worth a tree of its own.
         Collective::AllReduce if bytes <= 4 * KIB => "k-ary-tree",
         Collective::AllReduce => "double-binary-tree",
-        Collective::Reduce { .. } | Collective::Broadcast { .. } if few && bytes <= 64 * KIB => "direct",
-        Collective::Reduce { .. } | Collective::Broadcast { .. } if bytes <= 64 * KIB => "k-ary-tree",
+        Collective::Reduce { .. } | Collective::Broadcast { .. } if few && bytes <= SHORT => "direct",
+        Collective::Reduce { .. } | Collective::Broadcast { .. } if bytes <= SHORT => "k-ary-tree",
         Collective::Reduce { .. } | Collective::Broadcast { .. } => "double-binary-tree",
-        _ => "direct",
+        _ if few => "direct",
+        Collective::ReduceScatter | Collective::AllGather if bytes <= SHORT_PARTS => "halving-doubling",
+        Collective::ReduceScatter | Collective::AllGather => "ring",
+        // What is long enough crosses the root's link at full speed, and would only be copied on the way.
+        Collective::Gather { .. } | Collective::Scatter { .. } if bytes <= SHORT => "k-nomial",
+        Collective::Gather { .. } | Collective::Scatter { .. } => "direct",
+        Collective::AllToAll => "pairwise",
     }
 }
 
 /// As [`default_plan`], for ranks of which it is known on which host they are: one number per rank, equal on one host.
 /// The same on every rank that has the same list.
 ///
-/// Where hosts are several and some have several ranks, the hierarchical plan for that map, at any size: a short vector
-/// crosses between hosts in the fewest rounds with it, a long one the fewest times. On one host, or with one rank to
-/// each, there is no hierarchy, and the choice is [`default_plan`]'s.
+/// Where hosts are several and some have several ranks, the hierarchical plan for that map, if there is one, at any size:
+/// a short vector crosses between hosts in the fewest rounds with it, a long one the fewest times. On one host parts are
+/// taken from where they lie, however many ranks there are: any stop on the way would be a copy more. Else the choice is
+/// [`default_plan`]'s.
 pub fn default_plan_on(collective: Collective, hosts: &[u32], bytes: usize) -> Cow<'static, str> {
     let ranks = hosts.len() as u32;
     let count = Hosts::of(hosts.iter().copied()).count();
-    if count > 1 && count < ranks {
+    let crosses_less = match collective {
+        Collective::ReduceScatter | Collective::AllGather => ranks <= MOST_PARTS,
+        _ => !collective.has_parts(),
+    };
+    if count > 1 && count < ranks && crosses_less {
         hierarchical_name(hosts).into()
+    } else if count == 1 && collective.has_parts() {
+        "direct".into()
     } else {
         default_plan(collective, ranks, bytes).into()
     }
@@ -55,18 +78,32 @@ mod tests {
     use super::*;
     use crate::plan::builders;
 
+    fn all(root: u32) -> [Collective; 9] {
+        [
+            Collective::AllReduce,
+            Collective::Reduce { root },
+            Collective::Broadcast { root },
+            Collective::Barrier,
+            Collective::ReduceScatter,
+            Collective::AllGather,
+            Collective::Gather { root },
+            Collective::Scatter { root },
+            Collective::AllToAll,
+        ]
+    }
+
     #[test]
     fn every_entry_builds() {
         for ranks in [1, 2, 8, 9, 100, 4096] {
             for bytes in [0, 8, 4096, 65536, 1 << 20, usize::MAX] {
                 let root = ranks - 1;
-                for collective in [
-                    Collective::AllReduce,
-                    Collective::Reduce { root },
-                    Collective::Broadcast { root },
-                    Collective::Barrier,
-                ] {
+                for collective in all(root) {
                     builders::build(default_plan(collective, ranks, bytes), collective, ranks).unwrap();
+                    for hosts in [1, 2, 7, ranks] {
+                        let hosts: Vec<u32> = (0..ranks).map(|rank| rank % hosts).collect();
+                        let name = default_plan_on(collective, &hosts, bytes);
+                        builders::build(&name, collective, ranks).unwrap();
+                    }
                 }
             }
         }
@@ -84,7 +121,14 @@ mod tests {
             default_plan(all, 4, 1 << 20)
         );
         for bytes in [8, 1 << 20] {
-            for collective in [all, Collective::Barrier, Collective::Broadcast { root: 2 }] {
+            let gather = Collective::Gather { root: 3 };
+            assert_eq!(default_plan_on(gather, &[0, 0, 1, 1], bytes), "direct");
+            assert_eq!(
+                default_plan_on(Collective::ReduceScatter, &[4; 40], bytes),
+                "direct"
+            );
+            let broadcast = Collective::Broadcast { root: 2 };
+            for collective in [all, Collective::Barrier, broadcast, Collective::AllGather] {
                 let name = default_plan_on(collective, &[0, 0, 1, 1], bytes);
                 assert_eq!(name, "hierarchical:2");
                 builders::build(&name, collective, 4).unwrap();

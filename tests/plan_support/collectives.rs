@@ -21,6 +21,7 @@ pub fn collective(kind: u8, root: u32) -> Collective {
 }
 
 /// One of each kind.
+#[allow(dead_code, reason = "not every test that shares this file wants them all")]
 pub fn all(root: u32) -> impl Iterator<Item = Collective> {
     (0..KINDS).map(move |kind| collective(kind, root))
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::ops::Range;
 
 use sapwood::plan::lowered::{Action, Buffer, Place, Program, Progress, Rank};
 use sapwood::plan::verify::Claim;
@@ -50,6 +51,8 @@ struct Machine<'a> {
     random: Random,
     cut: Cut,
     counts: Partition,
+    /// By block.
+    chunks: Vec<u32>,
     in_place: Vec<bool>,
     begun: Vec<bool>,
     ended: Vec<bool>,
@@ -63,33 +66,45 @@ fn input_of(rank: Rank, block: u32, chunk: u32) -> u64 {
     Random(u64::from(rank) << 40 | u64::from(block) << 20 | u64::from(chunk)).next()
 }
 
+/// The rank whose part a block belongs to: in an all-to-all the sender.
+fn owner(claim: &Claim, block: u32) -> Rank {
+    (u64::from(block) * u64::from(claim.ranks) / u64::from(claim.blocks)) as Rank
+}
+
 /// Whose inputs a rank finds in its result in a block, if anything: written down anew, not asked of the library.
-fn wanted(claim: &Claim, rank: Rank, block: u32) -> Option<Vec<Rank>> {
-    let all: Vec<Rank> = (0..claim.ranks).collect();
-    let part = u64::from(block) * u64::from(claim.ranks) / u64::from(claim.blocks);
-    let part = part as Rank;
+fn wanted(claim: &Claim, rank: Rank, block: u32) -> Option<Range<Rank>> {
+    let all = 0..claim.ranks;
+    let only = |rank: Rank| rank..rank + 1;
+    let part = owner(claim, block);
     match claim.collective {
         Collective::AllReduce => Some(all),
         Collective::Reduce { root } => (rank == root).then_some(all),
-        Collective::Broadcast { root } => Some(vec![root]),
+        Collective::Broadcast { root } => Some(only(root)),
         Collective::Barrier => None,
         Collective::ReduceScatter => (rank == part).then_some(all),
-        Collective::AllGather => Some(vec![part]),
-        Collective::Gather { root } => (rank == root).then(|| vec![part]),
-        Collective::Scatter { root } => (rank == part).then(|| vec![root]),
+        Collective::AllGather => Some(only(part)),
+        Collective::Gather { root } => (rank == root).then(|| only(part)),
+        Collective::Scatter { root } => (rank == part).then(|| only(root)),
         Collective::AllToAll => {
             let each = claim.blocks / (claim.ranks * claim.ranks);
             let receiver = block / each % claim.ranks;
-            // The blocks of a sender are neighbours, as a part's are.
-            (rank == receiver).then(|| vec![part])
+            (rank == receiver).then(|| only(part))
         }
     }
 }
 
 /// Whether a rank's input holds a block.
 fn gives(claim: &Claim, rank: Rank, block: u32) -> bool {
-    claim.collective == Collective::Barrier
-        || (0..claim.ranks).any(|other| wanted(claim, other, block).is_some_and(|from| from.contains(&rank)))
+    match claim.collective {
+        Collective::Broadcast { root } | Collective::Scatter { root } => rank == root,
+        Collective::AllGather | Collective::Gather { .. } | Collective::AllToAll => {
+            rank == owner(claim, block)
+        }
+        Collective::AllReduce
+        | Collective::Reduce { .. }
+        | Collective::ReduceScatter
+        | Collective::Barrier => true,
+    }
 }
 
 /// One run.
@@ -115,6 +130,10 @@ pub fn run(claim: &Claim, programs: &[Program], seed: u64) -> Result<(), String>
         _ => Ok(Partition::even(count())),
     };
     let counts = counts.map_err(|error| error.to_string())?;
+    let placement = Placement::new(cut, &counts, false).map_err(|error| error.to_string())?;
+    let chunks = (0..claim.blocks)
+        .map(|block| placement.len(block) as u32)
+        .collect();
     let all_in_place = random.below(3);
     let in_place = (0..ranks)
         .map(|_| all_in_place == 0 || all_in_place == 1 && random.below(2) == 0)
@@ -133,6 +152,7 @@ pub fn run(claim: &Claim, programs: &[Program], seed: u64) -> Result<(), String>
         random,
         cut,
         counts,
+        chunks,
         in_place,
         begun: vec![false; ranks],
         ended: vec![false; ranks],
@@ -243,7 +263,7 @@ impl Machine<'_> {
     }
 
     fn chunks(&self, block: u32) -> u32 {
-        self.placement(0).len(block) as u32
+        self.chunks.get(block as usize).copied().unwrap_or(0)
     }
 
     fn cell(&self, place: &Place, block: u32, chunk: u32) -> Cell {
@@ -345,7 +365,7 @@ impl Machine<'_> {
             let Some(from) = wanted(self.claim, me, block) else {
                 continue;
             };
-            let words = from.iter().map(|rank| input_of(*rank, block, chunk));
+            let words = from.map(|rank| input_of(rank, block, chunk));
             let place = Place {
                 rank: me,
                 buffer: Buffer::Result,

@@ -15,7 +15,9 @@
 //! # In place
 //! Where input and result are one memory, every read of the input must come before the result is first written. This
 //! is asked of all plans; with it each value read is the same either way. A copy of a rank's input into its own result
-//! moves nothing then.
+//! moves nothing then. Where a rank gives or gets its own part only, that part lies in place inside of the longer buffer
+//! ([`Placement`](crate::plan::Placement)): a block shares memory with itself alone, and only where the rank both gives
+//! and gets it. (An all-to-all is never in place: there it would share memory with another block.)
 
 use std::collections::BTreeMap;
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::error::At;
-use crate::plan::lowered::{Action, Program, Progress, Rank, places};
+use crate::plan::lowered::{Action, Program, Progress, Rank, Task, Wait, places};
 
 /// A task in a part.
 pub(super) struct PartTask<'a> {
@@ -70,7 +70,16 @@ pub(super) fn all(programs: &[Program]) -> Part<'_> {
     for program in programs {
         index.next_rank(0..program.tasks.len() as u32);
     }
-    collect(programs, &index, 0)
+    let tasks = programs.iter().flat_map(|program| {
+        let numbered = program.tasks.iter().zip(0..);
+        let index = &index;
+        numbered.map(move |(task, number)| part_task(program, number, index, task.waits.iter()))
+    });
+    Part {
+        ranks: programs.len() as u32,
+        block: 0,
+        tasks: tasks.collect(),
+    }
 }
 
 /// Which tasks work on which block.
@@ -78,7 +87,40 @@ pub(super) struct Blocks {
     /// By block, by rank: stream by stream.
     streams: Vec<Vec<(Rank, u32)>>,
     /// By rank.
-    signals: Vec<Vec<u32>>,
+    signals: Vec<Vec<Signal>>,
+}
+
+/// A signal, which may wait for tasks of all blocks.
+struct Signal {
+    number: u32,
+    /// Waits for other signals.
+    signals: Vec<Wait>,
+    /// Waits for streams, by their block.
+    streams: Vec<(u32, Wait)>,
+}
+
+impl Signal {
+    fn of(programs: &[Program], number: u32, task: &Task) -> Self {
+        let target = |wait: &Wait| &programs[wait.rank as usize].tasks[wait.task as usize];
+        let is_signal = |wait: &&Wait| matches!(target(wait).action, Action::Signal);
+        let streams = task.waits.iter().filter(|wait| !is_signal(wait));
+        let mut streams: Vec<(u32, Wait)> = streams.map(|wait| (target(wait).block, *wait)).collect();
+        streams.sort_by_key(|(block, _)| *block);
+        Self {
+            number,
+            signals: task.waits.iter().filter(is_signal).copied().collect(),
+            streams,
+        }
+    }
+
+    /// What of its waits concerns one block.
+    fn waits(&self, block: u32) -> impl Iterator<Item = &Wait> {
+        let first = self.streams.partition_point(|(other, _)| *other < block);
+        let streams = self.streams[first..]
+            .iter()
+            .take_while(move |(other, _)| *other == block);
+        self.signals.iter().chain(streams.map(|(_, wait)| wait))
+    }
 }
 
 impl Blocks {
@@ -91,7 +133,7 @@ impl Blocks {
             let mut signals = Vec::new();
             for (task, number) in program.tasks.iter().zip(0u32..) {
                 match task.action {
-                    Action::Signal => signals.push(number),
+                    Action::Signal => signals.push(Signal::of(programs, number, task)),
                     _ => all.streams[task.block as usize].push((program.rank, number)),
                 }
             }
@@ -117,34 +159,41 @@ impl Blocks {
             rest = others;
             let mut tasks: Vec<u32> = own.iter().map(|&(_, number)| number).collect();
             if involved[program.rank as usize] {
-                tasks.extend(signals);
+                tasks.extend(signals.iter().map(|signal| signal.number));
                 tasks.sort_unstable();
             }
             index.next_rank(tasks);
         }
-        collect(programs, &index, block)
+        let mut tasks = Vec::with_capacity(index.tasks.len());
+        for (program, signals) in programs.iter().zip(&self.signals) {
+            let mut signals = signals.iter();
+            for &number in index.of_rank(program.rank) {
+                let task = &program.tasks[number as usize];
+                tasks.push(match task.action {
+                    Action::Signal => {
+                        let waits = signals.next().map(|signal| signal.waits(block));
+                        part_task(program, number, &index, waits.into_iter().flatten())
+                    }
+                    _ => part_task(program, number, &index, task.waits.iter()),
+                });
+            }
+        }
+        let ranks = programs.len() as u32;
+        Part { ranks, block, tasks }
     }
 }
 
-fn collect<'a>(programs: &'a [Program], index: &Index, block: u32) -> Part<'a> {
-    let mut tasks = Vec::with_capacity(index.tasks.len());
-    for program in programs {
-        for &number in index.of_rank(program.rank) {
-            let task = &program.tasks[number as usize];
-            let waits = task
-                .waits
-                .iter()
-                .filter_map(|wait| Some((index.find(wait.rank, wait.task)?, wait.progress)));
-            tasks.push(PartTask {
-                at: At::of(program, number),
-                action: Cow::Borrowed(&task.action),
-                waits: waits.collect(),
-            });
-        }
-    }
-    Part {
-        ranks: programs.len() as u32,
-        block,
-        tasks,
+/// A task with those of its waits whose tasks are in the part.
+fn part_task<'a, 'w>(
+    program: &'a Program,
+    number: u32,
+    index: &Index,
+    waits: impl Iterator<Item = &'w Wait>,
+) -> PartTask<'a> {
+    let found = waits.filter_map(|wait| Some((index.find(wait.rank, wait.task)?, wait.progress)));
+    PartTask {
+        at: At::of(program, number),
+        action: Cow::Borrowed(&program.tasks[number as usize].action),
+        waits: found.collect(),
     }
 }

@@ -34,7 +34,7 @@ const REACHES: [Reach; 4] = [
 #[test]
 fn small_plans_of_every_builder_are_proved() {
     for builder in builders::ALL {
-        for ranks in 1..=33 {
+        for ranks in (1..=17).chain([32, 33]) {
             for collective in collectives(ranks)
                 .into_iter()
                 .filter(|&collective| (builder.supports)(collective))
@@ -50,7 +50,7 @@ fn small_plans_of_every_builder_are_proved() {
     }
 }
 
-const SYMMETRIC: [(&str, Collective); 10] = [
+const SYMMETRIC: [(&str, Collective); 13] = [
     ("ring", Collective::AllReduce),
     ("ring", Collective::ReduceScatter),
     ("ring:3", Collective::AllReduce),
@@ -61,13 +61,16 @@ const SYMMETRIC: [(&str, Collective); 10] = [
     ("direct", Collective::Barrier),
     ("halving-doubling", Collective::AllReduce),
     ("halving-doubling", Collective::ReduceScatter),
+    ("direct", Collective::AllToAll),
+    ("pairwise", Collective::AllToAll),
+    ("dissemination", Collective::Barrier),
 ];
 
 /// The general way and the way by symmetry agree.
 #[test]
 fn symmetric_plans_are_proved_without_their_symmetry_too() {
     for (name, collective) in SYMMETRIC {
-        for ranks in 2..=20 {
+        for ranks in 2..=17 {
             let plan = builders::build(name, collective, ranks).unwrap();
             assert_eq!(plan.symmetry(), Symmetry::Rotation);
             for reach in REACHES {
