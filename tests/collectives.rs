@@ -518,6 +518,65 @@ fn a_failure_in_a_group_names_the_operation(reach: Reach) {
     }
 }
 
+/// Ranks that nothing makes wait run ahead of the others; what they have shown must be there when these come.
+fn ranks_that_run_ahead_overwrite_nothing(reach: Reach) {
+    for size in [2, 4] {
+        with(size, reach.builder(), |communicator| {
+            let rank = communicator.rank();
+            let mut windows = [1usize, 4, 11, 40].map(|len| communicator.window::<u64>(len).unwrap());
+            let mut long = communicator.window::<u64>(4 * size as usize).unwrap();
+            let mut large = communicator.window::<u64>(5_000).unwrap();
+            for round in 0..3_000u64 {
+                if round % 700 == u64::from(rank) * 150 {
+                    std::thread::sleep(std::time::Duration::from_millis(3));
+                }
+                let root = (round / 100) as u32 % size;
+                let window = &mut windows[(round % 4) as usize];
+                window.fill(round << 8 | u64::from(rank));
+                if round % 3 == 0 {
+                    communicator.reduce(window, Operation::Max, root).unwrap();
+                    let wanted = if rank == root {
+                        u64::from(size) - 1
+                    } else {
+                        u64::from(rank)
+                    };
+                    assert!(
+                        window.iter().all(|x| *x == round << 8 | wanted),
+                        "round {round}: {:?}",
+                        &window[..]
+                    );
+                } else {
+                    communicator.broadcast(window, root).unwrap();
+                    assert!(
+                        window.iter().all(|x| *x == round << 8 | u64::from(root)),
+                        "round {round}"
+                    );
+                }
+                if round % 5 == 0 {
+                    long.fill(round << 8 | u64::from(rank));
+                    communicator.gather_into(&windows[1], &mut long, root).unwrap();
+                }
+                if round % 301 == 0 {
+                    large.fill(1);
+                    communicator.all_reduce(&mut large, Operation::Sum).unwrap();
+                    assert_eq!(large[4_999], u64::from(size));
+                }
+            }
+            // Many planned ones between two that are not waited for.
+            let mut lasting = communicator.persistent_all_reduce(large, Operation::Max).unwrap();
+            for round in 0..1_500u64 {
+                if round % 200 == 0 {
+                    windows[0].fill(round + u64::from(rank));
+                    communicator.broadcast(&mut windows[0], 1).unwrap();
+                    assert_eq!(windows[0][0], round + 1);
+                }
+                lasting.start(&communicator).unwrap();
+                lasting.wait().unwrap();
+            }
+        });
+    }
+}
+
 fn text<T: std::fmt::Debug, E: std::fmt::Display>(outcome: Result<T, E>) -> String {
     match outcome {
         Ok(value) => panic!("expected an error, got {value:?}"),
@@ -668,6 +727,7 @@ over_both! {
     parts_may_have_different_lengths_or_none,
     named_calls_are_the_requests,
     started_collectives_end_in_any_order,
+    ranks_that_run_ahead_overwrite_nothing,
     a_persistent_collective_is_started_many_times,
     a_group_is_issued_as_one,
     a_failure_in_a_group_names_the_operation,

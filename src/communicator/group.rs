@@ -191,6 +191,7 @@ impl<'w> Group<'_, 'w> {
             .iter()
             .filter(|member| matches!(member.what, What::Call(_)))
             .count() as u64;
+        communicator.make_room(calls)?;
         let mut next = communicator.reserve(calls);
         // A panic on the way takes the windows into custody too.
         let held = members

@@ -40,7 +40,7 @@ pub(crate) use starter::Starter;
 pub use window::Window;
 
 use crate::bootstrap::Job;
-use crate::engine::{Engine, Extent, MAXIMUM_SEQUENCE};
+use crate::engine::{Engine, Extent, FARTHEST, MAXIMUM_SEQUENCE};
 use crate::memory::{Buffer, Element};
 use crate::observe::{CounterValues, Event, Recorder};
 use boards::Mapped;
@@ -69,6 +69,9 @@ pub struct Communicator {
     letters: RefCell<Vec<[u64; 2]>>,
     /// How many small operations with a payload there were.
     small_turn: Cell<u64>,
+    /// Operations since the last in which all ranks waited for all: the number of the first in which they did not, and
+    /// how many those were. The same on every rank.
+    ahead: Cell<(u64, usize)>,
     /// Whether numbers are reserved for a step's operations that have not all ended.
     in_step: Cell<bool>,
 }
@@ -223,6 +226,16 @@ impl Communicator {
         let first = self.next.get();
         self.next.set(first + count);
         first
+    }
+
+    /// Sees to it that `count` operations may follow: what ranks show that were not waited for must have been read
+    /// before its place is used again.
+    fn make_room(&self, count: u64) -> Result<(), CommunicatorError> {
+        let (first, ahead) = self.ahead.get();
+        match ahead != 0 && self.next.get() + count > first + FARTHEST {
+            true => self.barrier(),
+            false => Ok(()),
+        }
     }
 
     /// Waits until nothing is in flight. The calls that go through the bootstrap drive nothing while they wait, and a

@@ -118,6 +118,7 @@ impl<W: Windows> Persistent<W> {
         if self.started {
             return Err(communicator.argument(call, "it was started and not waited for".into()));
         }
+        communicator.make_room(1)?;
         self.ticket.reset();
         let call = Call {
             sequence: communicator.reserve(1),

@@ -4,7 +4,10 @@ use super::request::{BARRIER, Fitted, Piece, Request};
 use super::window::Shared;
 use super::{Communicator, CommunicatorError};
 use crate::engine::reduce::{self, Operation};
-use crate::engine::{Call, Core, SLOT_BYTES, Scale, Signature, Small, small_exchange};
+use crate::engine::{
+    Call, Core, FARTHEST, MOST_AHEAD, SLOT_BYTES, Scale, Signature, Small, may_run_ahead, parts_shown,
+    small_exchange,
+};
 use crate::memory::{DataType, Element};
 use crate::plan::default_chunk_bytes;
 
@@ -95,7 +98,13 @@ impl Communicator {
         // Over messages each rank has slots of its own, which its engine gives out.
         let staging = self.staging.as_ref().filter(|_| program.staged);
         let staging = staging.map(|staging| (staging.clone(), SLOT_BYTES));
-        let sequence = sequence.unwrap_or_else(|| self.reserve(1));
+        let sequence = match sequence {
+            Some(reserved) => reserved,
+            None => {
+                self.make_room(1)?;
+                self.reserve(1)
+            }
+        };
         Ok(Call {
             prepared: program.prepared.clone(),
             sequence,
@@ -140,14 +149,20 @@ impl Communicator {
             data_type,
             ..
         } = *fitted;
+        let sequence = self.reserve(1);
+        let shown = count * data_type.size() * parts_shown(collective, self.ranks);
+        let (first, before) = self.ahead.get();
+        let far = before == MOST_AHEAD || before != 0 && sequence >= first + FARTHEST;
+        let ahead = (may_run_ahead(collective, shown) && !far).then_some(before);
         let turn = self.small_turn.get();
-        if count != 0 {
+        if count != 0 && ahead.is_none() {
             self.small_turn.set(turn + 1);
         }
         let small = Small {
             collective,
-            sequence: self.reserve(1),
+            sequence,
             turn,
+            ahead,
             signature: Signature::new(collective, operation, data_type, "flat", fitted.total),
             kernel: reduce::kernel(data_type, operation),
             scale: scale(data_type, operation),
@@ -159,6 +174,11 @@ impl Communicator {
         // SAFETY: passed on; every rank makes the same calls in the same order, so the turns agree, and
         // `small_core` has said that it fits.
         let outcome = unsafe { small_exchange(core, &small, input, result) };
+        self.ahead.set(match ahead {
+            None => (0, 0),
+            Some(0) => (sequence, 1),
+            Some(before) => (first, before + 1),
+        });
         outcome.map_err(|error| {
             core.abandon(&error);
             error.into()

@@ -64,6 +64,7 @@ impl Communicator {
     pub(crate) fn begin_step(&self, count: u64) -> Result<u64, CommunicatorError> {
         debug_assert!(count <= MAXIMUM_ACTIVE as u64);
         self.usable()?;
+        self.make_room(count)?;
         self.in_step.set(true);
         Ok(self.reserve(count))
     }

@@ -26,6 +26,10 @@ pub(super) const LINE_PAYLOAD: usize = LINE - 16;
 pub(super) const SCALED_PAYLOAD: usize = LINE_PAYLOAD - 8;
 const FACTOR_AT: usize = LINE - 8;
 
+/// Slots for payloads of operations that not all ranks wait for, and the bytes of one.
+pub(super) const AHEAD: usize = 64;
+pub(super) const AHEAD_BYTES: usize = 4 * LINE;
+
 /// Chunks of one task that a counter can count.
 pub(super) const CHUNK_BITS: u32 = 24;
 
@@ -89,8 +93,12 @@ impl Layout {
         LINE * (1 + DEPTH as usize)
     }
 
-    fn counters_at(&self) -> usize {
+    fn ahead_at(&self) -> usize {
         self.small_at() + 2 * self.small
+    }
+
+    fn counters_at(&self) -> usize {
+        self.ahead_at() + AHEAD * AHEAD_BYTES
     }
 }
 
@@ -232,6 +240,14 @@ impl Board {
         unsafe { self.base.add(offset).as_ptr() }
     }
 
+    /// One of the slots for payloads of operations that not all ranks wait for.
+    #[inline]
+    pub(super) fn ahead_payload(&self, index: usize) -> *mut u8 {
+        let offset = self.layout.ahead_at() + index % AHEAD * AHEAD_BYTES;
+        // SAFETY: within the layout.
+        unsafe { self.base.add(offset).as_ptr() }
+    }
+
     /// The progress counter of a task of operation `sequence`.
     #[inline]
     pub(super) fn counter(&self, sequence: u64, task: usize) -> &AtomicU64 {
@@ -342,6 +358,7 @@ mod tests {
                 }
             }
             places.extend((0..2).map(|turn| (at(board.small_payload(turn)), 100)));
+            places.extend((0..AHEAD).map(|index| (at(board.ahead_payload(index)), AHEAD_BYTES)));
             for peer in 0..ranks {
                 for number in 0..LETTERS {
                     for post in [board.letter(peer, number), board.answer(peer, number)] {

@@ -37,7 +37,9 @@ pub use letter::{Letter, Way};
 pub use message::{MessageCore, SLOT_BYTES};
 pub use signature::MAXIMUM_COUNT;
 pub use signature::Signature;
-pub use small::{SMALL_BYTES, Small, fits_small, parts_shown, small_exchange};
+pub use small::{
+    FARTHEST, MOST_AHEAD, SMALL_BYTES, Small, fits_small, may_run_ahead, parts_shown, small_exchange,
+};
 pub use surface::Engine;
 pub use ticket::Ticket;
 pub use trouble::Trouble;

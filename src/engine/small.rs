@@ -3,16 +3,29 @@
 //! peers are awake. While it waits it moves operations on that were started before, if there are any.
 //!
 //! A rank is at most one such operation ahead of another (it needs everybody's payload to get on), so two slots
-//! for payloads, used in turn, are enough.
+//! for payloads, used in turn, are enough. Where there is a root, ranks wait only for those whose payload they get, and
+//! may run ahead: their payloads lie in lines and slots of their own, none of which is used again before an operation in
+//! which all wait for all. Callers see to that ([`MOST_AHEAD`], [`FARTHEST`]).
 
 use std::time::{Duration, Instant};
 
-use super::board::{LINE_PAYLOAD, SCALED_PAYLOAD};
+use super::board::{AHEAD, AHEAD_BYTES, DEPTH, LINE_PAYLOAD, SCALED_PAYLOAD};
 use super::reduce::{self, Kernel};
 use super::wait::{Turn, wait};
-use super::{Core, EngineError, Group, Scale, Signature, Trouble, Waited};
+use super::{Board, Core, EngineError, Group, Scale, Signature, Trouble, Waited};
 use crate::observe::{CopySite, Kind, NONE};
 use crate::plan::Collective;
+
+/// Operations in which not all wait for all, at most, between two in which they do.
+pub const MOST_AHEAD: usize = AHEAD;
+/// Operations of any kind, at most, from one in which not all wait for all to the next in which they do: fewer than there
+/// are lines.
+pub const FARTHEST: u64 = DEPTH - 8;
+
+/// Whether not all ranks need to wait for all, where each shows `bytes` in a collective with a root.
+pub fn may_run_ahead(collective: Collective, bytes: usize) -> bool {
+    collective.root().is_some() && bytes <= AHEAD_BYTES
+}
 
 /// The largest payload, in bytes.
 pub const SMALL_BYTES: usize = 8 << 10;
@@ -34,6 +47,8 @@ pub struct Small {
     pub sequence: u64,
     /// How many small operations with a payload were before it: which slot is its.
     pub turn: u64,
+    /// Not all ranks wait for all: how many such there were since the last in which they did.
+    pub ahead: Option<usize>,
     /// What was called.
     pub signature: Signature,
     /// Sums.
@@ -82,20 +97,28 @@ pub unsafe fn small_exchange(
         Collective::Broadcast { root } | Collective::Scatter { root } if root != group.rank => 0,
         _ => most,
     };
-    assert!(most <= SMALL_BYTES, "what is shown has no room");
+    assert!(
+        most <= if small.ahead.is_some() {
+            AHEAD_BYTES
+        } else {
+            SMALL_BYTES
+        },
+        "what is shown has no room"
+    );
     let room = match small.scale {
         None => LINE_PAYLOAD,
         Some(_) => SCALED_PAYLOAD,
     };
     let in_line = most <= room;
-    let own = if in_line {
-        board.line_payload(sequence)
-    } else {
-        board.small_payload(turn)
+    let place = |board: &Board| match small.ahead {
+        _ if in_line => board.line_payload(sequence),
+        Some(index) => board.ahead_payload(index),
+        None => board.small_payload(turn),
     };
+    let own = place(board);
     board.reuse(sequence);
-    // SAFETY: the input is the caller's; the slot holds `SMALL_BYTES`, or a line's payload, and its last readers are
-    // done: they have announced the small operation before this one (see the module's text).
+    // SAFETY: the input is the caller's; the place holds what is shown, as was checked, and its last readers are
+    // done: they have announced a later operation (see the module's text).
     unsafe { reduce::copy(own, input, shown) };
     if let Some(scale) = small.scale {
         board.set_factor(sequence, scale.factor);
@@ -105,6 +128,9 @@ pub unsafe fn small_exchange(
 
     let mut sources = [std::ptr::null::<u8>(); SMALL_RANKS as usize];
     for peer in 0..group.ranks {
+        if small.ahead.is_some() && !gets_from(small.collective, group.rank, peer) {
+            continue;
+        }
         let theirs = &group.boards[peer as usize];
         if theirs.announced(sequence) != sequence {
             await_peer(core, small, peer)?;
@@ -113,11 +139,7 @@ pub unsafe fn small_exchange(
             group.give_up(Trouble::Mismatch(sequence as u32));
             return Err(group.mismatch(sequence));
         }
-        sources[peer as usize] = if in_line {
-            theirs.line_payload(sequence)
-        } else {
-            theirs.small_payload(turn)
-        };
+        sources[peer as usize] = place(theirs);
     }
     if count != 0 {
         // SAFETY: every peer has announced the operation after storing its payload (release, acquire) and does not
@@ -139,6 +161,14 @@ pub unsafe fn small_exchange(
         .recorder
         .mark(Kind::End, sequence as u32, 0, 0, NONE, most as u64);
     Ok(())
+}
+
+/// Whether a rank gets anything of another's in a collective with a root.
+fn gets_from(collective: Collective, rank: u32, peer: u32) -> bool {
+    match collective {
+        Collective::Broadcast { root } | Collective::Scatter { root } => peer == root && rank != root,
+        _ => collective.root() == Some(rank),
+    }
 }
 
 /// How many parts of the counted length a rank shows.
