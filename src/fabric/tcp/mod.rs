@@ -129,3 +129,6 @@ impl Fabric for Tcp {
         )?))
     }
 }
+
+#[cfg(test)]
+mod tests;
