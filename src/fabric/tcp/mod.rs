@@ -18,6 +18,7 @@
 mod address;
 mod bell;
 mod caller;
+mod calling;
 mod dial;
 mod endpoint;
 mod error;
@@ -34,6 +35,7 @@ mod seal;
 mod settings;
 mod silence;
 mod sink;
+mod taking;
 mod target;
 mod visitor;
 mod waiting;

@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use mio::{Registry, Token};
+use mio::Registry;
 
 use super::caller::Caller;
-use super::frame::{Frame, Kind};
-use super::incoming::{End, Pause, Taker};
+use super::frame::Frame;
+use super::incoming::{End, Pause};
 use super::own;
 use super::receives::Receives;
 use super::region::{Domain, KnownKeys};
@@ -15,9 +15,10 @@ use super::requests::{Next, Requests};
 use super::seal::{SECRET, Session, TOKEN};
 use super::settings::Settings;
 use super::sink::Sink;
+use super::taking::Taking;
 use super::target::{Memory, Target};
 use super::visitor::Announced;
-use super::wire::{Wire, watch_again};
+use super::wire::Wire;
 use crate::fabric::{PostError, Rank, Receive, Request, Status};
 
 /// Requests, and receives, that one queue pair holds.
@@ -88,7 +89,7 @@ pub(super) struct QueuePair {
     pub caller: Option<Caller>,
     pub requests: Requests,
     pub receives: Receives,
-    target: Target,
+    pub target: Target,
     /// Whose turn it is to be sent next.
     answers_first: bool,
     /// When the peer was refused.
@@ -97,78 +98,6 @@ pub(super) struct QueuePair {
     pub trouble: Option<String>,
     /// Between which addresses it was.
     pub addresses: Option<[std::net::SocketAddr; 2]>,
-}
-
-/// Takes frames on behalf of a queue pair.
-struct Taking<'a, 'b> {
-    requests: &'a mut Requests,
-    receives: &'a mut Receives,
-    target: &'a mut Target,
-    shared: &'a mut Shared<'b>,
-    /// It has been silent so far.
-    caller: &'a mut Option<Caller>,
-    /// The peer refused the first request.
-    refusal: Option<Status>,
-}
-
-impl Taker for Taking<'_, '_> {
-    fn header(&mut self, frame: &Frame) -> Result<(), &'static str> {
-        // Whoever sends a header with a good tag is the peer.
-        *self.caller = None;
-        if self.target.refused || self.refusal.is_some() {
-            return Ok(());
-        }
-        self.requests.told_of_receives(frame.receives)?;
-        self.requests.acknowledge(frame.acknowledged, self.shared.sink)?;
-        match frame.kind {
-            Kind::Counts => Ok(()),
-            Kind::Answer => self.requests.answer(frame, self.shared.sink),
-            Kind::Refusal(_) if !self.requests.first_is_known() => Err("it refuses what nobody asked"),
-            Kind::Refusal(status) => {
-                self.refusal = Some(status);
-                Ok(())
-            }
-            _ => {
-                let mut memory = Memory {
-                    domain: self.shared.domain,
-                    keys: self.shared.keys,
-                };
-                self.target
-                    .header(frame, &mut memory, self.receives, self.shared.sink)
-            }
-        }
-    }
-
-    fn place<R>(
-        &mut self,
-        frame: &Frame,
-        done: usize,
-        receive: impl FnOnce(Option<std::ptr::NonNull<u8>>) -> R,
-    ) -> R {
-        if self.target.refused || self.refusal.is_some() {
-            return receive(None);
-        }
-        if frame.kind == Kind::Answer {
-            return receive(self.requests.answer_place(done));
-        }
-        let mut memory = Memory {
-            domain: self.shared.domain,
-            keys: self.shared.keys,
-        };
-        self.target.place(done, &mut memory, self.receives, receive)
-    }
-
-    fn body(&mut self, frame: &Frame) -> Result<(), &'static str> {
-        if self.target.refused || self.refusal.is_some() {
-            return Ok(());
-        }
-        if frame.kind == Kind::Answer {
-            self.requests.answer_body(frame, self.shared.sink);
-        } else {
-            self.target.body(frame, self.receives, self.shared.sink);
-        }
-        Ok(())
-    }
 }
 
 impl QueuePair {
@@ -421,82 +350,6 @@ impl QueuePair {
         }
         if let Some(caller) = self.caller.take() {
             caller.dial.close(shared.registry);
-        }
-    }
-
-    fn token(&self) -> Token {
-        Token(self.peer as usize)
-    }
-
-    /// Calls the peer, at its next address.
-    pub fn call(&mut self, shared: &mut Shared<'_>) {
-        let token = self.token();
-        let Some(caller) = &mut self.caller else { return };
-        match caller.dial.call_next(token, shared.registry, shared.settings) {
-            Ok(()) => self.link = Link::Calling,
-            Err(why) => self.lose_peer(why, shared),
-        }
-    }
-
-    fn call_elsewhere(&mut self, why: &str, shared: &mut Shared<'_>) {
-        if let Link::Open(wire) = std::mem::replace(&mut self.link, Link::Calling) {
-            wire.close(shared.registry);
-        }
-        if let Some(caller) = &mut self.caller {
-            caller.dial.give_up_on_this(why, shared.registry);
-        }
-        self.call(shared);
-    }
-
-    /// The kernel has said something about the call.
-    pub fn look_at_call(&mut self, shared: &mut Shared<'_>) {
-        let Some(caller) = &mut self.caller else { return };
-        match caller.dial.look() {
-            Ok(None) => {}
-            Ok(Some(socket)) => {
-                let (session, words) = caller.first_words(self.peer, &self.secret);
-                self.open(Wire::new(socket, session, Some(&words)));
-                self.send(shared);
-            }
-            Err(why) => self.call_elsewhere(&why, shared),
-        }
-    }
-
-    fn open(&mut self, wire: Wire) {
-        self.addresses = Some(wire.addresses);
-        self.link = Link::Open(wire);
-    }
-
-    /// Somebody called who has seen this side's parcel.
-    pub fn take_call(&mut self, announced: Announced, shared: &mut Shared<'_>) {
-        match std::mem::replace(&mut self.link, Link::Closed) {
-            Link::Unknown(earlier) => {
-                if let Some(earlier) = earlier {
-                    earlier.refuse("it called again", shared.registry);
-                }
-                self.link = Link::Unknown(Some(announced));
-            }
-            Link::Expecting(session) if announced.hello.is_sealed_by(&session) => {
-                let watched = watch_again(&announced.socket, self.token(), shared.registry);
-                let mut wire = Wire::new(announced.socket, session, None);
-                let counts = (self.target.acknowledged(), self.receives.count());
-                // The caller waits for a word.
-                wire.out.push(&Frame::counts(counts.0, counts.1));
-                self.receives.told(counts.1);
-                self.open(wire);
-                match watched {
-                    Ok(()) => self.send(shared),
-                    Err(error) => self.lose_peer(error.to_string(), shared),
-                }
-            }
-            link => {
-                let why = match link {
-                    Link::Expecting(_) => "it does not know the secret of the rank that it says it is",
-                    _ => "the rank that it says it is is connected already, or not wanted any more",
-                };
-                self.link = link;
-                announced.refuse(why, shared.registry);
-            }
         }
     }
 
