@@ -82,13 +82,15 @@ fn the_others_name_a_rank_that_dies_in_the_middle_of_a_collective() {
         "if [ $SAPWOOD_RANK = 1 ]; then \"$SAPWOOD\" {ENDLESS} & sleep 2; kill -9 $!; wait; exit 9; \
          else exec \"$SAPWOOD\" {ENDLESS}; fi"
     );
-    let output = run(&mut script("3", &death));
+    let program = env!("CARGO_BIN_EXE_sapwood");
+    let mut command = sapwood(&["run", "-n", "3", "--prefix", "--", "sh", "-c", &death]);
+    let output = run(command.env("SAPWOOD", program));
     let said = text(&output.stderr);
     assert!(!output.status.success(), "{said}");
     for rank in [0, 2] {
         let named = said
             .lines()
-            .any(|line| line.contains(&format!("rank {rank}:")) && line.contains("rank 1"));
+            .any(|line| line.starts_with(&format!("[{rank}] ")) && line.contains("rank 1"));
         assert!(named, "rank {rank} must name rank 1: {said}");
     }
 }

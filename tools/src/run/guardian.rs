@@ -78,6 +78,8 @@ fn watch(end: i32) -> ! {
             libc::SIGHUP,
             libc::SIGQUIT,
             libc::SIGTSTP,
+            libc::SIGUSR1,
+            libc::SIGUSR2,
             libc::SIGPIPE,
         ] {
             libc::signal(signal, libc::SIG_IGN);

@@ -4,12 +4,16 @@ use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::thread::CpuSet;
 use sapwood::bootstrap::{Job, Rank, variable};
 
+use super::death::OnDeath;
 use super::guardian::Guardian;
+use super::placing::Place;
 use super::running::Running;
 use super::signals::Forwarding;
 use super::{Fabric, RunError};
@@ -25,12 +29,14 @@ pub enum Output {
 }
 
 /// Starts the ranks of a job as processes on this host.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Launcher {
     jobs: Vec<Job>,
     fabric: Fabric,
     timeout: Option<Duration>,
     output: Output,
+    on_death: OnDeath,
+    places: Vec<Place>,
 }
 
 impl Launcher {
@@ -45,6 +51,8 @@ impl Launcher {
             fabric: Fabric::Auto,
             timeout: None,
             output: Output::AsGiven,
+            on_death: OnDeath::End,
+            places: Vec::new(),
         })
     }
 
@@ -66,39 +74,80 @@ impl Launcher {
         self
     }
 
+    /// What happens when a rank dies. Ranks can be started anew by [`Self::start_for_good`] alone.
+    pub(super) fn on_death(mut self, on_death: OnDeath) -> Self {
+        self.on_death = on_death;
+        self
+    }
+
+    /// Which CPUs each rank may use, by rank; as the launcher itself where there are none.
+    pub(super) fn places(mut self, places: Vec<Place>) -> Self {
+        self.places = places;
+        self
+    }
+
     /// Starts each rank with the command that `command` makes for it. Must be called on a thread that lives as long
     /// as the job: the ranks die with it.
     ///
     /// # Errors
     /// [`RunError::Program`] if a program cannot be started; the ranks that had been are killed.
     pub fn start(&self, mut command: impl FnMut(Rank) -> Command) -> Result<Running, RunError> {
-        let secret = File::from(self.jobs[0].secret.to_descriptor()?);
+        let secret = Arc::new(File::from(self.jobs[0].secret.to_descriptor()?));
         let forwarding = Forwarding::install()?;
         let guardian = Guardian::start()?;
-        let mut running = Running::new(guardian, forwarding);
+        let mut running = Running::new(guardian, forwarding, self.on_death);
+        let group = running.group();
         for job in &self.jobs {
-            let mut command = command(job.rank);
-            self.describe(job, &secret, running.group(), &mut command);
-            match self.output {
-                Output::AsGiven => {}
-                Output::Tagged => {
-                    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-                }
-            }
-            // Only one rank can read the launcher's input; a terminal would stop it, as it is in the background.
-            if job.rank > 0 || std::io::stdin().is_terminal() {
-                command.stdin(Stdio::null());
-            }
-            let child = command.spawn().map_err(|problem| RunError::Program {
-                program: command.get_program().to_string_lossy().into_owned(),
-                problem,
-            })?;
+            let child = self.spawn(job, &secret, group, 0, command(job.rank))?;
             running.add(child, self.output == Output::Tagged)?;
         }
         Ok(running)
     }
 
-    fn describe(&self, job: &Job, secret: &File, group: i32, command: &mut Command) {
+    /// As [`Self::start`]; `command` may be asked again later, for a rank that is started anew.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn start_for_good(
+        self,
+        mut command: impl FnMut(Rank) -> Command + 'static,
+    ) -> Result<Running, RunError> {
+        let mut running = self.start(&mut command)?;
+        let secret = Arc::new(File::from(self.jobs[0].secret.to_descriptor()?));
+        let group = running.group();
+        running.set_again(Box::new(move |rank, attempt| {
+            self.spawn(&self.jobs[rank as usize], &secret, group, attempt, command(rank))
+        }));
+        Ok(running)
+    }
+
+    /// Starts one rank, for the so-manieth time.
+    fn spawn(
+        &self,
+        job: &Job,
+        secret: &Arc<File>,
+        group: i32,
+        attempt: u32,
+        mut command: Command,
+    ) -> Result<Child, RunError> {
+        self.describe(job, secret, group, attempt, &mut command);
+        match self.output {
+            Output::AsGiven => {}
+            Output::Tagged => {
+                command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            }
+        }
+        // Only one rank can read the launcher's input; a terminal would stop it, as it is in the background.
+        if job.rank > 0 || std::io::stdin().is_terminal() {
+            command.stdin(Stdio::null());
+        }
+        command.spawn().map_err(|problem| RunError::Program {
+            program: command.get_program().to_string_lossy().into_owned(),
+            problem,
+        })
+    }
+
+    fn describe(&self, job: &Job, secret: &Arc<File>, group: i32, attempt: u32, command: &mut Command) {
         let descriptor = secret.as_raw_fd();
         command
             .env(variable::RANK, job.rank.to_string())
@@ -106,19 +155,22 @@ impl Launcher {
             .env(variable::LOCAL_RANK, job.local_rank.to_string())
             .env(variable::RENDEZVOUS, job.rendezvous.to_string())
             .env(variable::SECRET_FILE, format!("/dev/fd/{descriptor}"))
-            .env(variable::FABRIC, self.fabric.name());
+            .env(variable::FABRIC, self.fabric.name())
+            .env(variable::ATTEMPT, attempt.to_string());
         if let Some(timeout) = self.timeout {
             command.env(variable::TIMEOUT, timeout.as_secs_f64().to_string());
         }
         let launcher = std::process::id();
+        let mask = self.places.get(job.rank as usize).map(Place::mask);
         command.process_group(group);
         // SAFETY: `prepare` makes only system calls that are safe between fork and exec.
-        unsafe { command.pre_exec(move || prepare(descriptor, launcher)) };
+        unsafe { command.pre_exec(move || prepare(descriptor, launcher, mask.as_ref())) };
     }
 }
 
-/// Runs in the child before the program does: lets it inherit the secret, and ties its life to the launcher's.
-fn prepare(secret: RawFd, launcher: u32) -> std::io::Result<()> {
+/// Runs in the child before the program does: lets it inherit the secret, binds it, and ties its life to the
+/// launcher's.
+fn prepare(secret: RawFd, launcher: u32, mask: Option<&CpuSet>) -> std::io::Result<()> {
     // SAFETY: both calls take plain numbers; `secret` is open in the child, which is a copy of the launcher.
     let failed = unsafe {
         libc::fcntl(secret, libc::F_SETFD, 0) == -1
@@ -126,6 +178,9 @@ fn prepare(secret: RawFd, launcher: u32) -> std::io::Result<()> {
     };
     if failed {
         return Err(std::io::Error::last_os_error());
+    }
+    if let Some(mask) = mask {
+        rustix::thread::sched_setaffinity(None, mask)?;
     }
     // The launcher may have died before the line above took effect.
     if std::os::unix::process::parent_id() != launcher {

@@ -3,11 +3,15 @@
 //! [`Launcher`] is what the other sub-commands start their ranks with. No rank, and nothing that a rank has
 //! started, outlives the launcher, however that ends.
 
+mod death;
+mod ends;
 mod guardian;
 mod launcher;
+mod placing;
 mod running;
 mod signals;
 mod tagging;
+mod topology;
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
@@ -17,8 +21,14 @@ use clap::Args;
 use sapwood::bootstrap::BootstrapError;
 
 use crate::arguments::parse_timeout;
+use death::{OnDeath, OnDeathWord};
+pub use ends::JobEnd;
 pub use launcher::{Launcher, Output};
-pub use running::{JobEnd, Running};
+use placing::Bind;
+pub use running::Running;
+
+/// How often each rank is started anew where nobody says.
+const RESTARTS: u32 = 3;
 
 /// Which fabric the ranks are to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,7 +70,11 @@ impl Fabric {
 /// The arguments of `sapwood run`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  sapwood run -n 4 -- ./train --epochs 3\n\n\
-                        Exits with the status of the first rank that failed, 128 + N if signal N ended it.")]
+                        sapwood run -n 8 --bind core --prefix -v -- ./train\n  \
+                        sapwood run -n 4 --on-death restart --restarts 2 -- ./train\n\n\
+                        Exits with the status of the first rank that failed, 128 + N if signal N ended it. Signals \
+                        that would end, stop or continue it, SIGUSR1 and SIGUSR2 are passed on to all ranks. The \
+                        ranks' environment: 'sapwood help environment'.")]
 pub struct RunArguments {
     /// How many ranks to start
     #[arg(short = 'n', long = "ranks", value_name = "N")]
@@ -71,9 +85,21 @@ pub struct RunArguments {
     /// How long a rank waits for the others before it gives up, in seconds [default: 60]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = parse_timeout)]
     pub timeout: Option<Duration>,
-    /// Put "[rank] " before each line that a rank prints
-    #[arg(long)]
-    pub tag_output: bool,
+    /// Put "[rank] " before each line that a rank prints, to either output
+    #[arg(short = 'l', long, alias = "tag-output")]
+    pub prefix: bool,
+    /// What to do when a rank exits with a failure or is killed
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnDeathWord::End)]
+    pub on_death: OnDeathWord,
+    /// How often each rank may be started anew, with --on-death restart [default: 3]
+    #[arg(long, value_name = "TIMES")]
+    pub restarts: Option<u32>,
+    /// What to bind each rank to, of the CPUs that this process may use
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Bind::None)]
+    pub bind: Bind,
+    /// Say what was chosen: processes, CPUs, NUMA nodes
+    #[arg(short, long)]
+    pub verbose: bool,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<OsString>,
@@ -135,6 +161,16 @@ fn remedy(problem: &std::io::Error) -> &'static str {
 /// # Errors
 /// If the job cannot be started; nothing of it is left running then.
 pub fn run(arguments: RunArguments) -> Result<ExitCode, RunError> {
+    let on_death = match (arguments.on_death, arguments.restarts) {
+        (OnDeathWord::Restart, times) => OnDeath::Restart(times.unwrap_or(RESTARTS)),
+        (_, Some(times)) => {
+            return Err(RunError::Arguments(format!(
+                "--restarts {times} needs --on-death restart, which starts ranks anew"
+            )));
+        }
+        (OnDeathWord::End, None) => OnDeath::End,
+        (OnDeathWord::Keep, None) => OnDeath::Keep,
+    };
     let mut launcher = Launcher::new(arguments.ranks)?.fabric(arguments.fabric);
     if let Some(timeout) = arguments.timeout {
         launcher = launcher.timeout(timeout);
@@ -144,14 +180,28 @@ pub fn run(arguments: RunArguments) -> Result<ExitCode, RunError> {
             "no program was given: sapwood run -n 4 -- ./program".into(),
         ));
     };
-    if arguments.tag_output {
+    if arguments.prefix {
         launcher = launcher.output(Output::Tagged);
     }
-    let running = launcher.start(|_| {
-        let mut command = Command::new(program);
-        command.args(rest);
+    let (places, odd) = placing::places(arguments.bind, arguments.ranks)?;
+    if let Some(odd) = odd {
+        eprintln!("sapwood run: --bind: {odd}");
+    }
+    let (program, rest) = (program.clone(), rest.to_vec());
+    let launcher = launcher.on_death(on_death).places(places.clone());
+    let running = launcher.start_for_good(move |_| {
+        let mut command = Command::new(&program);
+        command.args(&rest);
         command
     })?;
+    if arguments.verbose {
+        for (rank, pid) in running.pids().enumerate() {
+            match places.get(rank) {
+                Some(place) => eprintln!("sapwood run: rank {rank} is process {pid}, bound to {place}"),
+                None => eprintln!("sapwood run: rank {rank} is process {pid}, bound to nothing"),
+            }
+        }
+    }
     let end = running.wait()?;
     if let Some(failure) = end.failure() {
         eprintln!("sapwood run: {failure}");
@@ -181,6 +231,10 @@ mod tests {
         for (arguments, wanted) in [
             (&["-n", "0", "--", "true"][..], "1 to 4096"),
             (&["-n", "4097", "--", "true"], "1 to 4096"),
+            (
+                &["-n", "2", "--restarts", "1", "--", "true"],
+                "--on-death restart",
+            ),
         ] {
             let error = run_with(arguments).unwrap_err();
             assert!(matches!(error, RunError::Arguments(_)), "{error}");

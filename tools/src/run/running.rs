@@ -1,9 +1,7 @@
 //! A job that runs: waits for its ranks, passes signals on, and ends the whole job when one rank fails.
 
-use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdout, ExitCode, ExitStatus};
+use std::process::{Child, ChildStdout, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -12,8 +10,10 @@ use rustix::process::{Pid, PidfdFlags};
 use sapwood::bootstrap::Rank;
 
 use super::RunError;
+use super::death::{Again, Consequence, OnDeath};
+use super::ends::{JobEnd, RankEnd};
 use super::guardian::Guardian;
-use super::signals::{self, Forwarding};
+use super::signals::{self, Forwarding, Meaning};
 use super::tagging::Tagged;
 
 /// How long the other ranks have to report after one has failed.
@@ -30,6 +30,19 @@ struct Process {
     pidfd: OwnedFd,
     status: Option<ExitStatus>,
     killed: bool,
+    /// How often the rank has been started anew.
+    attempt: u32,
+}
+
+impl Process {
+    /// How it ended.
+    fn end(&self, status: ExitStatus) -> RankEnd {
+        RankEnd {
+            pid: self.child.id(),
+            status,
+            killed_by_launcher: self.killed,
+        }
+    }
 }
 
 /// A job whose ranks have been started. Dropping it kills them, and whatever they have started.
@@ -40,18 +53,24 @@ pub struct Running {
     /// When the ranks that are left are killed.
     kill_at: Option<Instant>,
     interrupted: Option<i32>,
+    on_death: OnDeath,
+    again: Option<Again>,
+    tagged: bool,
     guardian: Guardian,
     forwarding: Forwarding,
 }
 
 impl Running {
-    pub(super) fn new(guardian: Guardian, forwarding: Forwarding) -> Self {
+    pub(super) fn new(guardian: Guardian, forwarding: Forwarding, on_death: OnDeath) -> Self {
         Self {
             processes: Vec::new(),
             outputs: Vec::new(),
             first_failure: None,
             kill_at: None,
             interrupted: None,
+            on_death,
+            again: None,
+            tagged: false,
             guardian,
             forwarding,
         }
@@ -61,14 +80,26 @@ impl Running {
         self.guardian.group()
     }
 
+    /// How ranks are started anew.
+    pub(super) fn set_again(&mut self, again: Again) {
+        self.again = Some(again);
+    }
+
     /// Takes a rank in that was just started; the next one in order.
-    pub(super) fn add(&mut self, mut child: Child, tagged: bool) -> Result<(), RunError> {
+    pub(super) fn add(&mut self, child: Child, tagged: bool) -> Result<(), RunError> {
+        self.tagged = tagged;
+        let process = self.watch(self.processes.len(), child, 0)?;
+        self.processes.push(process);
+        Ok(())
+    }
+
+    fn watch(&mut self, rank: usize, mut child: Child, attempt: u32) -> Result<Process, RunError> {
         let failed = |problem: std::io::Error| RunError::System {
             doing: "watching a rank's process",
             problem,
         };
         let pid = Pid::from_child(&child);
-        let outputs = if tagged {
+        let outputs = if self.tagged {
             (child.stdout.take(), child.stderr.take())
         } else {
             (None, None)
@@ -81,13 +112,6 @@ impl Running {
                 return Err(failed(error.into()));
             }
         };
-        let rank = self.processes.len();
-        self.processes.push(Process {
-            child,
-            pidfd,
-            status: None,
-            killed: false,
-        });
         if let Some(stdout) = outputs.0 {
             self.outputs
                 .push(Tagged::new(rank, stdout.into(), false).map_err(failed)?);
@@ -96,7 +120,13 @@ impl Running {
             self.outputs
                 .push(Tagged::new(rank, stderr.into(), true).map_err(failed)?);
         }
-        Ok(())
+        Ok(Process {
+            child,
+            pidfd,
+            status: None,
+            killed: false,
+            attempt,
+        })
     }
 
     /// The ranks that had not ended when last looked at.
@@ -106,7 +136,7 @@ impl Running {
             .filter_map(|(rank, process)| process.status.is_none().then_some(rank))
     }
 
-    #[cfg(test)]
+    /// The ranks' processes, by rank.
     pub(super) fn pids(&self) -> impl Iterator<Item = u32> {
         self.processes.iter().map(|process| process.child.id())
     }
@@ -117,7 +147,8 @@ impl Running {
     }
 
     /// Waits until all ranks have ended. When one fails the others have two seconds to say so before they are
-    /// killed. SIGINT, SIGTERM and SIGHUP to this process are passed on; the second of them, or five seconds, kills.
+    /// killed; or what `--on-death` says. Signals to this process are passed on; the second that is to end the job, or
+    /// five seconds, kills.
     ///
     /// # Errors
     /// [`RunError::System`] if the ranks cannot be waited for.
@@ -153,12 +184,22 @@ impl Running {
     }
 
     fn pass_signals_on(&mut self) {
-        if let Some(signal) = self.forwarding.take() {
-            if self.interrupted.replace(signal).is_some() {
-                self.kill();
-            } else {
-                self.guardian.signal(signal);
-                self.kill_at = Some(Instant::now() + GRACE_AFTER_SIGNAL);
+        for signal in self.forwarding.take() {
+            match signals::meaning(signal) {
+                Meaning::Other => self.guardian.signal(signal),
+                Meaning::Stop => {
+                    self.guardian.signal(signal);
+                    let stopped = Instant::now();
+                    signals::stop_here();
+                    self.guardian.signal(libc::SIGCONT);
+                    // What had a while to end in has it still.
+                    self.kill_at = self.kill_at.map(|kill_at| kill_at + stopped.elapsed());
+                }
+                Meaning::End if self.interrupted.replace(signal).is_some() => self.kill(),
+                Meaning::End => {
+                    self.guardian.signal(signal);
+                    self.kill_at = Some(Instant::now() + GRACE_AFTER_SIGNAL);
+                }
             }
         }
     }
@@ -176,7 +217,8 @@ impl Running {
     }
 
     fn reap(&mut self) -> Result<(), RunError> {
-        for (rank, process) in (0..).zip(&mut self.processes) {
+        for rank in 0..self.processes.len() {
+            let process = &mut self.processes[rank];
             if process.status.is_some() {
                 continue;
             }
@@ -185,9 +227,38 @@ impl Running {
                 doing: "waiting for a rank",
                 problem,
             })?;
-            let failed = process.status.is_some_and(|status| !status.success());
-            if failed && self.first_failure.is_none() {
-                self.first_failure = Some(rank);
+            if let Some(status) = process.status {
+                self.bury(rank, status)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A rank has ended.
+    fn bury(&mut self, rank: usize, status: ExitStatus) -> Result<(), RunError> {
+        let Process { attempt, killed, .. } = self.processes[rank];
+        let ending = killed || self.interrupted.is_some() || self.kill_at.is_some();
+        let consequence = self.on_death.consequence(status, attempt, ending);
+        if let (Some(Consequence::Anew(attempt)), Some(again)) = (&consequence, &mut self.again) {
+            let end = self.processes[rank].end(status);
+            let child = again(rank as Rank, *attempt)?;
+            eprintln!(
+                "sapwood run: rank {rank} {end}; started anew as process {}, attempt {attempt}",
+                child.id()
+            );
+            self.processes[rank] = self.watch(rank, child, *attempt)?;
+            return Ok(());
+        }
+        match consequence {
+            None => {}
+            Some(Consequence::TheOthersGoOn) => {
+                let end = self.processes[rank].end(status);
+                eprintln!("sapwood run: rank {rank} {end}; the other ranks go on");
+                self.first_failure.get_or_insert(rank as Rank);
+            }
+            Some(_) if self.first_failure.is_some() => {}
+            Some(_) => {
+                self.first_failure = Some(rank as Rank);
                 self.kill_at.get_or_insert(Instant::now() + GRACE);
             }
         }
@@ -246,13 +317,10 @@ impl Running {
                 break;
             }
         }
-        let ranks = self.processes.iter().filter_map(|process| {
-            Some(RankEnd {
-                pid: process.child.id(),
-                status: process.status?,
-                killed_by_launcher: process.killed,
-            })
-        });
+        let ranks = self
+            .processes
+            .iter()
+            .filter_map(|process| Some(process.end(process.status?)));
         JobEnd {
             ranks: ranks.collect(),
             first_failure: self.first_failure,
@@ -272,75 +340,5 @@ impl Drop for Running {
             let _ = process.child.kill();
             let _ = process.child.wait();
         }
-    }
-}
-
-/// How one rank ended.
-#[derive(Debug, Clone, Copy)]
-pub struct RankEnd {
-    /// Its process.
-    pub pid: u32,
-    /// Its exit status.
-    pub status: ExitStatus,
-    /// It went on for some time after another had failed or a signal had asked it to end, and was killed.
-    pub killed_by_launcher: bool,
-}
-
-impl fmt::Display for RankEnd {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.status.code(), self.status.signal()) {
-            (Some(code), _) => write!(formatter, "(process {}) exited with status {code}", self.pid),
-            (None, Some(signal)) => {
-                write!(
-                    formatter,
-                    "(process {}) was killed by {}",
-                    self.pid,
-                    signals::name(signal)
-                )
-            }
-            (None, None) => write!(formatter, "(process {}) ended: {}", self.pid, self.status),
-        }
-    }
-}
-
-/// How a job ended.
-#[derive(Debug, Clone)]
-pub struct JobEnd {
-    /// How each rank ended, by rank.
-    pub ranks: Vec<RankEnd>,
-    /// The first rank seen to have failed.
-    pub first_failure: Option<Rank>,
-    /// The signal to the launcher that was passed on.
-    pub interrupted: Option<i32>,
-}
-
-impl JobEnd {
-    /// Which rank failed first, and how, in one line; `None` if all ended well.
-    pub fn failure(&self) -> Option<String> {
-        let rank = self.first_failure?;
-        let end = self.ranks.get(rank as usize)?;
-        let others = if self.ranks.iter().any(|end| end.killed_by_launcher) {
-            "; ranks that went on after that were killed"
-        } else {
-            ""
-        };
-        Some(match self.interrupted {
-            Some(signal) => format!("ended by {}; rank {rank} {end}{others}", signals::name(signal)),
-            None => format!("rank {rank} {end}{others}"),
-        })
-    }
-
-    /// The first failing rank's status, 128 and the signal's number where a signal ended it; 0 if none failed.
-    pub fn exit_code(&self) -> ExitCode {
-        let status = self
-            .first_failure
-            .and_then(|rank| self.ranks.get(rank as usize))
-            .map(|end| end.status);
-        let code = status.map_or(0, |status| match (status.code(), status.signal()) {
-            (Some(code), _) => code,
-            (None, Some(signal)) => 128 + signal,
-            (None, None) => 1,
-        });
-        ExitCode::from(u8::try_from(code).unwrap_or(1))
     }
 }

@@ -1,19 +1,54 @@
-//! Signals that end a job: noticed by the launcher, to be passed on to its ranks.
+//! Signals to the launcher: noticed by it, to be passed on to the ranks.
 
 use std::io::Error;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::RunError;
 
-const FORWARDED: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+/// What a person or a scheduler says to a whole job. SIGSTOP cannot be noticed: it stops the launcher alone.
+const FORWARDED: [i32; 8] = [
+    libc::SIGINT,
+    libc::SIGTERM,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGTSTP,
+    libc::SIGCONT,
+];
 
-/// The latest signal that has not been passed on; 0 if none. A signal's handler has nowhere else to write to.
-static PENDING: AtomicI32 = AtomicI32::new(0);
+/// The signals that have not been passed on, a bit each. A signal's handler has nowhere else to write to.
+static PENDING: AtomicU64 = AtomicU64::new(0);
 /// Jobs that are being run by this process; the first installs the handlers and the last restores what was there.
 static JOBS: AtomicUsize = AtomicUsize::new(0);
 
 extern "C" fn note(signal: libc::c_int) {
-    PENDING.store(signal, Ordering::Relaxed);
+    PENDING.fetch_or(1 << signal, Ordering::Relaxed);
+}
+
+/// What a signal to a job asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// The job is to end.
+    End,
+    /// It is to stop for a while, and the launcher with it.
+    Stop,
+    /// The program's own affair.
+    Other,
+}
+
+pub(super) fn meaning(signal: i32) -> Meaning {
+    match signal {
+        libc::SIGTSTP => Meaning::Stop,
+        libc::SIGUSR1 | libc::SIGUSR2 | libc::SIGCONT => Meaning::Other,
+        _ => Meaning::End,
+    }
+}
+
+/// Stops this process until somebody continues it.
+pub(super) fn stop_here() {
+    // SAFETY: sends a signal to this process itself; takes plain numbers.
+    unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
 }
 
 /// While it lives, signals that would end this process are noted instead.
@@ -55,9 +90,12 @@ impl Forwarding {
         Ok(forwarding)
     }
 
-    /// The signal that has come since the last call.
-    pub(super) fn take(&self) -> Option<i32> {
-        Some(PENDING.swap(0, Ordering::Relaxed)).filter(|signal| *signal != 0)
+    /// The signals that have come since the last call; of each kind one, as the kernel holds it too.
+    pub(super) fn take(&self) -> impl Iterator<Item = i32> + use<> {
+        let pending = PENDING.swap(0, Ordering::Relaxed);
+        FORWARDED
+            .into_iter()
+            .filter(move |signal| pending & (1 << signal) != 0)
     }
 }
 
@@ -89,6 +127,7 @@ pub(super) fn name(signal: i32) -> String {
         libc::SIGPIPE => "SIGPIPE",
         libc::SIGALRM => "SIGALRM",
         libc::SIGTERM => "SIGTERM",
+        libc::SIGTSTP => "SIGTSTP",
         libc::SIGXCPU => "SIGXCPU",
         libc::SIGXFSZ => "SIGXFSZ",
         libc::SIGSYS => "SIGSYS",
