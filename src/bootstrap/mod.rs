@@ -50,7 +50,10 @@ mod tcp;
 mod verdict;
 mod visitor;
 
-pub use environment::variable;
+pub use environment::{
+    ENVIRONMENT, EnvironmentVariable, UnknownVariable, environment_table, unknown_variables, variable,
+    warn_of_unknown_variables,
+};
 pub use error::BootstrapError;
 pub use host::HostIdentity;
 pub use job::{DEFAULT_TIMEOUT, Job, MAXIMUM_SIZE};

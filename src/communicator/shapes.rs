@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::CommunicatorError;
 use crate::engine::{Layout, Prepared};
 use crate::plan::lowered::Program;
-use crate::plan::{Collective, Plan, Reach, builders, default_plan_on, verify};
+use crate::plan::{Collective, Plan, Reach, builders, default_chunk_bytes, default_plan_on, verify};
 
 /// Staging slots that every rank owns, for plans that need some, where ranks see each other's boards.
 pub(super) const STAGING_SLOTS: usize = 32;
@@ -111,6 +111,17 @@ impl Shapes {
             Collective::AllToAll => program.blocks / self.ranks,
             _ => program.blocks,
         };
+        if self.rank == 0 {
+            // At its first use; why, when the table has chosen it, is the size that asked for it.
+            tracing::info!(
+                plan,
+                ranks = self.ranks,
+                collective = %collective,
+                blocks,
+                chunk_of_a_mebibyte = default_chunk_bytes((1 << 20) / (blocks as usize).max(1)),
+                "a plan is used for the first time"
+            );
+        }
         let of = |rank| Plan::lower(&built, rank, reach);
         // Where one rank has something in slots, which are small, all ranks must cut their blocks alike.
         let staged = self.ranks > MOST_LOOKED_AT

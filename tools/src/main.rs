@@ -5,6 +5,7 @@ mod bench;
 mod binding;
 mod demo;
 mod devices;
+mod help;
 mod output;
 mod perf;
 mod plan;
@@ -15,7 +16,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use output::Failure;
 use tracing_subscriber::EnvFilter;
 
@@ -25,7 +26,8 @@ use tracing_subscriber::EnvFilter;
     name = "sapwood",
     version,
     disable_help_subcommand = true,
-    after_help = "SAPWOOD_LOG=debug says more on standard error."
+    after_help = "SAPWOOD_LOG=info says what was chosen and why, debug says more, on standard error; \
+                  'sapwood help environment' lists all variables."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -41,6 +43,7 @@ enum Command {
     Bench(bench::BenchArguments),
     Perf(Box<perf::PerfArguments>),
     Devices(devices::DevicesArguments),
+    Help(help::HelpArguments),
     /// Draws a plan, or proves it: every contribution exactly once, no deadlock, nothing reused too early
     Plan(plan::PlanArguments),
     #[command(hide = true)]
@@ -63,6 +66,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Perf(arguments) => perf::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
+        Command::Help(arguments) => Ok(help::run(&arguments, Arguments::command())),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::DemoWorker { assignment } => demo::worker::run(assignment.as_deref()),
     }
@@ -73,7 +77,17 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return answer(&error),
     };
-    let ended = start_log().and_then(|()| dispatch(arguments.command));
+    let ended = start_log().and_then(|()| {
+        // What starts ranks, or is one, leaves it to rank 0.
+        let by_rank_0 = matches!(
+            arguments.command,
+            Command::Bench(_) | Command::Demo(_) | Command::DemoWorker { .. }
+        );
+        if !by_rank_0 {
+            sapwood::bootstrap::warn_of_unknown_variables();
+        }
+        dispatch(arguments.command)
+    });
     ended.unwrap_or_else(|failure| {
         eprintln!("sapwood: {failure}");
         ExitCode::from(failure.status())
@@ -141,7 +155,6 @@ fn one_line(error: &clap::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn said(line: &str) -> String {
         one_line(

@@ -13,13 +13,17 @@ mod own;
 mod placement;
 mod pmi;
 mod slurm;
+mod table;
 mod torchrun;
+mod unknown;
 mod variables;
 
 use std::ffi::OsString;
 
 use super::{BootstrapError, Job};
 use own::Own;
+pub use table::{ENVIRONMENT, EnvironmentVariable, environment_table};
+pub use unknown::{UnknownVariable, unknown_variables};
 use variables::Variables;
 
 /// The names of the environment variables, for launchers.
@@ -56,7 +60,12 @@ impl Job {
     /// # Errors
     /// A sentence that names the variable, what it holds and what would be right. Nothing is changed by a refusal.
     pub fn from_environment() -> Result<Option<Self>, BootstrapError> {
-        Self::from_variables(std::env::var_os)
+        let job = Self::from_variables(std::env::var_os)?;
+        // Once for a whole job; outside of one it is for the program to say, which may start ranks that will.
+        if job.as_ref().is_some_and(|job| job.rank == 0) {
+            warn_of_unknown_variables();
+        }
+        Ok(job)
     }
 
     /// [`Self::from_environment`] with the environment given as a function.
@@ -75,5 +84,15 @@ impl Job {
     }
 }
 
+/// Logs a warning for every name in the environment that begins with `SAPWOOD_` and means nothing.
+pub fn warn_of_unknown_variables() {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for unknown in unknown_variables(names) {
+        tracing::warn!("{unknown}");
+    }
+}
+
+#[cfg(test)]
+mod launcher_tests;
 #[cfg(test)]
 mod tests;
