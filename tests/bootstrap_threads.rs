@@ -272,6 +272,38 @@ fn a_rank_that_does_not_come_to_a_step_is_named_on_all_who_did() {
 }
 
 #[test]
+fn a_rank_that_cannot_go_on_ends_the_step_on_all_with_its_reason() {
+    for (unable, jobs) in [0, 2]
+        .into_iter()
+        .flat_map(|unable| every_way(4).map(move |jobs| (unable, jobs)))
+    {
+        let begun = Instant::now();
+        // It lives on until all others have been told.
+        let told = std::sync::Barrier::new(4);
+        let errors = on_threads(jobs, |job| {
+            let membership = Membership::join(&job, soon(60.0)).unwrap();
+            membership.barrier("all are there", soon(60.0)).unwrap();
+            if job.rank == unable {
+                // Some wait in the step by now, some may not have come to it.
+                std::thread::sleep(Duration::from_millis(20 * u64::from(unable)));
+                membership.give_up("registering weights", "there is no memory left");
+                membership.give_up("registering weights", "and another reason");
+            }
+            let error = membership.barrier("registering weights", soon(60.0)).unwrap_err();
+            assert_eq!(membership.barrier("again", soon(60.0)).unwrap_err(), error);
+            told.wait();
+            error
+        });
+        for error in errors {
+            let wanted =
+                format!("rank {unable} cannot go on with \"registering weights\": there is no memory left");
+            assert_eq!(error.to_string(), wanted);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "by the deadline");
+    }
+}
+
+#[test]
 fn leaving_and_panicking_are_told_apart() {
     for mut jobs in every_way(3) {
         let watcher = jobs.remove(1);

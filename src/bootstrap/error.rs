@@ -97,6 +97,16 @@ pub enum BootstrapError {
         /// What it was needed for; empty for the join.
         step: String,
     },
+    /// A rank cannot go on, for a reason of its own that it has told.
+    #[error("rank {rank} cannot go on with {step:?}: {why}")]
+    GaveUp {
+        /// Who cannot.
+        rank: Rank,
+        /// With what.
+        step: String,
+        /// Why.
+        why: String,
+    },
     /// Two ranks are not at the same collective step: the program issues them in different orders.
     #[error(
         "rank {rank} is at {step:?} (step {sequence}) while rank {other_rank} is at {other_step:?} (step \

@@ -9,8 +9,15 @@ use super::control::{self, Control};
 use super::liveness::{DepartureKind, Liveness};
 use super::message::{self, ContributionHeader, Kind, RelayedHeader};
 use super::one_host::State;
+use super::roll::Roll;
 use super::verdict::Verdict;
 use super::{BootstrapError, Gathered, Rank};
+
+/// What a rank that has given up has said of why.
+pub(super) fn why(roll: &Roll, rank: Rank) -> Option<BootstrapError> {
+    let verdict: Verdict = message::decode(&roll.why(rank)?).ok()?;
+    Some(verdict.into_error())
+}
 
 /// One collective step, as one rank sees it.
 struct Step<'step> {
@@ -251,12 +258,12 @@ impl Step<'_> {
             }
             // Rank 0 rules on who is gone once it has come to this step. If it had not when the departure was seen,
             // it will see the departure too, and this rank need not wait to say the same. Rank 0's own end shows on
-            // the channel, after what it still had to say.
+            // the channel, after what it still had to say; that it gives up before it comes here, on the roll alone.
             let gone = self
                 .liveness
                 .departures()
                 .into_iter()
-                .filter(|gone| gone.rank != 0)
+                .filter(|gone| gone.rank != 0 || gone.how == DepartureKind::GaveUp)
                 .min_by_key(|gone| gone.how);
             if let Some(gone) = gone
                 && self.liveness.roll.behind(self.sequence).contains(&0)
@@ -302,6 +309,9 @@ impl Step<'_> {
 
     /// A rank that gave up on this step did so because of others: it is they who are named.
     fn departure(&self, rank: Rank, how: DepartureKind) -> BootstrapError {
+        if let Some(error) = why(&self.liveness.roll, rank) {
+            return error;
+        }
         let behind = self.liveness.roll.behind(self.sequence);
         if how == DepartureKind::GaveUp && !behind.is_empty() && !behind.contains(&rank) {
             return self.missing(behind);

@@ -213,8 +213,29 @@ impl Membership {
         self.all_gather(what, &[], Vec::new(), deadline).map(drop)
     }
 
+    /// Ends every step of this membership, those that others wait in included, because this rank cannot go on with
+    /// what `step` names, for the reason `why`: the others' calls end at once with [`BootstrapError::GaveUp`], which
+    /// tells it. For a rank that fails between two steps while the others are on their way to the next. Only the first
+    /// reason is told; nothing more can be exchanged afterwards.
+    pub fn give_up(&self, step: &str, why: &str) {
+        if !self.birthplace.is_here() {
+            return;
+        }
+        // So short that it always fits where it is told.
+        let short = |text: &str, most: usize| text.chars().take(most).collect::<String>();
+        let error = BootstrapError::GaveUp {
+            rank: self.rank,
+            step: short(step, 60),
+            why: short(why, 300),
+        };
+        match &self.meeting {
+            Meeting::OneHost(one_host) => one_host.give_up_for(error),
+            Meeting::Network(star) => star.give_up_for(error),
+        }
+    }
+
     /// Says to the others that this rank takes part in nothing any more.
-    pub(super) fn give_up(&self) {
+    pub(super) fn give_up_silently(&self) {
         if let Meeting::OneHost(one_host) = &self.meeting {
             one_host.give_up();
         }

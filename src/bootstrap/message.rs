@@ -12,7 +12,7 @@ use super::verdict::Verdict;
 use super::{DepartureKind, HostIdentity, Rank, noise};
 
 /// Grows whenever an older peer would misunderstand.
-pub(super) const PROTOCOL_VERSION: u32 = 2;
+pub(super) const PROTOCOL_VERSION: u32 = 3;
 /// Spoken in the hello, inside the encrypted channel.
 pub(super) const MAGIC: &str = "sapwood";
 /// The first bytes of each record: kind, flags, number of descriptors, zero.

@@ -46,6 +46,8 @@ mod roll;
 mod secret;
 mod socket;
 mod star;
+#[cfg(test)]
+mod strangers;
 mod tcp;
 mod verdict;
 mod visitor;

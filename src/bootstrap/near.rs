@@ -79,7 +79,7 @@ impl Near {
     }
 
     pub(super) fn give_up(&self) {
-        self.membership.give_up();
+        self.membership.give_up_silently();
     }
 }
 
@@ -106,6 +106,11 @@ fn of_job(error: BootstrapError, ranks: &[Rank]) -> BootstrapError {
         BootstrapError::Protocol { rank, problem } => BootstrapError::Protocol {
             rank: whole(rank),
             problem,
+        },
+        BootstrapError::GaveUp { rank, step, why } => BootstrapError::GaveUp {
+            rank: whole(rank),
+            step,
+            why,
         },
         BootstrapError::Refused { rank, reason } => BootstrapError::Refused {
             rank: whole(rank),

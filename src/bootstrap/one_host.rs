@@ -8,7 +8,8 @@ use std::time::Instant;
 use super::control::Control;
 use super::liveness::Liveness;
 use super::roll::Presence;
-use super::{BootstrapError, Gathered, gather};
+use super::verdict::Verdict;
+use super::{BootstrapError, Gathered, gather, message};
 
 /// One rank's part in it.
 pub(super) struct OneHost {
@@ -51,14 +52,28 @@ impl OneHost {
         }
         gather::all_gather(&self.liveness, &mut state, name, payload, descriptors, deadline).inspect_err(
             |error| {
-                self.give_up();
+                self.say_why(error);
                 state.broken = Some(error.clone());
             },
         )
     }
 
+    /// Says that this rank has given up, and not why.
     pub(super) fn give_up(&self) {
-        self.liveness.roll.mark(self.liveness.rank, Presence::GaveUp);
+        self.liveness.roll.give_up(self.liveness.rank, &[]);
+    }
+
+    /// Ends all steps, this one's and the others', with this error.
+    pub(super) fn give_up_for(&self, error: BootstrapError) {
+        self.say_why(&error);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.broken.get_or_insert(error);
+    }
+
+    fn say_why(&self, error: &BootstrapError) {
+        let rank = self.liveness.rank;
+        let why = message::encode(&Verdict::of(error, rank));
+        self.liveness.roll.give_up(rank, &why);
     }
 
     /// Says on the roll how this rank leaves.

@@ -17,7 +17,7 @@ use super::message::{self, Answer, Kind, Leaving, Message, Peer, Table};
 use super::progress::{JoinProgress, Watch};
 use super::roll::{Presence, Roll};
 use super::socket::{self, Listener};
-use super::visitor::Visitor;
+use super::visitor::{Visitor, refuse};
 use super::{BootstrapError, DepartureKind, HostIdentity, Job, Rank, noise};
 
 /// A rank that has come.
@@ -228,7 +228,12 @@ impl<'job> Reception<'job> {
     fn hand_out_table(&mut self) -> Result<(Table, Arc<Vec<OwnedFd>>), BootstrapError> {
         // From here on nobody can come any more.
         self.listener = None;
-        self.visitors.clear();
+        for visitor in self.visitors.drain(..) {
+            refuse(
+                &visitor.origin,
+                "it had not finished the handshake when all ranks had come",
+            );
+        }
         let mut salt = [0; 16];
         noise::fill_random(&mut salt)?;
         let own = Peer {

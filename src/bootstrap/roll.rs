@@ -26,7 +26,12 @@ pub(super) enum Presence {
     GaveUp = 4,
 }
 
-/// Entries of the shared page: presence in the low byte, the number of the latest collective step above it.
+/// What a rank may say of why it has given up: its length, and that many bytes, in words.
+const WORDS: usize = 64;
+const LONGEST: usize = (WORDS - 1) * size_of::<u64>();
+
+/// Entries of the shared page: presence in the low byte, the number of the latest collective step above it. Behind them
+/// each rank has a place for words, of which the kernel provides those that are written.
 pub(super) struct Roll {
     entries: NonNull<AtomicU64>,
     size: u32,
@@ -100,13 +105,58 @@ impl Roll {
     }
 
     fn bytes(size: u32) -> usize {
-        (size as usize * size_of::<AtomicU64>()).next_multiple_of(4096)
+        let entries = (size as usize * size_of::<AtomicU64>()).next_multiple_of(4096);
+        entries + (size as usize * WORDS * size_of::<AtomicU64>()).next_multiple_of(4096)
     }
 
     fn entries(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is page-aligned, at least `size` entries long, lives as long as `self`, and is only
         // ever accessed as atomics, by this process and by the other ranks.
         unsafe { std::slice::from_raw_parts(self.entries.as_ptr(), self.size as usize) }
+    }
+
+    fn words(&self, rank: Rank) -> &[AtomicU64] {
+        let behind =
+            (self.size as usize * size_of::<AtomicU64>()).next_multiple_of(4096) / size_of::<AtomicU64>();
+        assert!(rank < self.size, "rank {rank} is not one of {}", self.size);
+        // SAFETY: as above; the places of all ranks lie in the mapping, behind the entries, as `bytes` says.
+        unsafe {
+            std::slice::from_raw_parts(self.entries.as_ptr().add(behind + rank as usize * WORDS), WORDS)
+        }
+    }
+
+    /// Says why a rank, which must be the caller, gives up, and marks it so. What is too long is not said; what was said
+    /// first stays.
+    pub(super) fn give_up(&self, rank: Rank, why: &[u8]) {
+        if self.presence(rank) == Presence::GaveUp {
+            return;
+        }
+        if let ([length, words @ ..], true) = (self.words(rank), why.len() <= LONGEST) {
+            for (word, bytes) in words.iter().zip(why.chunks(size_of::<u64>())) {
+                let mut whole = [0; size_of::<u64>()];
+                whole[..bytes.len()].copy_from_slice(bytes);
+                word.store(u64::from_le_bytes(whole), Ordering::Relaxed);
+            }
+            length.store(why.len() as u64, Ordering::Relaxed);
+        }
+        // Whoever sees the mark sees the words.
+        self.mark(rank, Presence::GaveUp);
+    }
+
+    /// What a rank that has given up has said of why, if anything.
+    pub(super) fn why(&self, rank: Rank) -> Option<Vec<u8>> {
+        if self.presence(rank) != Presence::GaveUp {
+            return None;
+        }
+        let (length, words) = self.words(rank).split_first()?;
+        let length = length.load(Ordering::Relaxed);
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|length| (1..=LONGEST).contains(length))?;
+        let bytes = words
+            .iter()
+            .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+        Some(bytes.take(length).collect())
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -172,6 +222,23 @@ mod tests {
         second.mark(3, Presence::Left);
         assert_eq!(first.presence(3), Presence::Left);
         assert_eq!(first.behind(7), [0, 1, 2, 4]);
+    }
+
+    #[test]
+    fn who_gives_up_says_why() {
+        let first = Roll::create(5).unwrap();
+        let second = Roll::attach(first.descriptor().try_clone_to_owned().unwrap(), 5).unwrap();
+        first.mark(4, Presence::Joined);
+        assert_eq!(second.why(4), None);
+        first.give_up(4, b"there is no memory left");
+        first.give_up(4, b"and then some");
+        assert_eq!(second.why(4).unwrap(), b"there is no memory left");
+        // The places of others are their own, the longest text fits, and a longer one is left out.
+        first.give_up(3, &[7; LONGEST]);
+        first.give_up(2, &[8; LONGEST + 1]);
+        assert_eq!(second.why(3).unwrap(), [7; LONGEST]);
+        assert_eq!((second.presence(2), second.why(2)), (Presence::GaveUp, None));
+        assert_eq!(second.why(4).unwrap(), b"there is no memory left");
     }
 
     #[test]

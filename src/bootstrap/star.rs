@@ -99,6 +99,14 @@ impl Star {
         self.break_off(&mut line, error);
     }
 
+    /// The same, for a reason of this rank's own.
+    pub(super) fn give_up_for(&self, error: BootstrapError) {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        if line.broken.is_none() {
+            self.break_off(&mut line, &error);
+        }
+    }
+
     fn break_off(&self, line: &mut Line, error: &BootstrapError) {
         let leaving = Leaving {
             how: DepartureKind::GaveUp,

@@ -30,6 +30,11 @@ pub(super) enum Verdict {
         rank: Rank,
         problem: String,
     },
+    GaveUp {
+        rank: Rank,
+        step: String,
+        why: String,
+    },
 }
 
 impl Verdict {
@@ -65,6 +70,7 @@ impl Verdict {
                 other_sequence,
             },
             BootstrapError::Protocol { rank, problem } => Self::Failed { rank, problem },
+            BootstrapError::GaveUp { rank, step, why } => Self::GaveUp { rank, step, why },
             other => Self::Failed {
                 rank: own,
                 problem: other.to_string(),
@@ -102,6 +108,7 @@ impl Verdict {
                 other_sequence,
             },
             Self::Failed { rank, problem } => BootstrapError::Protocol { rank, problem },
+            Self::GaveUp { rank, step, why } => BootstrapError::GaveUp { rank, step, why },
         }
     }
 }

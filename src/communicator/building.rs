@@ -83,7 +83,11 @@ impl Builder {
             // The launcher's local rank: ranks of one machine spread over its devices, whatever hosts they pretend to be on.
             None => {
                 let devices = connect::devices(job.fabric, &hosts, &members, timeout)?;
-                select::open(job.fabric, &hosts, &devices, rank, local_rank)?.fabric
+                let opened = select::open(job.fabric, &hosts, &devices, rank, local_rank);
+                // Where one has no device, the others need not wait to hear of it.
+                opened
+                    .inspect_err(|error| members.give_up("opening the fabric", &error.to_string()))?
+                    .fabric
             }
         };
         let (load_store, queue_depth) = (

@@ -28,6 +28,11 @@ impl Members {
             .all_gather(what, payload, descriptors, Instant::now() + timeout)
     }
 
+    /// Tells the others that this rank cannot go on, and why.
+    pub(super) fn give_up(&self, doing: &str, why: &str) {
+        self.0.give_up(doing, why);
+    }
+
     /// A rank that is known to have died.
     pub(super) fn first_death(&self) -> Option<Departure> {
         let died =
