@@ -35,15 +35,16 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitCode, Failure> {
                 other => drop(other?),
             }
         }
-        for reach in arguments.reach.with_slots(arguments.slots) {
-            found
-                .build(sapwood::plan::Collective::AllReduce, 2)?
-                .lower(0, reach)?;
+        let mut plans = arguments.collective.with_root(arguments.root).into_iter();
+        if let Some(plan) = plans.find_map(|collective| found.build(collective, last).ok()) {
+            for reach in arguments.reach.with_slots(arguments.slots) {
+                plan.lower(0, reach)?;
+            }
         }
     }
     let mut output = Output::open(arguments.json.as_deref())?;
     output.text(&format!(
-        "{:<20} {:<10} {:>6} {:<10} {:>10} {:>10} {:>10}  proved\n",
+        "{:<20} {:<14} {:>6} {:<10} {:>10} {:>10} {:>10}  proved\n",
         "plan", "collective", "ranks", "reach", "tasks", "places", "time(ms)"
     ));
     let mut rows: Vec<Value> = Vec::new();
@@ -74,7 +75,7 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitCode, Failure> {
                     failures += u32::from(outcome.is_err());
                     output.text(
                         &format!(
-                            "{name:<20} {collective:<10} {ranks:>6} {:<10} {:>10} {:>10} {time:>10.2}  {verdict}\n",
+                            "{name:<20} {collective:<14} {ranks:>6} {:<10} {:>10} {:>10} {time:>10.2}  {verdict}\n",
                             reach.name(),
                             figure(proof.map(|proof| proof.tasks)),
                             figure(proof.map(|proof| proof.places)),
