@@ -55,6 +55,9 @@ pub(super) struct Lane {
     bare: bool,
 }
 
+/// Looks of [`Lane::poll_eagerly`].
+pub(super) const EAGER: u32 = 16;
+
 impl Lane {
     /// The local half, and what the other side needs of it.
     pub(super) fn prepare(
@@ -217,6 +220,20 @@ impl Lane {
         }
     }
 
+    /// As [`Lane::poll`], looking some times in a row: for who has nothing else to look at.
+    #[inline]
+    pub(super) fn poll_eagerly(&mut self) -> Result<usize, Failure> {
+        self.found.clear();
+        for _ in 0..EAGER {
+            match self.endpoint.poll(&mut self.found) {
+                Ok(0) => {}
+                Ok(count) => return self.take(count),
+                Err(error) => return Err(broken(self.side, error)),
+            }
+        }
+        Ok(0)
+    }
+
     /// Takes in what completed; how much. An unsuccessful completion is the end of the test.
     #[inline]
     pub(super) fn poll(&mut self) -> Result<usize, Failure> {
@@ -225,6 +242,11 @@ impl Lane {
             .endpoint
             .poll(&mut self.found)
             .map_err(|error| broken(self.side, error))?;
+        self.take(count)
+    }
+
+    #[inline]
+    fn take(&mut self, count: usize) -> Result<usize, Failure> {
         for at in 0..count {
             let completion = self.found[at];
             if completion.status != Status::Success {

@@ -3,7 +3,7 @@
 
 use sapwood::fabric::{Operation, Request};
 
-use super::lane::LAST;
+use super::lane::{EAGER, LAST};
 use super::session::{Notification, Session};
 use super::setup::{Length, Setup};
 use super::watch::{Side, Watch};
@@ -184,7 +184,7 @@ impl<'a> Run<'a> {
     fn receive(&mut self, number: u64) -> Result<(), Failure> {
         let other = self.other.name();
         while self.lane.arrived < number {
-            if self.lane.poll()? == 0 {
+            if self.lane.poll_eagerly()? == 0 {
                 self.idle(&|| format!("message {number} of the {other}"))?;
             }
         }
@@ -213,7 +213,7 @@ impl<'a> Run<'a> {
         }
         self.lane.post(std::slice::from_ref(&self.request))?;
         while self.lane.done <= number {
-            if self.lane.poll()? == 0 {
+            if self.lane.poll_eagerly()? == 0 {
                 self.idle(&|| format!("the completion of message {}", number + 1))?;
             }
         }
@@ -229,7 +229,7 @@ impl<'a> Run<'a> {
             }
             return Ok(());
         }
-        self.watch.nothing(what).map(drop)
+        self.watch.nothing_in(EAGER, what).map(drop)
     }
 }
 

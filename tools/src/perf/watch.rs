@@ -81,9 +81,15 @@ impl<'a> Watch<'a> {
     /// Nothing came: now and then looks up. `true` when it did, so that the caller can look elsewhere, too.
     #[inline]
     pub(super) fn nothing(&mut self, what: &dyn Fn() -> String) -> Result<bool, Failure> {
-        self.looks += 1;
+        self.nothing_in(1, what)
+    }
+
+    /// As [`Watch::nothing`], in so many looks.
+    #[inline]
+    pub(super) fn nothing_in(&mut self, looks: u32, what: &dyn Fn() -> String) -> Result<bool, Failure> {
+        self.looks += looks;
         if self.looks < self.stretch {
-            if self.looks == self.stretch / 2 {
+            if self.looks - looks < self.stretch / 2 && self.looks >= self.stretch / 2 {
                 self.half = Instant::now();
             }
             // No pause: a look at a queue or at memory is one already, and a pause would be part of what is measured.
