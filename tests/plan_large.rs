@@ -27,11 +27,11 @@ fn prove_all(ranks: u32, collectives: &[Collective]) {
             .iter()
             .filter(|&&collective| (builder.supports)(collective))
         {
-            // Without symmetry every part has a proof of its own.
-            let ranks = if builder.name == "hierarchical" && collective.has_parts() {
-                ranks / 4
-            } else {
-                ranks
+            // Plans with parts have as many blocks as ranks or more; without symmetry each block has a proof of its own.
+            let ranks = match collective.has_parts() {
+                true if builder.name == "hierarchical" => ranks / 8,
+                true => ranks / 4,
+                false => ranks,
             };
             for reach in [Reach::LoadStore, Reach::Message { slots: 8 }] {
                 prove(builder.name, collective, ranks, reach);

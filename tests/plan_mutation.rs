@@ -14,7 +14,7 @@ use sapwood::plan::verify::{Claim, verify_programs};
 use sapwood::plan::{Collective, Reach, builders};
 
 /// Runs of the oracle for a mutant that the verifier accepts, and for one that it refuses.
-const RUNS_IF_ACCEPTED: u64 = 48;
+const RUNS_IF_ACCEPTED: u64 = 24;
 const RUNS_IF_REFUSED: u64 = 8;
 
 #[derive(Default)]
