@@ -79,7 +79,9 @@ impl<'job, 'watch> Attempt<'job, 'watch> {
         };
         channel.queue_body(Kind::Hello, message::encode(&hello));
         channel.flush().map_err(protocol)?;
-        self.be_accepted(&mut channel)?;
+        // It may have been taken in all the same: that it then goes is no death.
+        self.be_accepted(&mut channel)
+            .inspect_err(|_| give_up(&mut channel))?;
         self.watch.tell(JoinProgress::Accepted);
         Ok(channel)
     }
