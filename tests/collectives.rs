@@ -595,6 +595,33 @@ fn ranks_that_run_ahead_overwrite_nothing(reach: Reach) {
     }
 }
 
+fn only_what_is_passed_on_through_slots_is_copied(reach: Reach) {
+    let count = 10_000usize;
+    for (plan, passed_on) in [("direct", 0), ("binomial-tree", 1)] {
+        let copied = with(4, reach.builder().plan(plan), |communicator| {
+            let part = communicator.window::<u32>(count).unwrap();
+            let mut all = communicator.window::<u32>(4 * count).unwrap();
+            communicator.gather_into(&part, &mut all, 0).unwrap();
+            communicator.counters().bytes_copied
+        });
+        // One of four ranks is no neighbour of the root in the tree.
+        let copied = copied.iter().sum::<u64>();
+        assert_eq!(copied, passed_on * 4 * count as u64, "gather by {plan}");
+    }
+    let copied = with(3, reach.builder().plan("direct"), |communicator| {
+        let part = communicator.window::<u32>(count).unwrap();
+        let mut all = communicator.window::<u32>(3 * count).unwrap();
+        let mut other = communicator.window::<u32>(3 * count).unwrap();
+        communicator.all_gather_into(&part, &mut all).unwrap();
+        communicator
+            .call_into(&Request::all_to_all(), &all, &mut other)
+            .unwrap();
+        communicator.broadcast(&mut all, 1).unwrap();
+        communicator.counters().bytes_copied
+    });
+    assert_eq!(copied, [0, 0, 0]);
+}
+
 fn text<T: std::fmt::Debug, E: std::fmt::Display>(outcome: Result<T, E>) -> String {
     match outcome {
         Ok(value) => panic!("expected an error, got {value:?}"),
@@ -745,6 +772,7 @@ over_both! {
     parts_may_have_different_lengths_or_none,
     named_calls_are_the_requests,
     started_collectives_end_in_any_order,
+    only_what_is_passed_on_through_slots_is_copied,
     ranks_that_run_ahead_overwrite_nothing,
     a_persistent_collective_is_started_many_times,
     a_group_is_issued_as_one,

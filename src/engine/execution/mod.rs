@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::board::{CHUNK_BITS, progress};
 use super::{Call, EngineError, Group, Trouble, reduce};
-use crate::observe::{Kind, NONE};
+use crate::observe::{CopySite, Kind, NONE};
 use crate::plan::lowered::{Action, Buffer, Place, Progress, Task, chunk_count};
 
 /// The chunk count that says that a task is over, whatever its number of chunks.
@@ -249,8 +249,17 @@ impl Execution {
                         unsafe { reduce::copy(to, from, bytes) };
                     }
                 }
-                let remote = if source.rank == own { 0 } else { bytes };
-                (Kind::Pull, if remote == 0 { NONE } else { source.rank }, remote)
+                // What is passed on from slots is copied into them; only what comes to where it is needed is exchanged.
+                let staged = into.iter().filter(|place| is_staging(place)).count();
+                if staged != 0 {
+                    group
+                        .engine
+                        .counters
+                        .copied(CopySite::StageIn, (staged * bytes) as u64);
+                }
+                let kept = source.rank == own || staged == into.len();
+                let peer = if source.rank == own { NONE } else { source.rank };
+                (Kind::Pull, peer, if kept { 0 } else { bytes })
             }
         };
         let stream = &mut self.streams[index];
@@ -302,6 +311,10 @@ fn places(action: &Action) -> (&[Place], &[Place]) {
         Action::Reduce { sources, into, .. } => (sources, into),
         Action::Copy { source, into } => (std::slice::from_ref(source), into),
     }
+}
+
+fn is_staging(place: &Place) -> bool {
+    matches!(place.buffer, Buffer::Staging { .. })
 }
 
 /// Where the chunk at byte `at` of a buffer is. Places of the plan exist: `Prepared` and `Call` were checked.

@@ -7,7 +7,7 @@ use crate::engine::message::route::{Origin, Outward, Route, Source};
 use crate::engine::message::staging::{SLOT_BYTES, Staging};
 use crate::engine::{Call, Extent, reduce};
 use crate::fabric::{Operation, RemoteSlice, Slice};
-use crate::observe::{Kind, NONE};
+use crate::observe::{CopySite, Kind, NONE};
 use crate::plan::lowered::{Action, Buffer, Place};
 
 impl Execution {
@@ -80,6 +80,12 @@ impl Execution {
                         // memory (an input that is its own result), which is left alone.
                         unsafe { reduce::copy(to, from, bytes) };
                     }
+                }
+                if let Buffer::Staging { .. } = source.buffer {
+                    outside
+                        .observers
+                        .counters
+                        .copied(CopySite::StageOut, bytes as u64);
                 }
                 Kind::Pull
             }
