@@ -4,6 +4,8 @@ mod support;
 
 use std::process::Command;
 
+use sapwood::plan::{Collective, builders};
+
 use support::{refused, run, sapwood, text};
 
 fn plan(words: &[&str]) -> Command {
@@ -50,8 +52,26 @@ fn verify_proves_every_plan_and_writes_one_row_for_each() {
     succeeds(&words);
     let document: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     let rows = document["results"].as_array().unwrap();
-    // Six builders with four collectives, less the ring's barrier; six numbers of ranks; two reaches.
-    assert_eq!(rows.len(), (6 * 4 - 1) * 6 * 2);
+    let root = 0;
+    let collectives = [
+        Collective::AllReduce,
+        Collective::Reduce { root },
+        Collective::Broadcast { root },
+        Collective::Barrier,
+        Collective::ReduceScatter,
+        Collective::AllGather,
+        Collective::Gather { root },
+        Collective::Scatter { root },
+        Collective::AllToAll,
+    ];
+    let pairs = builders::ALL.iter().flat_map(|builder| {
+        let supported = collectives
+            .iter()
+            .filter(|collective| (builder.supports)(**collective));
+        supported.map(|_| builder.name)
+    });
+    // Six numbers of ranks; two reaches.
+    assert_eq!(rows.len(), pairs.count() * 6 * 2);
     assert!(
         rows.iter()
             .all(|row| row["proved"] == true && row["time_ms"].is_f64())

@@ -25,11 +25,14 @@ pub fn sapwood(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    // Who runs the tests in the background has them inherit that interrupts are ignored, and what they start, too.
-    // SAFETY: between fork and exec one call that is allowed there and touches no memory.
+    // Who runs the tests in the background, or by nohup, has them inherit that these signals are ignored, and what they
+    // start, too.
+    // SAFETY: between fork and exec only calls that are allowed there and touch no memory.
     unsafe {
         command.pre_exec(|| {
-            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
             Ok(())
         });
     }
