@@ -124,11 +124,17 @@ pub unsafe fn small_exchange(
         board.set_factor(sequence, scale.factor);
     }
     board.announce(sequence, signature);
-    group.ring_others();
+    match small.ahead {
+        None => group.ring_others(),
+        // Nobody else waits for this.
+        Some(_) => (0..group.ranks)
+            .filter(|peer| gets_from(small.collective, *peer, group.rank))
+            .for_each(|peer| group.ring(peer)),
+    }
 
     let mut sources = [std::ptr::null::<u8>(); SMALL_RANKS as usize];
     for peer in 0..group.ranks {
-        if small.ahead.is_some() && !gets_from(small.collective, group.rank, peer) {
+        if small.ahead.is_some() && peer != group.rank && !gets_from(small.collective, group.rank, peer) {
             continue;
         }
         let theirs = &group.boards[peer as usize];
@@ -167,7 +173,7 @@ pub unsafe fn small_exchange(
 fn gets_from(collective: Collective, rank: u32, peer: u32) -> bool {
     match collective {
         Collective::Broadcast { root } | Collective::Scatter { root } => peer == root && rank != root,
-        _ => collective.root() == Some(rank),
+        _ => collective.root() == Some(rank) && peer != rank,
     }
 }
 
