@@ -10,7 +10,7 @@ use sapwood::memory::Buffer;
 #[path = "ranks/mod.rs"]
 mod support;
 
-use support::{Reach, with};
+use support::{Reach, over_both, with};
 
 /// Integers that floats hold exactly, so that sums can be compared exactly.
 fn value(rank: u32, index: usize) -> f32 {
@@ -468,18 +468,6 @@ fn memory_that_peers_cannot_map_is_no_window_but_can_be_reduced(reach: Reach) {
             .unwrap();
         assert!(buffer.iter().all(|x| *x == 2.0));
     });
-}
-
-/// Each test over a fabric with load/store reach and over one without.
-macro_rules! over_both {
-    ($($test:ident),* $(,)?) => {
-        mod mapped {
-            $(#[test] fn $test() { super::$test(super::Reach::Mapped); })*
-        }
-        mod messages {
-            $(#[test] fn $test() { super::$test(super::Reach::Messages); })*
-        }
-    };
 }
 
 over_both! {

@@ -11,7 +11,7 @@ use sapwood::observe::{CopySite, Event, Kind};
 #[path = "ranks/mod.rs"]
 mod support;
 
-use support::{Reach, with};
+use support::{Reach, over_both, with};
 
 fn ranks<T: Send>(
     reach: Reach,
@@ -240,18 +240,6 @@ fn a_chunk_comes_down_before_the_eighth_after_it_has_gone_up(reach: Reach) {
         });
     }
     assert_eq!(late, Some(vec![]), "chunks that came down late in every attempt");
-}
-
-/// Each test over a fabric with load/store reach and over one without.
-macro_rules! over_both {
-    ($($test:ident),* $(,)?) => {
-        mod mapped {
-            $(#[test] fn $test() { super::$test(super::Reach::Mapped); })*
-        }
-        mod messages {
-            $(#[test] fn $test() { super::$test(super::Reach::Messages); })*
-        }
-    };
 }
 
 over_both! {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use sapwood::communicator::Communicator;
 use sapwood::engine::reduce::Operation;
 use sapwood::memory::Element;
 use sapwood::observe::CopySite;
@@ -12,6 +11,7 @@ use sapwood::plan::{Collective, Reach as PlanReach, builders};
 #[path = "ranks/mod.rs"]
 mod support;
 
+use support::bits::outcomes;
 use support::{REACHES, Reach, with};
 
 const PLANS: [&str; 6] = [
@@ -23,56 +23,13 @@ const PLANS: [&str; 6] = [
     "direct",
 ];
 
-/// Values whose sums depend on their order.
-fn value(rank: u32, index: usize) -> f64 {
-    ((f64::from(rank) + 0.1) * (index as f64 + 0.37)).sin() * 10.0
-}
-
-/// The bytes of what every rank has after a few all-reduces, in and out of place, a reduction and a broadcast.
-fn outcomes<T: Element>(
-    communicator: &Communicator,
-    of: impl Fn(f64) -> T,
-    operation: Operation,
-) -> Vec<Vec<u8>> {
-    let (rank, size) = (communicator.rank(), communicator.size());
-    let mut outcomes = Vec::new();
-    for count in [1, 7, 1_001, 40_007] {
-        let mut input = communicator.window::<T>(count).unwrap();
-        let mut output = communicator.window::<T>(count).unwrap();
-        let mut keep = |window: &[T]| {
-            // SAFETY: elements are plain numbers, without padding.
-            let bytes = unsafe { std::slice::from_raw_parts(window.as_ptr().cast(), size_of_val(window)) };
-            outcomes.push(<[u8]>::to_vec(bytes));
-        };
-        input
-            .iter_mut()
-            .enumerate()
-            .for_each(|(i, x)| *x = of(value(rank, i)));
-        communicator
-            .all_reduce_into(&input, &mut output, operation)
-            .unwrap();
-        keep(&output);
-        communicator.all_reduce(&mut input, operation).unwrap();
-        keep(&input);
-        input
-            .iter_mut()
-            .enumerate()
-            .for_each(|(i, x)| *x = of(value(rank, i + 1)));
-        communicator.reduce(&mut input, operation, size / 2).unwrap();
-        keep(&input);
-        communicator.broadcast(&mut input, size - 1).unwrap();
-        keep(&input);
-    }
-    outcomes
-}
-
 /// Whether both reaches give the same bits for every plan.
 fn same_bits<T: Element>(sizes: &[u32], of: impl Fn(f64) -> T + Sync, operation: Operation) {
     for plan in PLANS {
         for &size in sizes {
             let [mapped, messages] = REACHES.map(|reach| {
                 with(size, reach.builder().plan(plan), |it| {
-                    outcomes(&it, &of, operation)
+                    outcomes(&it, &[1, 7, 1_001, 40_007], &of, operation)
                 })
             });
             assert!(

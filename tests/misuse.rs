@@ -12,7 +12,7 @@ use sapwood::exchange::Exchange;
 #[path = "ranks/mod.rs"]
 mod support;
 
-use support::{Reach, with};
+use support::{Reach, over_both, with};
 
 fn ranks<T: Send>(reach: Reach, size: u32, rank: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
     with(size, reach.builder().timeout(Duration::from_secs(5)), rank)
@@ -269,18 +269,6 @@ fn a_waker_may_call_back(reach: Reach) {
         // The task holds its waker and the waker its task.
         eager.0.lock().unwrap().take();
     });
-}
-
-/// Each test over a fabric with load/store reach and over one without.
-macro_rules! over_both {
-    ($($test:ident),* $(,)?) => {
-        mod mapped {
-            $(#[test] fn $test() { super::$test(super::Reach::Mapped); })*
-        }
-        mod messages {
-            $(#[test] fn $test() { super::$test(super::Reach::Messages); })*
-        }
-    };
 }
 
 over_both! {

@@ -10,7 +10,7 @@ use sapwood::engine::reduce::Operation;
 #[path = "ranks/mod.rs"]
 mod support;
 
-use support::{Reach, with};
+use support::{Reach, over_both, with};
 
 fn value(from: u32, to: u32, index: usize) -> u32 {
     (index as u32).wrapping_mul(2_654_435_761) ^ from << 16 ^ to << 8
@@ -284,18 +284,6 @@ fn ranks_that_no_collective_has_connected_are_told_how() {
         let wrong = if rank == 3 { vec![9] } else { vec![] };
         assert!(text(communicator.connect(&wrong)).contains("rank 9"));
     });
-}
-
-/// Each test over a fabric with load/store reach and over one without.
-macro_rules! over_both {
-    ($($test:ident),* $(,)?) => {
-        mod mapped {
-            $(#[test] fn $test() { super::$test(super::Reach::Mapped); })*
-        }
-        mod messages {
-            $(#[test] fn $test() { super::$test(super::Reach::Messages); })*
-        }
-    };
 }
 
 over_both! {

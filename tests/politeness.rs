@@ -17,7 +17,7 @@ const ALLOWED: Duration = KEPT_WAITING.checked_div(100).expect("100 is not 0");
 #[path = "ranks/mod.rs"]
 mod support;
 
-use support::{Reach, with};
+use support::{Reach, over_both, with};
 
 fn ranks<T: Send>(size: u32, builder: Builder, rank: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
     with(size, builder.timeout(Duration::from_secs(60)), rank)
@@ -162,18 +162,6 @@ fn eight_ranks_on_two_cores_get_on(reach: Reach) {
         }
     });
     sched_setaffinity(None, &all).expect("the cores from before");
-}
-
-/// Each test over a fabric with load/store reach and over one without.
-macro_rules! over_both {
-    ($($test:ident),* $(,)?) => {
-        mod mapped {
-            $(#[test] fn $test() { super::$test(super::Reach::Mapped); })*
-        }
-        mod messages {
-            $(#[test] fn $test() { super::$test(super::Reach::Messages); })*
-        }
-    };
 }
 
 over_both! {

@@ -4,13 +4,18 @@
 
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use sapwood::bootstrap::variable;
 use sapwood::communicator::Communicator;
 use sapwood::engine::reduce::Operation;
+
+#[path = "name_spaces/mod.rs"]
+mod name_spaces;
+
+use name_spaces::NameSpaces;
 
 const ROLE: &str = "SAPWOOD_TEST_ROLE";
 const RENDEZVOUS: &str = "10.78.0.1:7100";
@@ -65,36 +70,15 @@ fn rank() -> Result<String, Box<dyn std::error::Error>> {
     Ok(format!("summed over {}", communicator.fabric_name()))
 }
 
-/// Two processes that hold a network name space each.
+/// Two hosts, and the ranks on them.
 struct Hosts {
-    holders: [Child; 2],
+    spaces: NameSpaces,
     folder: tempfile::TempDir,
     ranks: Vec<Child>,
 }
 
-fn run(command: &str) -> Result<(), String> {
-    let mut words = command.split(' ');
-    let output = Command::new(words.next().unwrap_or_default())
-        .args(words)
-        .output()
-        .map_err(|error| format!("{command}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{command}: {}", said.lines().next().unwrap_or("failed")))
-}
-
 impl Hosts {
     fn new() -> Result<Self, String> {
-        let hold = || {
-            Command::new("unshare")
-                .args(["--net", "sleep", "600"])
-                .stdin(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .map_err(|error| format!("unshare: {error}"))
-        };
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let secret = std::fs::OpenOptions::new()
             .write(true)
@@ -104,55 +88,26 @@ impl Hosts {
         secret
             .and_then(|mut file| file.write_all(b"a secret of this test alone"))
             .map_err(|error| error.to_string())?;
-        let hosts = Self {
-            holders: [hold()?, hold()?],
+        let spaces = NameSpaces::new("10.78.0")?;
+        for host in 0..2 {
+            // The same on both: an address that leads nobody anywhere.
+            spaces.run_on(host, "ip link add bridge type veth peer name other")?;
+            spaces.run_on(host, "ip addr add 172.31.0.1/16 dev bridge")?;
+            spaces.run_on(host, "ip link set bridge up")?;
+            spaces.run_on(host, "ip link set other up")?;
+        }
+        Ok(Self {
+            spaces,
             folder,
             ranks: Vec::new(),
-        };
-        let own = std::fs::read_link("/proc/self/ns/net").map_err(|error| error.to_string())?;
-        let until = Instant::now() + Duration::from_secs(5);
-        for holder in &hosts.holders {
-            let there = || std::fs::read_link(format!("/proc/{}/ns/net", holder.id())).ok();
-            while there().is_none_or(|space| space == own) {
-                if Instant::now() > until {
-                    return Err("network name spaces need root".into());
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        }
-        let [left, right] = [0, 1].map(|host| hosts.holders[host].id());
-        run(&format!(
-            "ip link add cable netns {left} type veth peer name cable netns {right}"
-        ))?;
-        for host in 0..2 {
-            hosts.run_on(host, "ip link set lo up")?;
-            hosts.run_on(host, &format!("ip addr add 10.78.0.{}/24 dev cable", host + 1))?;
-            // The same on both: an address that leads nobody anywhere.
-            hosts.run_on(host, "ip link add bridge type veth peer name other")?;
-            hosts.run_on(host, "ip addr add 172.31.0.1/16 dev bridge")?;
-            hosts.run_on(host, "ip link set bridge up")?;
-            hosts.run_on(host, "ip link set other up")?;
-            hosts.run_on(host, "ip link set cable up")?;
-        }
-        Ok(hosts)
-    }
-
-    fn enter(&self, host: usize) -> String {
-        format!("nsenter --net=/proc/{}/ns/net", self.holders[host].id())
-    }
-
-    fn run_on(&self, host: usize, command: &str) -> Result<(), String> {
-        run(&format!("{} {command}", self.enter(host)))
+        })
     }
 
     /// Starts all ranks, two on each host.
     fn start(&mut self, role: &str, settings: &[(&str, &str)]) -> Result<(), Failed> {
         for rank in 0..RANKS {
-            let enter = self.enter(rank as usize / 2);
-            let mut words = enter.split(' ');
-            let child = Command::new(words.next().unwrap_or_default())
-                .args(words)
-                .arg(std::env::current_exe()?)
+            let mut program = self.spaces.this_program(rank as usize / 2);
+            let child = program
                 .env(ROLE, role)
                 .env(variable::RANK, rank.to_string())
                 .env(variable::SIZE, RANKS.to_string())
@@ -183,7 +138,7 @@ impl Hosts {
 
 impl Drop for Hosts {
     fn drop(&mut self) {
-        for child in self.ranks.iter_mut().chain(&mut self.holders) {
+        for child in &mut self.ranks {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -237,7 +192,7 @@ fn silent() -> Result<(), Failed> {
         }
     }
     std::thread::sleep(Duration::from_millis(100));
-    hosts.run_on(0, "ip link set cable down")?;
+    hosts.spaces.pull_the_cable()?;
     let pulled = Instant::now();
     for (rank, (said, well)) in hosts.finish()?.into_iter().enumerate() {
         if well || !said.contains("ERROR") || !said.contains("rank ") {

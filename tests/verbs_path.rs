@@ -1,52 +1,15 @@
 //! What the verbs fabric does on the path of a message, with a driver that does nothing worth mentioning: it allocates
 //! nothing and makes no system call. (The device's own driver may; a system call to wake a sleeping peer is a wait's.)
 
+mod counting;
 mod stub_driver;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Output};
 use std::sync::Arc;
 
 use sapwood::fabric::{Completion, Operation, PostError, Receive, Request, Status};
 use stub_driver::Pair;
 use stub_driver::pair::LENGTH;
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count() {
-    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-}
-
-// SAFETY: everything is done by the system's allocator; counting touches a constant-initialised thread-local cell
-// without a destructor, which allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count();
-        // SAFETY: the caller's contract.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's contract.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Rounds of every operation.
 const ROUNDS: usize = 1000;
@@ -178,15 +141,10 @@ impl Traffic {
 
 #[test]
 fn posting_and_polling_allocate_nothing() {
-    let before = ALLOCATIONS.get();
-    drop(std::hint::black_box(Box::new(1)));
-    assert!(ALLOCATIONS.get() > before, "the allocator does not count");
-
     for queue_pairs in [1, 4] {
         let mut traffic = Traffic::new(queue_pairs);
-        let before = ALLOCATIONS.get();
-        let successes = traffic.run();
-        let during = ALLOCATIONS.get() - before;
+        let mut successes = 0;
+        let during = counting::allocations(|| successes = traffic.run());
         assert_eq!(successes, traffic.expected(), "{queue_pairs} queue pairs");
         assert_eq!(during, 0, "{queue_pairs} queue pairs");
     }
@@ -318,6 +276,7 @@ fn posting_and_polling_make_no_system_call() {
     if let Ok(role) = std::env::var(CONFINED) {
         confined(&role);
     }
+    let child = |role: &str| counting::again("posting_and_polling_make_no_system_call", CONFINED, role);
     for queue_pairs in ["1", "4"] {
         let output = child(queue_pairs);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -334,66 +293,14 @@ fn posting_and_polling_make_no_system_call() {
     assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{}", output.status);
 }
 
-/// This test again, in a process of its own, in a role.
-fn child(role: &str) -> Output {
-    let name = "posting_and_polling_make_no_system_call";
-    Command::new(std::env::current_exe().expect("this program"))
-        .args([name, "--exact", "--nocapture"])
-        .env(CONFINED, role)
-        .output()
-        .expect("this program runs again")
-}
-
 /// Gives up every system call but ending, then posts and polls.
 #[cfg(target_arch = "x86_64")]
 fn confined(role: &str) -> ! {
     let mut traffic = Traffic::new(role.parse().unwrap_or(1));
     let expected = traffic.expected();
-    forbid_system_calls();
+    counting::forbid_system_calls();
     if role == "disobedient" {
-        // SAFETY: no arguments.
-        unsafe { libc::syscall(libc::SYS_getppid) };
+        counting::disobey();
     }
-    let successes = traffic.run();
-    // SAFETY: ends this process at once.
-    unsafe { libc::_exit(i32::from(successes != expected)) }
-}
-
-/// From here on this thread may end the process and read the clock, which is a system call only where the kernel
-/// gives programs no clock of their own. Everything else kills the process.
-#[cfg(target_arch = "x86_64")]
-fn forbid_system_calls() {
-    let word = |code, k| libc::sock_filter {
-        code,
-        jt: 0,
-        jf: 0,
-        k,
-    };
-    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    let give = (libc::BPF_RET | libc::BPF_K) as u16;
-    let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    let allowed = [libc::SYS_exit_group, libc::SYS_exit, libc::SYS_clock_gettime];
-    // Offset 0 of what the filter sees is the number of the call.
-    let mut program = vec![word(load, 0)];
-    for (at, number) in allowed.iter().enumerate() {
-        let to_the_end = (allowed.len() - at) as u8;
-        program.push(libc::sock_filter {
-            code: equal,
-            jt: to_the_end,
-            jf: 0,
-            k: *number as u32,
-        });
-    }
-    program.push(word(give, libc::SECCOMP_RET_KILL_PROCESS));
-    program.push(word(give, libc::SECCOMP_RET_ALLOW));
-    let filter = libc::sock_fprog {
-        len: program.len() as u16,
-        filter: program.as_mut_ptr(),
-    };
-    // SAFETY: the filter lives until the call has copied it.
-    unsafe {
-        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-        let result = libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter);
-        assert_eq!(result, 0, "seccomp: {}", std::io::Error::last_os_error());
-    }
+    counting::leave(traffic.run() == expected)
 }

@@ -2,6 +2,8 @@
 //! reads what the others say. (Its own `main`, so that a rank is not a test in disguise.)
 
 mod launchers;
+#[path = "../name_spaces/mod.rs"]
+mod name_spaces;
 mod namespaces;
 mod network;
 mod one_host;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "not every test file uses all of it")]
 
+pub mod bits;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,13 +33,36 @@ impl Reach {
     }
 }
 
+/// Each test over a fabric with load/store reach and over one without. Where it stands there is a name `Reach`.
+#[allow(unused_macros, reason = "not every test file uses it")]
+macro_rules! over_both {
+    ($($test:ident),* $(,)?) => {
+        mod mapped {
+            $(#[test] fn $test() { super::$test(super::Reach::Mapped); })*
+        }
+        mod messages {
+            $(#[test] fn $test() { super::$test(super::Reach::Messages); })*
+        }
+    };
+}
+#[allow(unused_imports, reason = "not every test file uses it")]
+pub(crate) use over_both;
+
 /// Runs `rank` on every rank of a job of threads and returns what they return, by rank.
 pub fn with<T: Send>(size: u32, builder: Builder, rank: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
-    let jobs = Job::local(size).expect("a job");
+    with_jobs(Job::local(size).expect("a job"), builder, rank)
+}
+
+/// As [`with`], for jobs that something was changed about.
+pub fn with_jobs<T: Send>(
+    jobs: Vec<Job>,
+    builder: Builder,
+    rank: impl Fn(Communicator) -> T + Sync,
+) -> Vec<T> {
     std::thread::scope(|scope| {
         let threads = jobs.iter().map(|job| {
             let (builder, rank) = (builder.clone(), &rank);
-            scope.spawn(move || rank(builder.join(job).expect("all ranks join")))
+            scope.spawn(move || rank(builder.join(job).unwrap_or_else(|error| panic!("{error}"))))
         });
         let threads = threads.collect::<Vec<_>>();
         threads
