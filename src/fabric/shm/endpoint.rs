@@ -14,9 +14,11 @@ use super::keys::{Domain, Incoming, system};
 use super::life::{Life, Process};
 use super::outbound::Outbound;
 use super::parcel::ConnectionParcel;
-use super::queue_pair::{QueuePair, Sink, State};
+use super::queue_pair::{QueuePair, Sink};
 use super::region::ShmRemote;
 use super::ringing;
+use crate::fabric::parcel::Ends;
+use crate::fabric::state::{State, already_there, not_there};
 use crate::fabric::{
     Completion, Doorbell, Endpoint, FabricError, Fence, Opcode, Parcel, Patience, PostError, Rank, Receive,
     RemoteRegion, Request, Sleep,
@@ -90,13 +92,8 @@ impl ShmEndpoint {
     }
 
     fn need(&self, peer: Rank, call: &'static str, needed: &'static str) -> Result<usize, FabricError> {
-        self.find(peer).ok_or(FabricError::QueuePairState {
-            rank: self.rank,
-            peer,
-            call,
-            state: "not prepared",
-            needed,
-        })
+        self.find(peer)
+            .ok_or_else(|| not_there(self.rank, peer, call, needed))
     }
 
     /// Looks whether peers' processes or endpoints are gone.
@@ -174,13 +171,7 @@ impl Endpoint for ShmEndpoint {
     fn prepare(&mut self, peer: Rank) -> Result<Parcel, FabricError> {
         self.domain.birthplace.check(FabricError::Forked)?;
         let Err(at) = self.pairs.binary_search_by_key(&peer, |pair| pair.peer) else {
-            return Err(FabricError::QueuePairState {
-                rank: self.rank,
-                peer,
-                call: "prepare",
-                state: "already there",
-                needed: "not yet prepared",
-            });
+            return Err(already_there(self.rank, peer));
         };
         let duplicate = |descriptor: &OwnedFd| {
             let copy = descriptor.try_clone();
@@ -200,9 +191,11 @@ impl Endpoint for ShmEndpoint {
         // Each queue pair has at most this many completions that were not taken yet.
         self.completions.reserve(self.pairs.len() * 2 * DEPTH);
         let bytes = ConnectionParcel {
-            from: self.rank,
-            to: peer,
-            generation: self.generation,
+            ends: Ends {
+                from: self.rank,
+                to: peer,
+                generation: self.generation,
+            },
             domain: self.domain.id,
             process: Process::own(),
         }
@@ -217,15 +210,7 @@ impl Endpoint for ShmEndpoint {
         self.domain.birthplace.check(FabricError::Forked)?;
         let at = self.need(peer, "connect", "prepared")?;
         let rank = self.rank;
-        if self.pairs[at].state != State::Prepared {
-            return Err(FabricError::QueuePairState {
-                rank,
-                peer,
-                call: "connect",
-                state: self.pairs[at].state.name(),
-                needed: "prepared",
-            });
-        }
+        self.pairs[at].state.may_connect(rank, peer)?;
         let refuse = |why: String| FabricError::Parcel {
             rank,
             peer,
@@ -233,18 +218,7 @@ impl Endpoint for ShmEndpoint {
             why,
         };
         let told = ConnectionParcel::decode(&remote.bytes).map_err(refuse)?;
-        if (told.from, told.to) != (peer, rank) {
-            return Err(refuse(format!(
-                "it is for a queue pair from rank {} to rank {}",
-                told.from, told.to
-            )));
-        }
-        if told.generation != self.generation {
-            return Err(refuse(format!(
-                "it is of generation {}, this endpoint is of generation {}",
-                told.generation, self.generation
-            )));
-        }
+        told.ends.expect(peer, rank, self.generation).map_err(refuse)?;
         let count = remote.descriptors.len();
         let mut descriptors = remote.descriptors.into_iter();
         let (Some(front), Some(control), ring, None) = (

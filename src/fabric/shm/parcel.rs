@@ -1,7 +1,8 @@
 //! The bytes of the two kinds of parcel. Decoding checks everything and never reads past what it got.
 
 use super::life::Process;
-use crate::fabric::{Access, Rank};
+use crate::fabric::Access;
+use crate::fabric::parcel::{Ends, Reader, Writer};
 
 const VERSION: u8 = 1;
 const CONNECTION: [u8; 3] = *b"SWq";
@@ -11,9 +12,7 @@ const REGION: [u8; 3] = *b"SWr";
 /// the eventfd on which it may sleep, if it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ConnectionParcel {
-    pub from: Rank,
-    pub to: Rank,
-    pub generation: u32,
+    pub ends: Ends,
     /// The protection domain of the endpoint.
     pub domain: u64,
     pub process: Process,
@@ -45,80 +44,10 @@ pub(super) struct RegionParcel {
     pub key: u64,
 }
 
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn new(kind: [u8; 3]) -> Self {
-        let mut bytes = Vec::with_capacity(80);
-        bytes.extend_from_slice(&kind);
-        bytes.push(VERSION);
-        Self(bytes)
-    }
-    fn u32(&mut self, value: u32) {
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-    fn u64(&mut self, value: u64) {
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-    fn finish(mut self) -> Vec<u8> {
-        let sum = checksum(&self.0);
-        self.u64(sum);
-        self.0
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn new(kind: [u8; 3], bytes: &'a [u8]) -> Result<Self, String> {
-        if bytes.len() < 12 || bytes[..3] != kind {
-            return Err("it is not a parcel of this kind and fabric".into());
-        }
-        if bytes[3] != VERSION {
-            return Err(format!(
-                "it has version {} of the format, this side has {VERSION}: ranks of one job run the same release",
-                bytes[3]
-            ));
-        }
-        let (body, sum) = bytes.split_at(bytes.len() - 8);
-        if checksum(body).to_le_bytes() != sum {
-            return Err("it was damaged on its way".into());
-        }
-        Ok(Self(&body[4..]))
-    }
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let (head, tail) = self.0.split_first_chunk().ok_or("it ends too early")?;
-        self.0 = tail;
-        Ok(*head)
-    }
-    fn u32(&mut self) -> Result<u32, String> {
-        self.take().map(u32::from_le_bytes)
-    }
-    fn u64(&mut self) -> Result<u64, String> {
-        self.take().map(u64::from_le_bytes)
-    }
-    fn finish(self) -> Result<(), String> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err("it is longer than it should be".into())
-        }
-    }
-}
-
-/// FNV-1a: finds accidents. Malice is kept out by the channel that parcels travel on.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
 impl ConnectionParcel {
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new(CONNECTION);
-        writer.u32(self.from);
-        writer.u32(self.to);
-        writer.u32(self.generation);
+        let mut writer = Writer::new(CONNECTION, VERSION);
+        writer.ends(self.ends);
         writer.u64(self.domain);
         writer.u32(self.process.pid);
         writer.u64(self.process.started);
@@ -126,11 +55,9 @@ impl ConnectionParcel {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let mut reader = Reader::new(CONNECTION, bytes)?;
+        let mut reader = Reader::new(CONNECTION, VERSION, bytes)?;
         let parcel = Self {
-            from: reader.u32()?,
-            to: reader.u32()?,
-            generation: reader.u32()?,
+            ends: reader.ends()?,
             domain: reader.u64()?,
             process: Process {
                 pid: reader.u32()?,
@@ -144,18 +71,12 @@ impl ConnectionParcel {
 
 impl RegionParcel {
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new(REGION);
+        let mut writer = Writer::new(REGION, VERSION);
         writer.u64(self.domain);
         writer.u32(self.process.pid);
         writer.u64(self.process.started);
         writer.u64(self.len);
-        let Access {
-            remote_read,
-            remote_write,
-            remote_atomic,
-        } = self.access;
-        let rights = u32::from(remote_read) | u32::from(remote_write) << 1 | u32::from(remote_atomic) << 2;
-        writer.u32(rights);
+        writer.access(self.access);
         match self.reach {
             Reach::Shared => writer.u32(0),
             Reach::Attach { address } => {
@@ -169,22 +90,13 @@ impl RegionParcel {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let mut reader = Reader::new(REGION, bytes)?;
+        let mut reader = Reader::new(REGION, VERSION, bytes)?;
         let domain = reader.u64()?;
         let process = Process {
             pid: reader.u32()?,
             started: reader.u64()?,
         };
-        let len = reader.u64()?;
-        let rights = reader.u32()?;
-        if rights >= 8 {
-            return Err(format!("it gives unknown rights ({rights:#x})"));
-        }
-        let access = Access {
-            remote_read: rights & 1 != 0,
-            remote_write: rights & 2 != 0,
-            remote_atomic: rights & 4 != 0,
-        };
+        let (len, access) = (reader.region_len()?, reader.access()?);
         let reach = match reader.u32()? {
             0 => Reach::Shared,
             1 => Reach::Attach {
@@ -194,9 +106,6 @@ impl RegionParcel {
         };
         let (slot, key) = (reader.u32()?, reader.u64()?);
         reader.finish()?;
-        if len == 0 || len > isize::MAX as u64 {
-            return Err(format!("a region cannot have {len} bytes"));
-        }
         if let Reach::Attach { address } = reach
             && (address == 0 || address.checked_add(len).is_none())
         {
@@ -219,8 +128,10 @@ impl RegionParcel {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::fabric::parcel::trials::{damaged, sealed};
 
     fn region() -> RegionParcel {
         RegionParcel {
@@ -237,9 +148,11 @@ mod tests {
     #[test]
     fn what_is_encoded_is_decoded() {
         let connection = ConnectionParcel {
-            from: 1,
-            to: 2,
-            generation: 3,
+            ends: Ends {
+                from: 1,
+                to: 2,
+                generation: 3,
+            },
             domain: 4,
             process: Process { pid: 5, started: 6 },
         };
@@ -261,23 +174,13 @@ mod tests {
 
         #[test]
         fn random_fields_never_panic(body in proptest::collection::vec(any::<u8>(), 0..80)) {
-            for kind in [CONNECTION, REGION] {
-                let mut writer = Writer::new(kind);
-                writer.0.extend_from_slice(&body);
-                let bytes = writer.finish();
-                let _ = ConnectionParcel::decode(&bytes);
-                let _ = RegionParcel::decode(&bytes);
-            }
+            let _ = ConnectionParcel::decode(&sealed(CONNECTION, VERSION, &body));
+            let _ = RegionParcel::decode(&sealed(REGION, VERSION, &body));
         }
 
         #[test]
-        fn one_flipped_bit_or_a_cut_is_noticed(bit in 0usize..400, cut in 1usize..50) {
-            let whole = region().encode();
-            let mut bytes = whole.clone();
-            let bit = bit % (bytes.len() * 8);
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(RegionParcel::decode(&bytes).is_err());
-            prop_assert!(RegionParcel::decode(&whole[..whole.len() - cut]).is_err());
+        fn one_flipped_bit_or_a_cut_is_noticed(bit: usize, cut: usize) {
+            damaged(&region().encode(), bit, cut, RegionParcel::decode);
         }
     }
 }

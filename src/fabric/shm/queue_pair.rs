@@ -10,24 +10,8 @@ use super::control::{Arrival, BOUNCE, DEPTH, FRAGMENT, SLOTS};
 use super::keys::Incoming;
 use super::outbound::{Outbound, Outcome};
 use super::region;
+use crate::fabric::state::State;
 use crate::fabric::{Completion, Opcode, Operation, PostError, Rank, Receive, Request, Status};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Prepared,
-    Connected,
-    Error,
-}
-
-impl State {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Prepared => "prepared",
-            Self::Connected => "connected",
-            Self::Error => "in the error state",
-        }
-    }
-}
 
 /// See the module.
 pub(super) struct QueuePair {
@@ -101,7 +85,7 @@ impl QueuePair {
                     self.complete(request, Status::PeerUnreachable, 0, sink);
                     continue;
                 }
-                State::Error => return Err(PostError::QueuePairError { posted }),
+                State::Error | State::Closed => return Err(PostError::QueuePairError { posted }),
                 State::Connected => {}
             }
             if self.queue.len() + self.undelivered >= DEPTH {

@@ -20,8 +20,8 @@ impl Caller {
     /// The session, and what is said first.
     pub fn first_words(&self, peer: Rank, secret: &[u8; SECRET]) -> (Session, [u8; Hello::BYTES]) {
         let Self { rank, told, .. } = self;
-        let session = Session::new((*rank, secret), (peer, &told.secret), told.generation);
-        let words = Hello::encode(*rank, peer, told.generation, told.token, &session);
+        let session = Session::new((*rank, secret), (peer, &told.secret), told.ends.generation);
+        let words = Hello::encode(*rank, peer, told.ends.generation, told.token, &session);
         (session, words)
     }
 }

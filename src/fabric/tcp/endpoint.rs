@@ -12,12 +12,14 @@ use super::bell::Bell;
 use super::caller::Caller;
 use super::dial::Dial;
 use super::parcel::ConnectionParcel;
-use super::queue_pair::{DEPTH, Link, QueuePair, Shared, State};
+use super::queue_pair::{DEPTH, Link, QueuePair, Shared};
 use super::region::{Domain, KnownKeys, TcpRemote};
 use super::seal::{Session, random};
 use super::settings::Settings;
 use super::sink::Sink;
 use super::visitor::{Announced, Listener};
+use crate::fabric::parcel::Ends;
+use crate::fabric::state::{State, already_there, not_there};
 use crate::fabric::{
     Completion, Doorbell, Endpoint, FabricError, Fence, Opcode, Parcel, Patience, PostError, Rank, Receive,
     RemoteRegion, Request, Sleep, Status,
@@ -106,13 +108,8 @@ impl TcpEndpoint {
     }
 
     fn need(&self, peer: Rank, call: &'static str, needed: &'static str) -> Result<usize, FabricError> {
-        self.find(peer).ok_or(FabricError::QueuePairState {
-            rank: self.rank,
-            peer,
-            call,
-            state: "not prepared",
-            needed,
-        })
+        self.find(peer)
+            .ok_or_else(|| not_there(self.rank, peer, call, needed))
     }
 
     /// Whether `poll` has something to deliver.
@@ -157,13 +154,7 @@ impl Endpoint for TcpEndpoint {
     fn prepare(&mut self, peer: Rank) -> Result<Parcel, FabricError> {
         self.domain.birthplace.check(FabricError::Forked)?;
         let Err(at) = self.pairs.binary_search_by_key(&peer, |pair| pair.peer) else {
-            return Err(FabricError::QueuePairState {
-                rank: self.rank,
-                peer,
-                call: "prepare",
-                state: "already there",
-                needed: "not yet prepared",
-            });
+            return Err(already_there(self.rank, peer));
         };
         let own = peer == self.rank;
         let mut addresses = Vec::new();
@@ -174,9 +165,11 @@ impl Endpoint for TcpEndpoint {
             by_loopback = listener.by_loopback;
         }
         let told = ConnectionParcel {
-            from: self.rank,
-            to: peer,
-            generation: self.generation,
+            ends: Ends {
+                from: self.rank,
+                to: peer,
+                generation: self.generation,
+            },
             domain: self.domain.id,
             network: self.network,
             secret: random()?,
@@ -200,15 +193,7 @@ impl Endpoint for TcpEndpoint {
         self.domain.birthplace.check(FabricError::Forked)?;
         let at = self.need(peer, "connect", "prepared")?;
         let (rank, generation) = (self.rank, self.generation);
-        if self.pairs[at].state != State::Prepared {
-            return Err(FabricError::QueuePairState {
-                rank,
-                peer,
-                call: "connect",
-                state: self.pairs[at].state.name(),
-                needed: "prepared",
-            });
-        }
+        self.pairs[at].state.may_connect(rank, peer)?;
         let refuse = |why: String| FabricError::Parcel {
             rank,
             peer,
@@ -216,18 +201,7 @@ impl Endpoint for TcpEndpoint {
             why,
         };
         let told = ConnectionParcel::decode(&remote.bytes).map_err(refuse)?;
-        if (told.from, told.to) != (peer, rank) {
-            return Err(refuse(format!(
-                "it is for a queue pair from rank {} to rank {}",
-                told.from, told.to
-            )));
-        }
-        if told.generation != generation {
-            return Err(refuse(format!(
-                "it is of generation {}, this endpoint is of generation {generation}",
-                told.generation
-            )));
-        }
+        told.ends.expect(peer, rank, generation).map_err(refuse)?;
         let own_addresses = address::of_this_host()?;
         let network = self.network;
         let (pairs, mut shared) = self.split();

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::frame::TAG;
 use super::seal::{SECRET, Session, TOKEN};
+use crate::fabric::parcel::{Ends, Reader, Writer};
 use crate::fabric::{Access, Rank};
 
 const VERSION: u8 = 1;
@@ -16,9 +17,7 @@ pub(super) const MOST_ADDRESSES: usize = 32;
 /// What one side of a queue pair tells the other. A secret between the two.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ConnectionParcel {
-    pub from: Rank,
-    pub to: Rank,
-    pub generation: u32,
+    pub ends: Ends,
     /// The protection domain of the endpoint.
     pub domain: u64,
     /// Which network the side is in: equal where loopback leads from one to the other.
@@ -41,83 +40,14 @@ pub(super) struct RegionParcel {
     pub key: u64,
 }
 
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn new(kind: [u8; 3]) -> Self {
-        let mut bytes = kind.to_vec();
-        bytes.push(VERSION);
-        Self(bytes)
-    }
-    fn u32(&mut self, value: u32) {
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-    fn u64(&mut self, value: u64) {
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-    fn finish(mut self) -> Vec<u8> {
-        let sum = checksum(&self.0);
-        self.u64(sum);
-        self.0
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn new(kind: [u8; 3], bytes: &'a [u8]) -> Result<Self, String> {
-        if bytes.len() < 12 || bytes[..3] != kind {
-            return Err("it is not a parcel of this kind and fabric".into());
-        }
-        if bytes[3] != VERSION {
-            return Err(format!(
-                "it has version {} of the format, this side has {VERSION}: ranks of one job run the same release",
-                bytes[3]
-            ));
-        }
-        let (body, sum) = bytes.split_at(bytes.len() - 8);
-        if checksum(body).to_le_bytes() != sum {
-            return Err("it was damaged on its way".into());
-        }
-        Ok(Self(&body[4..]))
-    }
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let (head, tail) = self.0.split_first_chunk().ok_or("it ends too early")?;
-        self.0 = tail;
-        Ok(*head)
-    }
-    fn u32(&mut self) -> Result<u32, String> {
-        self.take().map(u32::from_le_bytes)
-    }
-    fn u64(&mut self) -> Result<u64, String> {
-        self.take().map(u64::from_le_bytes)
-    }
-    fn finish(self) -> Result<(), String> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err("it is longer than it should be".into())
-        }
-    }
-}
-
-/// FNV-1a: finds accidents. Malice is kept out by the channel that parcels travel on.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
 impl ConnectionParcel {
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new(CONNECTION);
-        writer.u32(self.from);
-        writer.u32(self.to);
-        writer.u32(self.generation);
+        let mut writer = Writer::new(CONNECTION, VERSION);
+        writer.ends(self.ends);
         writer.u64(self.domain);
-        writer.0.extend_from_slice(&self.network);
-        writer.0.extend_from_slice(&self.secret);
-        writer.0.extend_from_slice(&self.token);
+        writer.bytes(&self.network);
+        writer.bytes(&self.secret);
+        writer.bytes(&self.token);
         writer.u32(self.by_loopback.into());
         let addresses = &self.addresses[..self.addresses.len().min(MOST_ADDRESSES)];
         writer.u32(addresses.len() as u32);
@@ -126,18 +56,16 @@ impl ConnectionParcel {
                 IpAddr::V4(four) => four.to_ipv6_mapped(),
                 IpAddr::V6(six) => six,
             };
-            writer.0.extend_from_slice(&six.octets());
+            writer.bytes(&six.octets());
             writer.u32(address.port().into());
         }
         writer.finish()
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let mut reader = Reader::new(CONNECTION, bytes)?;
+        let mut reader = Reader::new(CONNECTION, VERSION, bytes)?;
         let mut parcel = Self {
-            from: reader.u32()?,
-            to: reader.u32()?,
-            generation: reader.u32()?,
+            ends: reader.ends()?,
             domain: reader.u64()?,
             network: reader.take()?,
             secret: reader.take()?,
@@ -162,31 +90,19 @@ impl ConnectionParcel {
 
 impl RegionParcel {
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new(REGION);
+        let mut writer = Writer::new(REGION, VERSION);
         writer.u64(self.domain);
         writer.u64(self.len);
-        let Access {
-            remote_read,
-            remote_write,
-            remote_atomic,
-        } = self.access;
-        writer.u32(u32::from(remote_read) | u32::from(remote_write) << 1 | u32::from(remote_atomic) << 2);
+        writer.access(self.access);
         writer.u64(self.key);
         writer.finish()
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let mut reader = Reader::new(REGION, bytes)?;
-        let (domain, len, rights, key) = (reader.u64()?, reader.u64()?, reader.u32()?, reader.u64()?);
+        let mut reader = Reader::new(REGION, VERSION, bytes)?;
+        let (domain, len) = (reader.u64()?, reader.region_len()?);
+        let (access, key) = (reader.access()?, reader.u64()?);
         reader.finish()?;
-        if rights > 7 || len == 0 {
-            return Err("it says what no region is".into());
-        }
-        let access = Access {
-            remote_read: rights & 1 != 0,
-            remote_write: rights & 2 != 0,
-            remote_atomic: rights & 4 != 0,
-        };
         Ok(Self {
             domain,
             len,
@@ -276,13 +192,17 @@ pub(super) const ANY: [IpAddr; 2] = [
 mod tests {
     use proptest::prelude::*;
 
+    use crate::fabric::parcel::trials::{damaged, sealed};
+
     use super::*;
 
     fn connection() -> ConnectionParcel {
         ConnectionParcel {
-            from: 1,
-            to: 2,
-            generation: 3,
+            ends: Ends {
+                from: 1,
+                to: 2,
+                generation: 3,
+            },
             domain: 4,
             network: [5; 16],
             secret: [6; SECRET],
@@ -332,23 +252,13 @@ mod tests {
 
         #[test]
         fn random_fields_never_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
-            for kind in [CONNECTION, REGION] {
-                let mut writer = Writer::new(kind);
-                writer.0.extend_from_slice(&body);
-                let bytes = writer.finish();
-                let _ = ConnectionParcel::decode(&bytes);
-                let _ = RegionParcel::decode(&bytes);
-            }
+            let _ = ConnectionParcel::decode(&sealed(CONNECTION, VERSION, &body));
+            let _ = RegionParcel::decode(&sealed(REGION, VERSION, &body));
         }
 
         #[test]
-        fn one_flipped_bit_or_a_cut_is_noticed(bit in 0usize..2000, cut in 1usize..80) {
-            let whole = connection().encode();
-            let mut bytes = whole.clone();
-            let bit = bit % (bytes.len() * 8);
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(ConnectionParcel::decode(&bytes).is_err());
-            prop_assert!(ConnectionParcel::decode(&whole[..whole.len() - cut]).is_err());
+        fn one_flipped_bit_or_a_cut_is_noticed(bit: usize, cut: usize) {
+            damaged(&connection().encode(), bit, cut, ConnectionParcel::decode);
         }
     }
 }

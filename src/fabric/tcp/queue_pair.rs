@@ -19,6 +19,7 @@ use super::taking::Taking;
 use super::target::{Memory, Target};
 use super::visitor::Announced;
 use super::wire::Wire;
+use crate::fabric::state::State;
 use crate::fabric::{PostError, Rank, Receive, Request, Status};
 
 /// Requests, and receives, that one queue pair holds.
@@ -27,23 +28,6 @@ pub(super) const DEPTH: usize = 256;
 const BUDGET: usize = 1 << 20;
 /// How long a refused peer may take to hear of it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Prepared,
-    Connected,
-    Error,
-}
-
-impl State {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Prepared => "prepared",
-            Self::Connected => "connected",
-            Self::Error => "in the error state",
-        }
-    }
-}
 
 /// How the two sides get to a connection.
 #[allow(
@@ -132,7 +116,7 @@ impl QueuePair {
                         .complete(request, Status::PeerUnreachable, 0, shared.sink);
                     continue;
                 }
-                State::Error => return Err(PostError::QueuePairError { posted }),
+                State::Error | State::Closed => return Err(PostError::QueuePairError { posted }),
                 State::Connected => {}
             }
             if self.requests.occupied() >= DEPTH {

@@ -10,6 +10,7 @@ use super::frame::{FRAGMENT, Frame, HEADER, INLINE, Kind, PLAIN, TAG};
 use super::parcel::{ConnectionParcel, Hello, RegionParcel};
 use super::seal::{SECRET, Session, TOKEN};
 use super::*;
+use crate::fabric::parcel::Ends;
 use crate::fabric::{Completion, Operation, Parcel, Receive, RemoteSlice, Request, Slice, Status};
 use crate::memory::HugePages;
 
@@ -60,8 +61,11 @@ impl Victim {
 
     fn parcel_of_rogue(&self) -> ConnectionParcel {
         ConnectionParcel {
-            from: 1,
-            to: 0,
+            ends: Ends {
+                from: 1,
+                to: 0,
+                ..self.told.ends
+            },
             domain: 77,
             secret: [9; SECRET],
             token: [8; TOKEN],

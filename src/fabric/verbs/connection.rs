@@ -17,31 +17,8 @@ use super::lone::Lone;
 use super::parcel::ConnectionParcel;
 use super::queue_pair::QueuePair;
 use super::ticket::Ticket;
+use crate::fabric::state::State;
 use crate::fabric::{Completion, Opcode, Rank, Status};
-
-/// How far a connection has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// Its queue pairs take receives.
-    Prepared,
-    /// Everything may be posted.
-    Connected,
-    /// Its queue pairs are in the error state; what was in flight comes back.
-    Failed,
-    /// Its queue pairs are destroyed: nothing can land any more.
-    Closed,
-}
-
-impl State {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Prepared => "prepared",
-            Self::Connected => "connected",
-            Self::Failed => "in the error state",
-            Self::Closed => "destroyed",
-        }
-    }
-}
 
 /// See the module.
 pub(super) struct Connection {

@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use super::completion_queue::BATCH;
-use super::connection::{Connection, Sink, State};
+use super::connection::{Connection, Sink};
 use super::endpoint::VerbsEndpoint;
 use super::ticket::{Side, Ticket};
+use crate::fabric::state::State;
 use crate::fabric::{Completion, FabricError, Fence};
 
 /// How often polls look at the device's events and at silent peers.

@@ -7,10 +7,11 @@
 
 use sapwood_sys::verbs::bindings::*;
 
-use super::connection::{Connection, Sink, State};
+use super::connection::{Connection, Sink};
 use super::error::VerbsError;
 use super::explain;
 use super::in_flight::Outgoing;
+use crate::fabric::state::State;
 use crate::fabric::{Opcode, Request, Status};
 
 /// What ended a connection.
@@ -144,7 +145,7 @@ impl Connection {
     /// A verb failed in the middle of something.
     #[cold]
     pub fn failed_by_verb(&mut self, error: &VerbsError) {
-        if matches!(self.state, State::Failed | State::Closed) {
+        if matches!(self.state, State::Error | State::Closed) {
             return;
         }
         self.owed.owe(Status::PeerUnreachable);
@@ -157,7 +158,7 @@ impl Connection {
 
     /// The caller's wish.
     pub fn disconnect(&mut self) {
-        if matches!(self.state, State::Failed | State::Closed) {
+        if matches!(self.state, State::Error | State::Closed) {
             return;
         }
         self.failure = Some(Failure {
@@ -170,11 +171,11 @@ impl Connection {
     /// All queue pairs to the error state, and behind everything in flight a last request: when that comes back,
     /// requests that are not reported on success are known to be over, too.
     fn enter_error(&mut self) {
-        if matches!(self.state, State::Failed | State::Closed) {
+        if matches!(self.state, State::Error | State::Closed) {
             return;
         }
         let was_connected = self.state == State::Connected;
-        self.state = State::Failed;
+        self.state = State::Error;
         self.lone.forbid();
         for lane in &mut self.lanes {
             if let Err(error) = lane.enter_error() {
@@ -226,7 +227,7 @@ impl Connection {
     /// back behind everything that is flushed. `false` if it is not taken: all was told, or will be by others.
     #[cold]
     pub fn tell_by(&mut self, request: &Request) -> bool {
-        if self.state != State::Failed || !self.owed.untold || self.has_tellers() {
+        if self.state != State::Error || !self.owed.untold || self.has_tellers() {
             return false;
         }
         let entry = Outgoing {

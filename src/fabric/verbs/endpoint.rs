@@ -11,13 +11,14 @@ use super::batch::Batch;
 use super::bell::Bell;
 use super::budget::Budget;
 use super::completion_queue::CompletionQueue;
-use super::connection::{Connection, State};
+use super::connection::Connection;
 use super::device::Device;
 use super::events::Listener;
 use super::explain;
 use super::remote::VerbsRemote;
 use super::ticket::Ticket;
 use crate::fabric::fork::Birthplace;
+use crate::fabric::state::{State, not_there};
 use crate::fabric::{
     Completion, Doorbell, Endpoint, FabricError, Fence, Parcel, Patience, PostError, Rank, Receive,
     RemoteRegion, Request, Sleep,
@@ -96,13 +97,8 @@ impl VerbsEndpoint {
     }
 
     pub(super) fn need(&self, peer: Rank, call: &'static str) -> Result<usize, FabricError> {
-        self.find(peer).ok_or(FabricError::QueuePairState {
-            rank: self.rank,
-            peer,
-            call,
-            state: "not prepared",
-            needed: "prepared",
-        })
+        self.find(peer)
+            .ok_or_else(|| not_there(self.rank, peer, call, "prepared"))
     }
 
     /// See [`Endpoint::post`]: something else than one small write.

@@ -6,6 +6,7 @@ use super::gid::Gid;
 use super::mtu::Mtu;
 use super::parcel::{ConnectionParcel, LaneAddress};
 use super::region_parcel::RegionParcel;
+use crate::fabric::parcel::Ends;
 use crate::fabric::{Access, Parcel, Rank};
 
 /// One reliable-connection queue pair, as its peer must know it.
@@ -46,9 +47,11 @@ impl ForeignQueuePair {
     /// endpoint of that generation which has one queue pair for each connection.
     pub fn parcel(&self, peer: Rank, own: Rank, generation: u32) -> Parcel {
         let parcel = ConnectionParcel {
-            from: peer,
-            to: own,
-            generation,
+            ends: Ends {
+                from: peer,
+                to: own,
+                generation,
+            },
             lid: self.lid,
             gid: self.gid,
             mtu: self.mtu,

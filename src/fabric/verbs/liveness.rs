@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use sapwood_sys::verbs::bindings::IBV_SEND_SIGNALED;
 
-use super::connection::{Connection, State};
+use super::connection::Connection;
 use super::in_flight::Outgoing;
 use crate::fabric::Opcode;
+use crate::fabric::state::State;
 
 /// How long a connection is silent before the peer is asked for.
 const ASK_AFTER: Duration = Duration::from_secs(1);

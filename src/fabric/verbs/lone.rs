@@ -12,12 +12,13 @@ use std::sync::{Arc, Weak};
 
 use sapwood_sys::verbs::bindings::*;
 
-use super::connection::{Connection, State};
+use super::connection::Connection;
 use super::endpoint::VerbsEndpoint;
 use super::in_flight::Outgoing;
 use super::queue_pair::QueuePair;
 use super::ticket::Ticket;
 use super::work;
+use crate::fabric::state::State;
 use crate::fabric::{
     Completion, Opcode, Operation, PostError, Registration, RemoteRegion, RemoteSlice, Request, Slice, Status,
 };

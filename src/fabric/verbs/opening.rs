@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use sapwood_sys::verbs::bindings::ibv_port_attr;
 
-use super::connection::{Connection, State};
+use super::connection::Connection;
 use super::device::Device;
 use super::ending::Owed;
 use super::endpoint::{NO_CONNECTION, VerbsEndpoint};
@@ -19,6 +19,8 @@ use super::parcel::ConnectionParcel;
 use super::probe::SPARE_REQUESTS;
 use super::queue_pair::QueuePair;
 use super::ticket::{Side, Ticket};
+use crate::fabric::parcel::Ends;
+use crate::fabric::state::{State, already_there};
 use crate::fabric::{FabricError, Parcel, Patience, Rank};
 
 /// Ranks that an endpoint finds connections for by index.
@@ -45,14 +47,8 @@ pub(super) fn largest_message(device: &Device) -> Result<usize, VerbsError> {
 impl VerbsEndpoint {
     /// The local half of a connection, and what the peer needs for its own.
     pub(super) fn open(&mut self, peer: Rank) -> Result<Parcel, FabricError> {
-        if let Some(at) = self.find(peer) {
-            return Err(FabricError::QueuePairState {
-                rank: self.rank,
-                peer,
-                call: "prepare",
-                state: self.connections[at].state.name(),
-                needed: "not yet prepared",
-            });
+        if self.find(peer).is_some() {
+            return Err(already_there(self.rank, peer));
         }
         let index = u16::try_from(self.connections.len())
             .ok()
@@ -133,9 +129,11 @@ impl VerbsEndpoint {
     pub(super) fn describe(&self, connection: &Connection) -> ConnectionParcel {
         let choice = self.device.choice();
         ConnectionParcel {
-            from: self.rank,
-            to: connection.peer,
-            generation: self.generation,
+            ends: Ends {
+                from: self.rank,
+                to: connection.peer,
+                generation: self.generation,
+            },
             lid: choice.lid,
             gid: choice.gid.gid,
             mtu: self.device.mtu(),
@@ -150,16 +148,7 @@ impl VerbsEndpoint {
     pub(super) fn join(&mut self, peer: Rank, parcel: &Parcel) -> Result<(), FabricError> {
         let at = self.need(peer, "connect")?;
         let rank = self.rank;
-        let state = self.connections[at].state;
-        if state != State::Prepared {
-            return Err(FabricError::QueuePairState {
-                rank,
-                peer,
-                call: "connect",
-                state: state.name(),
-                needed: "prepared",
-            });
-        }
+        self.connections[at].state.may_connect(rank, peer)?;
         let told = self
             .read(&self.connections[at], parcel)
             .map_err(|why| FabricError::Parcel {
@@ -191,18 +180,7 @@ impl VerbsEndpoint {
         }
         let told = ConnectionParcel::decode(&parcel.bytes)?;
         let ours = self.describe(connection);
-        if (told.from, told.to) != (connection.peer, self.rank) {
-            return Err(format!(
-                "it is for a queue pair from rank {} to rank {}",
-                told.from, told.to
-            ));
-        }
-        if told.generation != self.generation {
-            return Err(format!(
-                "it is of generation {}, this endpoint is of generation {}",
-                told.generation, self.generation
-            ));
-        }
+        told.ends.expect(connection.peer, self.rank, self.generation)?;
         if told.ethernet != ours.ethernet {
             let name = |ethernet| if ethernet { "Ethernet (RoCE)" } else { "InfiniBand" };
             return Err(format!(
@@ -225,7 +203,7 @@ impl VerbsEndpoint {
     /// What an explanation says about a connection.
     pub(super) fn path(&self, connection: &Connection) -> Path {
         let end = |parcel: &ConnectionParcel| End {
-            rank: parcel.from,
+            rank: parcel.ends.from,
             gid: parcel.gid,
             lid: parcel.lid,
             mtu: parcel.mtu,

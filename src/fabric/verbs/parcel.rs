@@ -4,13 +4,10 @@
 use super::gid::Gid;
 use super::mtu::Mtu;
 use super::transition::Remote;
-use crate::fabric::Rank;
+use crate::fabric::parcel::{Ends, Reader, Writer};
 
-const MAGIC: [u8; 4] = *b"SWvq";
+const KIND: [u8; 3] = *b"SVq";
 const VERSION: u8 = 1;
-const FIXED: usize = 4 + 1 + 1 + 3 * 4 + 2 + 16 + 1 + 1 + 1 + 1;
-const PER_LANE: usize = 8;
-const CHECKSUM: usize = 8;
 
 /// Numbers of queue pairs and of packets have 24 bits.
 pub(super) const NUMBER_MASK: u32 = 0x00FF_FFFF;
@@ -27,9 +24,7 @@ pub(super) struct LaneAddress {
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ConnectionParcel {
-    pub from: Rank,
-    pub to: Rank,
-    pub generation: u32,
+    pub ends: Ends,
     /// The port's local identifier; 0 on Ethernet.
     pub lid: u16,
     pub gid: Gid,
@@ -59,31 +54,6 @@ impl std::fmt::Display for ConnectionParcel {
     }
 }
 
-/// FNV-1a: finds accidents. Malice is kept out by the channel that parcels travel on.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let (head, tail) = self.0.split_first_chunk().ok_or("it ends too early")?;
-        self.0 = tail;
-        Ok(*head)
-    }
-
-    fn u8(&mut self) -> Result<u8, String> {
-        self.take().map(u8::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, String> {
-        self.take().map(u32::from_le_bytes)
-    }
-}
-
 impl ConnectionParcel {
     /// What one of our queue pairs is told about its other half.
     pub fn remote(&self, lane: LaneAddress) -> Remote {
@@ -99,49 +69,30 @@ impl ConnectionParcel {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(FIXED + PER_LANE * self.lanes.len() + CHECKSUM);
-        bytes.extend_from_slice(&MAGIC);
-        bytes.push(VERSION);
-        bytes.push(u8::from(self.ethernet));
-        for number in [self.from, self.to, self.generation] {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
-        bytes.extend_from_slice(&self.lid.to_le_bytes());
-        bytes.extend_from_slice(&self.gid.bytes());
-        bytes.push(self.mtu.code() as u8);
-        bytes.push(self.reads_answered);
-        bytes.push(self.reads_started);
-        bytes.push(self.lanes.len() as u8);
+        let mut writer = Writer::new(KIND, VERSION);
+        writer.u8(self.ethernet.into());
+        writer.ends(self.ends);
+        writer.bytes(&self.lid.to_le_bytes());
+        writer.bytes(&self.gid.bytes());
+        writer.u8(self.mtu.code() as u8);
+        writer.u8(self.reads_answered);
+        writer.u8(self.reads_started);
+        writer.u8(self.lanes.len() as u8);
         for lane in &self.lanes {
-            bytes.extend_from_slice(&lane.number.to_le_bytes());
-            bytes.extend_from_slice(&lane.first_packet.to_le_bytes());
+            writer.u32(lane.number);
+            writer.u32(lane.first_packet);
         }
-        let sum = checksum(&bytes);
-        bytes.extend_from_slice(&sum.to_le_bytes());
-        bytes
+        writer.finish()
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        if bytes.len() < FIXED + CHECKSUM || bytes[..4] != MAGIC {
-            return Err("it is not a verbs connection".into());
-        }
-        if bytes[4] != VERSION {
-            return Err(format!(
-                "it has version {} of the format, this side has {VERSION}: ranks of one job run the same release",
-                bytes[4]
-            ));
-        }
-        let (body, sum) = bytes.split_at(bytes.len() - CHECKSUM);
-        if checksum(body).to_le_bytes() != sum {
-            return Err("it was damaged on its way".into());
-        }
-        let mut reader = Reader(&body[5..]);
+        let mut reader = Reader::new(KIND, VERSION, bytes)?;
         let ethernet = match reader.u8()? {
             0 => false,
             1 => true,
             other => return Err(format!("its link layer is unknown ({other})")),
         };
-        let (from, to, generation) = (reader.u32()?, reader.u32()?, reader.u32()?);
+        let ends = reader.ends()?;
         let lid = u16::from_le_bytes(reader.take()?);
         let gid = Gid::from_bytes(reader.take()?);
         let code = reader.u8()?;
@@ -149,11 +100,8 @@ impl ConnectionParcel {
             Mtu::from_code(code.into()).ok_or_else(|| format!("its MTU has the unknown code {code}"))?;
         let (reads_answered, reads_started) = (reader.u8()?, reader.u8()?);
         let count = usize::from(reader.u8()?);
-        if reader.0.len() != count * PER_LANE || count == 0 {
-            return Err(format!(
-                "{} bytes do not describe {count} queue pairs",
-                reader.0.len()
-            ));
+        if count == 0 {
+            return Err("it has no queue pair".into());
         }
         let mut lanes = Vec::with_capacity(count);
         for _ in 0..count {
@@ -169,6 +117,7 @@ impl ConnectionParcel {
             }
             lanes.push(lane);
         }
+        reader.finish()?;
         if ethernet && gid.is_empty() {
             return Err("its GID is empty, and without one there is no way to an Ethernet port".into());
         }
@@ -176,9 +125,7 @@ impl ConnectionParcel {
             return Err("it has neither a LID nor a GID, so there is no way to it".into());
         }
         Ok(Self {
-            from,
-            to,
-            generation,
+            ends,
             lid,
             gid,
             mtu,
@@ -194,7 +141,13 @@ impl ConnectionParcel {
 mod tests {
     use proptest::prelude::*;
 
+    use crate::fabric::parcel::trials::{damaged, sealed};
+
     use super::*;
+
+    /// Bytes of the fields before the lanes, and of a lane.
+    const FIXED: usize = 1 + 3 * 4 + 2 + 16 + 1 + 1 + 1 + 1;
+    const PER_LANE: usize = 8;
 
     fn parcel() -> ConnectionParcel {
         let lane = |number| LaneAddress {
@@ -202,9 +155,11 @@ mod tests {
             first_packet: NUMBER_MASK,
         };
         ConnectionParcel {
-            from: 1,
-            to: 2,
-            generation: 3,
+            ends: Ends {
+                from: 1,
+                to: 2,
+                generation: 3,
+            },
             lid: 4,
             gid: "::ffff:10.9.0.1".parse().unwrap(),
             mtu: Mtu::Bytes4096,
@@ -245,31 +200,25 @@ mod tests {
 
         /// With the right beginning and the right sum: whatever gets through is something that encodes to the same.
         #[test]
-        fn random_fields_never_panic(fields in proptest::collection::vec(any::<u8>(), 0..120), lanes in 0u8..8) {
-            let mut bytes = MAGIC.to_vec();
-            bytes.push(VERSION);
-            bytes.extend_from_slice(&fields);
-            if bytes.len() > FIXED {
-                bytes[5] &= 1;
-                bytes[36] = 1 + bytes[36] % 5;
-                bytes[FIXED - 1] = lanes;
-                bytes.resize(FIXED + usize::from(lanes) * PER_LANE, 0);
+        fn random_fields_never_panic(
+            fields in proptest::collection::vec(any::<u8>(), 0..120), sensible: bool, lanes in 0u8..8,
+        ) {
+            let mut fields = fields;
+            if sensible {
+                fields.resize(FIXED + usize::from(lanes) * PER_LANE, 0);
+                fields[0] &= 1;
+                fields[FIXED - 4] = 1 + fields[FIXED - 4] % 5;
+                fields[FIXED - 1] = lanes;
             }
-            let sum = checksum(&bytes);
-            bytes.extend_from_slice(&sum.to_le_bytes());
+            let bytes = sealed(KIND, VERSION, &fields);
             if let Ok(parcel) = ConnectionParcel::decode(&bytes) {
                 prop_assert_eq!(parcel.encode(), bytes);
             }
         }
 
         #[test]
-        fn one_flipped_bit_or_a_cut_is_noticed(bit in 0usize..600, cut in 1usize..60) {
-            let whole = parcel().encode();
-            let mut bytes = whole.clone();
-            let bit = bit % (bytes.len() * 8);
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(ConnectionParcel::decode(&bytes).is_err());
-            prop_assert!(ConnectionParcel::decode(&whole[..whole.len() - cut]).is_err());
+        fn one_flipped_bit_or_a_cut_is_noticed(bit: usize, cut: usize) {
+            damaged(&parcel().encode(), bit, cut, ConnectionParcel::decode);
         }
     }
 }

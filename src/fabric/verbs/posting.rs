@@ -9,12 +9,13 @@ use sapwood_sys::verbs::bindings::*;
 
 use super::batch::Batch;
 use super::budget::Budget;
-use super::connection::{Connection, State};
+use super::connection::Connection;
 use super::error::VerbError;
 use super::explain;
 use super::in_flight::Outgoing;
 use super::ticket::Ticket;
 use super::work::{self, Local, Remote};
+use crate::fabric::state::State;
 use crate::fabric::{Opcode, Operation, PostError, Request, Status};
 
 /// Why a list of work requests was not taken as a whole.

@@ -3,12 +3,13 @@
 use sapwood_sys::verbs::bindings::*;
 
 use super::budget::Budget;
-use super::connection::{Connection, State};
+use super::connection::Connection;
 use super::error::VerbError;
 use super::in_flight::Incoming;
 use super::queue_pair::NotTaken;
 use super::ticket::Ticket;
 use super::work::{self, Local};
+use crate::fabric::state::State;
 use crate::fabric::{Opcode, PostError, Receive, Slice};
 
 /// Receives that are handed to the device at a time.

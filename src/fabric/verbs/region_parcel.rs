@@ -2,12 +2,10 @@
 //! and never reads past what it got.
 
 use crate::fabric::Access;
+use crate::fabric::parcel::{Reader, Writer};
 
 const KIND: [u8; 3] = *b"SVr";
 const VERSION: u8 = 1;
-/// Kind, version, rights, key, address, length, checksum.
-const LENGTH: usize = 4 + 4 + 4 + 8 + 8 + 8;
-
 /// Where and how peers reach a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RegionParcel {
@@ -21,59 +19,24 @@ pub(super) struct RegionParcel {
     pub access: Access,
 }
 
-/// FNV-1a: finds accidents. Malice is kept out by the channel that parcels travel on.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
 impl RegionParcel {
     pub fn encode(&self) -> Vec<u8> {
-        let Access {
-            remote_read,
-            remote_write,
-            remote_atomic,
-        } = self.access;
-        let rights = u32::from(remote_read) | u32::from(remote_write) << 1 | u32::from(remote_atomic) << 2;
-        let mut bytes = Vec::with_capacity(LENGTH);
-        bytes.extend_from_slice(&KIND);
-        bytes.push(VERSION);
-        bytes.extend_from_slice(&rights.to_le_bytes());
-        bytes.extend_from_slice(&self.key.to_le_bytes());
-        bytes.extend_from_slice(&self.address.to_le_bytes());
-        bytes.extend_from_slice(&self.len.to_le_bytes());
-        let sum = checksum(&bytes);
-        bytes.extend_from_slice(&sum.to_le_bytes());
-        bytes
+        let mut writer = Writer::new(KIND, VERSION);
+        writer.access(self.access);
+        writer.u32(self.key);
+        writer.u64(self.address);
+        writer.u64(self.len);
+        writer.finish()
     }
 
     /// What is wrong, in words that complete "it cannot be used: …".
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        if bytes.len() < 4 || bytes[..3] != KIND {
-            return Err("it is not a region of the verbs fabric; both sides must use the same fabric".into());
-        }
-        if bytes[3] != VERSION {
-            return Err(format!(
-                "it has version {} of the format, this side has {VERSION}: ranks of one job run the same release",
-                bytes[3]
-            ));
-        }
-        let bytes: &[u8; LENGTH] = bytes
-            .try_into()
-            .map_err(|_| format!("it has {} bytes instead of {LENGTH}", bytes.len()))?;
-        let (body, sum) = bytes.split_at(LENGTH - 8);
-        if checksum(body).to_le_bytes() != sum {
-            return Err("it was damaged on its way".into());
-        }
-        let four = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| body[at + i]));
-        let eight = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| body[at + i]));
-        let (rights, key, address, len) = (four(4), four(8), eight(12), eight(20));
-        if rights == 0 || rights >= 8 {
-            return Err(format!("it gives no rights or unknown ones ({rights:#x})"));
-        }
-        if len == 0 || len > isize::MAX as u64 {
-            return Err(format!("a region cannot have {len} bytes"));
+        let mut reader = Reader::new(KIND, VERSION, bytes)?;
+        let (access, key) = (reader.access()?, reader.u32()?);
+        let (address, len) = (reader.u64()?, reader.region_len()?);
+        reader.finish()?;
+        if access == Access::LOCAL {
+            return Err("it gives no rights".into());
         }
         if address.checked_add(len).is_none() {
             return Err(format!("{len} bytes at {address:#x} are no memory"));
@@ -82,11 +45,7 @@ impl RegionParcel {
             address,
             len,
             key,
-            access: Access {
-                remote_read: rights & 1 != 0,
-                remote_write: rights & 2 != 0,
-                remote_atomic: rights & 4 != 0,
-            },
+            access,
         })
     }
 }
@@ -96,6 +55,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    use crate::fabric::parcel::trials::{damaged, sealed};
+
     fn parcel() -> RegionParcel {
         RegionParcel {
             address: 0x7f00_0000_1000,
@@ -103,13 +64,6 @@ mod tests {
             key: 0x1234,
             access: Access::READ,
         }
-    }
-
-    /// Bytes with a right checksum.
-    fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
-        let sum = checksum(&bytes);
-        bytes.extend_from_slice(&sum.to_le_bytes());
-        bytes
     }
 
     proptest! {
@@ -133,20 +87,15 @@ mod tests {
 
         #[test]
         fn random_fields_are_refused_or_make_sense(fields in proptest::collection::vec(any::<u8>(), 20..30)) {
-            let mut bytes = vec![b'S', b'V', b'r', VERSION];
-            bytes.extend_from_slice(&fields);
-            if let Ok(parcel) = RegionParcel::decode(&sealed(bytes)) {
+            if let Ok(parcel) = RegionParcel::decode(&sealed(KIND, VERSION, &fields)) {
                 prop_assert!(parcel.len > 0 && parcel.address.checked_add(parcel.len).is_some());
                 prop_assert!(parcel.access != Access::LOCAL);
             }
         }
 
         #[test]
-        fn a_flipped_bit_or_a_cut_is_noticed(bit in 0..LENGTH * 8, cut in 0..LENGTH) {
-            let mut bytes = parcel().encode();
-            prop_assert!(RegionParcel::decode(&bytes[..cut]).is_err());
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(RegionParcel::decode(&bytes).is_err());
+        fn a_flipped_bit_or_a_cut_is_noticed(bit: usize, cut: usize) {
+            damaged(&parcel().encode(), bit, cut, RegionParcel::decode);
         }
     }
 
