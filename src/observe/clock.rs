@@ -155,17 +155,20 @@ fn monotonic() -> u64 {
 mod x86 {
     use std::arch::x86_64::{__cpuid, _rdtsc};
 
-    /// Whether the counter runs at one rate on all cores and through all power states, and the kernel itself, which
-    /// tests that, has not turned away from it.
+    /// Whether the counter runs at one rate on all cores and through all power states: the kernel, which tests that all
+    /// the time, keeps its own time by it, or the processor promises it and the kernel has not turned away from it.
     pub(super) fn counter_is_steady() -> bool {
         const INVARIANT: u32 = 1 << 8;
         // Leaf 0x8000_0000 says which is the last one.
-        let invariant = __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & INVARIANT != 0;
+        let invariant =
+            || __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & INVARIANT != 0;
         let kernel =
             std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
-        invariant
-            && !kernel
-                .is_ok_and(|name| matches!(name.trim(), "hpet" | "acpi_pm" | "jiffies" | "refined-jiffies"))
+        match kernel.as_deref().map(str::trim) {
+            Ok("tsc") => true,
+            Ok("hpet" | "acpi_pm" | "jiffies" | "refined-jiffies") => false,
+            _ => invariant(),
+        }
     }
 
     #[inline]
