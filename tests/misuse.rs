@@ -271,7 +271,29 @@ fn a_waker_may_call_back(reach: Reach) {
     });
 }
 
+fn a_window_that_one_rank_cannot_have_is_refused_on_all(reach: Reach) {
+    ranks(reach, 3, |communicator| {
+        let began = Instant::now();
+        let elements = if communicator.rank() == 1 { 1 << 46 } else { 16 };
+        let error = communicator.window::<f32>(elements).unwrap_err();
+        if communicator.rank() != 1 {
+            assert_eq!(error.culprit(), Some(1), "{error}");
+            assert!(error.to_string().contains("could not take part"), "{error}");
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(4),
+            "waited for a rank that had given up"
+        );
+        // Nothing has changed.
+        let mut window = communicator.window::<f32>(16).unwrap();
+        window.fill(2.0);
+        communicator.all_reduce(&mut window, Operation::Sum).unwrap();
+        assert!(window.iter().all(|x| *x == 6.0));
+    });
+}
+
 over_both! {
+    a_window_that_one_rank_cannot_have_is_refused_on_all,
     a_step_that_is_dropped_does_not_hand_out_buckets_in_flight,
     an_exchange_of_more_buckets_than_boards_tell_apart_is_refused,
     a_small_operation_moves_started_ones_on,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::boards::Mapped;
 use super::connect::{self, Meeting};
 use super::members::Members;
-use super::shapes::{STAGING_SLOTS, Shapes, Way};
+use super::shapes::{Shapes, Way, staging_slots};
 use super::{Communicator, CommunicatorError};
 use crate::bootstrap::{Job, Membership};
 use crate::engine::{Core, Engine, Extent, MessageCore, SLOT_BYTES};
@@ -98,7 +98,7 @@ impl Builder {
         let (engine, mapped, staging, way) = if load_store {
             let mut mapped = Mapped::connect(&meeting, ranks)?;
             let (group, layout) = mapped.group(&mut meeting, ranks)?;
-            let region = Region::host(STAGING_SLOTS * SLOT_BYTES, HugePages::Never)?;
+            let region = Region::host(staging_slots(ranks) * SLOT_BYTES, HugePages::Never)?;
             let bytes = (0, region.len());
             let staging = mapped.share(&mut meeting, "sharing staging slots", &region, bytes, "staging")?;
             let staging = Extent::new(Arc::new(staging), 0, region.len());

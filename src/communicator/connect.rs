@@ -1,6 +1,7 @@
 //! From a membership to ranks that reach each other: what each offers to all others is registered, handed round and
 //! taken in. Everything here is collective.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,12 @@ struct Offer {
     /// What the ranks must agree on besides the length.
     kind: String,
     parcel: Vec<u8>,
+    /// Why it has nothing to offer, if that is so: the others need not wait for it then.
+    declined: Option<String>,
 }
+
+/// What every rank has given, by rank: a value, and descriptors.
+type Given<T> = Vec<(T, Vec<OwnedFd>)>;
 
 /// Which ranks have a device, where the fabric is chosen by that; nobody is asked where it is not. Collective.
 pub(super) fn devices(
@@ -83,24 +89,35 @@ impl Meeting {
         kind: &str,
         mut import: impl FnMut(u32, Parcel) -> Result<Arc<dyn RemoteRegion>, FabricError>,
     ) -> Result<Shared, CommunicatorError> {
-        let registration = self.fabric.register(region, access)?;
-        let parcel = registration.export()?;
+        let registered = self.fabric.register(region, access);
+        let exported = registered.and_then(|registration| Ok((registration.export()?, registration)));
+        let (parcel, registration) = match exported {
+            Ok(exported) => exported,
+            Err(error) => return Err(self.decline(call, error.into())),
+        };
         let offer = Offer {
             len: len as u64,
             offset: offset as u64,
             kind: kind.to_owned(),
             parcel: parcel.bytes,
+            declined: None,
         };
-        let given = self.all_gather(call, &offer, parcel.descriptors)?;
-        let id = self.windows;
-        self.windows = self.windows.wrapping_add(1);
+        let (id, given) = self.offer(call, &offer, parcel.descriptors)?;
+        let declined = |(rank, (offer, _)): (u32, &(Offer, _))| Some((rank, offer.declined.clone()?));
+        if let Some((peer, why)) = (0..).zip(&given).find_map(declined) {
+            return Err(CommunicatorError::Declined {
+                rank: self.rank,
+                call,
+                peer,
+                why,
+            });
+        }
         let mut shared = Shared {
             id,
             registration,
             remote: Vec::with_capacity(given.len()),
         };
         for (rank, (theirs, descriptors)) in (0..).zip(given) {
-            let theirs: Offer = theirs;
             if (theirs.len, theirs.kind.as_str()) != (len as u64, kind) {
                 return Err(CommunicatorError::Disagreement {
                     rank: self.rank,
@@ -132,13 +149,41 @@ impl Meeting {
         Ok(shared)
     }
 
+    /// Takes part in sharing memory without having any, so that all ranks hear of it. Collective. What to return.
+    pub(super) fn decline(&mut self, call: &'static str, error: CommunicatorError) -> CommunicatorError {
+        let offer = Offer {
+            len: 0,
+            offset: 0,
+            kind: String::new(),
+            parcel: Vec::new(),
+            declined: Some(error.to_string()),
+        };
+        match self.offer(call, &offer, Vec::new()) {
+            Ok(_) => error,
+            Err(worse) => worse,
+        }
+    }
+
+    /// What all ranks offer, and the window's number, which an offer that comes to nothing uses up, too.
+    fn offer(
+        &mut self,
+        call: &'static str,
+        offer: &Offer,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(u16, Given<Offer>), CommunicatorError> {
+        let given = self.all_gather(call, offer, descriptors)?;
+        let id = self.windows;
+        self.windows = self.windows.wrapping_add(1);
+        Ok((id, given))
+    }
+
     /// Every rank's value and descriptors, by rank. Collective.
     pub(super) fn all_gather<T: Serialize + serde::de::DeserializeOwned>(
         &self,
         what: &str,
         value: &T,
-        descriptors: Vec<std::os::fd::OwnedFd>,
-    ) -> Result<Vec<(T, Vec<std::os::fd::OwnedFd>)>, CommunicatorError> {
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Given<T>, CommunicatorError> {
         let bytes = serde_json::to_vec(value).expect("plain data");
         let given = self.members.all_gather(what, &bytes, descriptors, self.timeout);
         let given = given.map_err(|error| self.because(what, error.into()))?;

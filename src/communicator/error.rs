@@ -54,6 +54,18 @@ pub enum CommunicatorError {
         /// Who brought what.
         what: String,
     },
+    /// A rank could not bring what a collective call needs; nothing was changed, and the communicator can be used on.
+    #[error("rank {rank}: {call}: rank {peer} could not take part: {why}")]
+    Declined {
+        /// Who was told.
+        rank: u32,
+        /// What was called.
+        call: &'static str,
+        /// Who could not.
+        peer: u32,
+        /// Why.
+        why: String,
+    },
     /// One operation of a group was refused or failed.
     #[error("operation {number} of the group ({call}): {source}")]
     InGroup {
@@ -72,6 +84,7 @@ impl CommunicatorError {
         match self {
             Self::Engine(error) => error.culprit(),
             Self::InGroup { source, .. } => source.culprit(),
+            Self::Declined { peer, .. } => Some(*peer),
             _ => None,
         }
     }

@@ -55,33 +55,14 @@ pub(super) fn connect(
     shape: &str,
     wanted: Result<(&[u32], u32), &CommunicatorError>,
 ) -> Result<(), CommunicatorError> {
-    let known = core.connections();
-    let none = |peer: &&u32| known.binary_search(peer).is_err();
-    let (mut gifts, mut descriptors, mut unfit) = (Gifts::default(), Vec::new(), None);
-    match wanted {
-        Err(error) => unfit = Some(error.to_string()),
-        Ok((neighbours, slots)) => {
-            let new = neighbours.iter().filter(none).copied().collect::<Vec<_>>();
-            let larger = slots > core.staging_slots();
-            let set = core.staging_slots().max(slots);
-            if set != 0 && (larger || !new.is_empty()) {
-                let parcel = staging(meeting, core, set, larger)?;
-                gifts.staging = Some((parcel.bytes, parcel.descriptors.len()));
-                descriptors.extend(parcel.descriptors);
-            }
-            if !new.is_empty() {
-                let region = Region::host(new.len() * MessageCore::NOTES, HugePages::Never)?;
-                let notes = meeting.fabric.register(&region, Access::LOCAL)?;
-                for (index, peer) in new.into_iter().enumerate() {
-                    let parcel = core.prepare(peer, (notes.clone(), index * MessageCore::NOTES))?;
-                    gifts
-                        .connections
-                        .push((peer, parcel.bytes, parcel.descriptors.len()));
-                    descriptors.extend(parcel.descriptors);
-                }
-            }
-        }
-    }
+    let (gifts, descriptors, unfit) = match wanted {
+        Err(error) => (Gifts::default(), Vec::new(), Some(error.to_string())),
+        Ok(wanted) => match bring(meeting, core, wanted) {
+            Ok((gifts, descriptors)) => (gifts, descriptors, None),
+            // The others need not wait to hear of it.
+            Err(error) => (Gifts::default(), Vec::new(), Some(error.to_string())),
+        },
+    };
     let intent = Intent {
         shape: shape.to_owned(),
         descriptors: descriptors.len(),
@@ -120,6 +101,37 @@ pub(super) fn connect(
     // A message to a queue pair that is not connected yet would have to be sent again, much later.
     meeting.all_gather("being connected", &(), Vec::new())?;
     Ok(())
+}
+
+/// What this rank hands out so that it can exchange messages with these, and have so many staging slots.
+fn bring(
+    meeting: &Meeting,
+    core: &MessageCore,
+    (neighbours, slots): (&[u32], u32),
+) -> Result<(Gifts, Vec<OwnedFd>), CommunicatorError> {
+    let known = core.connections();
+    let none = |peer: &&u32| known.binary_search(peer).is_err();
+    let (mut gifts, mut descriptors) = (Gifts::default(), Vec::new());
+    let new = neighbours.iter().filter(none).copied().collect::<Vec<_>>();
+    let larger = slots > core.staging_slots();
+    let set = core.staging_slots().max(slots);
+    if set != 0 && (larger || !new.is_empty()) {
+        let parcel = staging(meeting, core, set, larger)?;
+        gifts.staging = Some((parcel.bytes, parcel.descriptors.len()));
+        descriptors.extend(parcel.descriptors);
+    }
+    if !new.is_empty() {
+        let region = Region::host(new.len() * MessageCore::NOTES, HugePages::Never)?;
+        let notes = meeting.fabric.register(&region, Access::LOCAL)?;
+        for (index, peer) in new.into_iter().enumerate() {
+            let parcel = core.prepare(peer, (notes.clone(), index * MessageCore::NOTES))?;
+            gifts
+                .connections
+                .push((peer, parcel.bytes, parcel.descriptors.len()));
+            descriptors.extend(parcel.descriptors);
+        }
+    }
+    Ok((gifts, descriptors))
 }
 
 fn agree(meeting: &Meeting, shape: &str, intents: &[Intent]) -> Result<(), CommunicatorError> {

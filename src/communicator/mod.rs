@@ -127,7 +127,8 @@ impl Communicator {
     ///
     /// # Errors
     /// Lengths or types that differ; memory that peers cannot map (give that to
-    /// [`Communicator::all_reduce_slice`]).
+    /// [`Communicator::all_reduce_slice`]); a rank whose memory cannot be registered, named on all of them. The
+    /// communicator can be used on.
     pub fn register<T: Element>(&self, buffer: Buffer<T>) -> Result<Window<T>, CommunicatorError> {
         self.usable()?;
         let messages = matches!(*self.engine, Engine::Messages(_));
@@ -160,9 +161,17 @@ impl Communicator {
     /// `len` zeroed elements that all ranks can reach. Collective.
     ///
     /// # Errors
-    /// As [`Communicator::register`], and memory limits.
+    /// As [`Communicator::register`], and memory limits: of another rank, too, which is named.
     pub fn window<T: Element>(&self, len: usize) -> Result<Window<T>, CommunicatorError> {
-        self.register(Buffer::allocate(len)?)
+        self.usable()?;
+        match Buffer::allocate(len) {
+            Ok(buffer) => self.register(buffer),
+            Err(error) => {
+                self.settle()?;
+                let mut meeting = self.meeting.borrow_mut();
+                Err(meeting.decline("registering a window", error.into()))
+            }
+        }
     }
 
     /// Every rank's bytes, by rank. Collective, and slow: for settings and results, not for data.

@@ -9,8 +9,11 @@ use crate::engine::{Layout, Prepared};
 use crate::plan::lowered::Program;
 use crate::plan::{Collective, Plan, Reach, builders, default_chunk_bytes, default_plan_on, verify};
 
-/// Staging slots that every rank owns, for plans that need some, where ranks see each other's boards.
-pub(super) const STAGING_SLOTS: usize = 32;
+/// Staging slots that every rank owns, for plans that need some, where ranks see each other's boards: a ring holds a
+/// partial sum for each rank and channel, other plans fewer. Memory that no plan uses is never touched.
+pub(super) fn staging_slots(ranks: u32) -> usize {
+    (4 * ranks as usize).max(32)
+}
 
 /// What programs are prepared for.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +130,7 @@ impl Shapes {
         let staged = self.ranks > MOST_LOOKED_AT
             || (0..self.ranks).any(|rank| of(rank).is_ok_and(|program| uses_staging(&program)));
         let prepared = match self.way {
-            Way::Boards(layout) => Prepared::new(program, plan, layout.tasks(), STAGING_SLOTS),
+            Way::Boards(layout) => Prepared::new(program, plan, layout.tasks(), staging_slots(self.ranks)),
             Way::Messages => Prepared::for_messages(program, plan, of),
         };
         Ok(Arc::new(Known {

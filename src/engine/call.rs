@@ -40,7 +40,7 @@ impl Prepared {
         if program.staging_slots as usize > staging_slots {
             let needed = program.staging_slots;
             return Err(format!(
-                "plan {plan} needs {needed} staging slots, there are {staging_slots}"
+                "plan {plan} needs {needed} staging slots, there are {staging_slots}: choose one with fewer channels"
             ));
         }
         for task in &program.tasks {

@@ -144,3 +144,18 @@ pub fn parts_may_have_different_lengths_or_none(reach: Reach) {
         }
     });
 }
+
+/// Each holds a partial sum for every other rank.
+pub fn a_ring_of_many_ranks_has_slots_enough(reach: Reach) {
+    with(40, reach.builder().plan("ring:2"), |communicator| {
+        let collective = Collective::ReduceScatter;
+        let parts = Parts::even(communicator.size(), 3_000, collective);
+        check(
+            &communicator,
+            collective,
+            &request(collective),
+            &parts,
+            "ring of 40",
+        );
+    });
+}
