@@ -127,6 +127,37 @@ fn the_nth_send_meets_the_nth_receive(reach: Reach) {
     });
 }
 
+/// More than a board shows at a time, both ways, and so long that answers come while others are still being copied.
+fn long_messages_both_ways_at_once_arrive(reach: Reach) {
+    const MESSAGES: u32 = 20;
+    let len = 1 << 18;
+    with(2, reach.builder(), |communicator| {
+        let (rank, peer) = (communicator.rank(), 1 - communicator.rank());
+        let windows = |fill: bool| {
+            let windows = (0..MESSAGES).map(|number| {
+                let mut window = communicator.window::<u32>(len).unwrap();
+                window.fill(if fill { value(rank, number, 0) } else { 0 });
+                window
+            });
+            windows.collect::<Vec<_>>()
+        };
+        let (from, mut into) = (windows(true), windows(false));
+        communicator
+            .group(|group| {
+                for (to_send, to_receive) in from.iter().zip(&mut into) {
+                    group.send(to_send, 0..len, peer, 5)?;
+                    group.receive(to_receive, 0..len, peer, 5)?;
+                }
+                Ok(())
+            })
+            .unwrap();
+        for (number, window) in (0..).zip(&into) {
+            let expected = value(peer, number, 0);
+            assert!(window.iter().all(|x| *x == expected), "message {number}");
+        }
+    });
+}
+
 fn ends_that_differ_are_refused_on_both_and_the_next_is_right(reach: Reach) {
     with(3, reach.builder(), |communicator| {
         let rank = communicator.rank();
@@ -290,6 +321,7 @@ over_both! {
     every_length_arrives,
     all_send_to_all_at_once_in_a_group,
     the_nth_send_meets_the_nth_receive,
+    long_messages_both_ways_at_once_arrive,
     ends_that_differ_are_refused_on_both_and_the_next_is_right,
     a_window_that_the_other_rank_has_dropped_is_named,
     a_rank_that_never_comes_is_named,

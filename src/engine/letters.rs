@@ -55,8 +55,10 @@ impl Letters {
         let mut progressed = false;
         let mut index = 0;
         while index < under_way.len() {
+            let has_line = has_line(under_way, index);
             let one = &mut under_way[index];
             let outcome = match one.letter.way {
+                Way::Send if !has_line => None,
                 Way::Send => send(one, group, &mut progressed),
                 Way::Receive => receive(one, group, windows, &mut progressed),
             };
@@ -136,6 +138,16 @@ fn is_answered(letter: &Letter, group: &Group) -> bool {
     number == letter.number
 }
 
+/// Whether the line of a message to be sent is free: the one that had it before has ended here. (That it has been answered
+/// is not enough: the next answer takes the line of that answer, which this rank may not have looked at.)
+fn has_line(under_way: &[UnderWay<State>], index: usize) -> bool {
+    let Letter { peer, number, .. } = under_way[index].letter;
+    // Messages to one rank are in the order of their numbers.
+    !under_way[..index].iter().any(|UnderWay { letter, .. }| {
+        letter.way == Way::Send && letter.peer == peer && letter.number + LETTERS <= number
+    })
+}
+
 type Moved = Option<Result<usize, EngineError>>;
 
 fn send(one: &mut UnderWay<State>, group: &Group, progressed: &mut bool) -> Moved {
@@ -143,11 +155,6 @@ fn send(one: &mut UnderWay<State>, group: &Group, progressed: &mut bool) -> Move
     let (peer, number) = (letter.peer, letter.number);
     let theirs = &group.boards[peer as usize];
     if matches!(state, State::New) {
-        // The line is free once the message that had it has been answered.
-        let before = number.saturating_sub(LETTERS);
-        if before != 0 && theirs.answer(group.rank, before).number.load(Ordering::Acquire) >> 1 < before {
-            return None;
-        }
         let own = letter.header();
         let post = group.board().letter(peer, number);
         write(post, number, letter.extent.place(), own);
