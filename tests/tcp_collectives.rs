@@ -60,3 +60,33 @@ fn nothing_but_what_is_staged_to_be_summed_is_copied() {
 fn a_rank_that_leaves_is_named() {
     TCP.a_rank_that_leaves_is_named();
 }
+
+/// More than a peer can be told of in one go, begun by the others long ago: what moves waits for what announces it.
+#[test]
+fn many_operations_started_at_once_end() {
+    for plan in ["direct", "ring"] {
+        TCP.with(3, plan, |communicator| {
+            let rank = communicator.rank();
+            for round in 0..5 {
+                let windows = (0..60).map(|number| {
+                    let mut window = communicator.window::<u32>(3).unwrap();
+                    window[rank as usize] = rank + number + round;
+                    window
+                });
+                let windows = windows.collect::<Vec<_>>();
+                if rank == round % 3 {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                let started = windows
+                    .into_iter()
+                    .map(|window| communicator.start_all_gather(window).unwrap());
+                let started = started.collect::<Vec<_>>();
+                for (number, started) in (0..).zip(started) {
+                    let window = started.wait().unwrap();
+                    let expected = [0, 1, 2].map(|rank| rank + number + round);
+                    assert_eq!(window[..], expected, "operation {number} by {plan}");
+                }
+            }
+        });
+    }
+}

@@ -122,6 +122,11 @@ impl Execution {
             let at_cursor = self.streams[index].first_push + number;
             let peer = self.peers[usize::from(push.neighbour)];
             let rank = route.neighbours[usize::from(push.neighbour)];
+            if !peer.told {
+                // What it has not been told of it would not know what to do with.
+                self.dirty = true;
+                continue;
+            }
             while self.cursors[at_cursor].posted < self.streams[index].released {
                 let chunk = self.cursors[at_cursor].posted;
                 let (start, count) = self.extent(call, index, chunk);
@@ -219,6 +224,10 @@ impl Execution {
         for (number, notice) in route.tasks[index].notices.iter().enumerate() {
             let told = &mut self.notices[stream.first_notice + number];
             let due = notice.due(stream.done, stream.chunks);
+            if *told < due && !self.peers[usize::from(notice.neighbour)].told {
+                self.dirty = true;
+                continue;
+            }
             while *told < due {
                 let chunks = (due - *told).min(MOST_CHUNKS);
                 let immediate = Immediate::Progress {
