@@ -186,9 +186,16 @@ fn duplicate_ranks_and_other_sizes_are_told_why() {
             |rank, size| Job::new(rank, size, 0, jobs[0].rendezvous.clone(), jobs[0].secret.clone()).unwrap();
         std::thread::scope(|scope| {
             let join = |job: Job| scope.spawn(move || Membership::join(&job, soon(20.0)));
-            let (root, first) = (join(jobs[0].clone()), join(jobs[1].clone()));
-            std::thread::sleep(Duration::from_millis(100));
-            let duplicate = join(with(1, 3)).join().unwrap().unwrap_err();
+            let root = join(jobs[0].clone());
+            // Whichever comes second is the duplicate; the other waits for rank 2.
+            let mut twins = vec![join(jobs[1].clone()), join(with(1, 3))];
+            let second = loop {
+                match twins.iter().position(|twin| twin.is_finished()) {
+                    Some(second) => break second,
+                    None => std::thread::sleep(Duration::from_millis(5)),
+                }
+            };
+            let duplicate = twins.remove(second).join().unwrap().unwrap_err();
             assert!(
                 duplicate.to_string().contains("rank 1 has already joined"),
                 "{duplicate}"
@@ -206,7 +213,7 @@ fn duplicate_ranks_and_other_sizes_are_told_why() {
                 "{second_root}"
             );
             let last = join(jobs[2].clone());
-            for rank in [root, first, last] {
+            for rank in twins.into_iter().chain([root, last]) {
                 rank.join().unwrap().unwrap();
             }
         });

@@ -158,6 +158,31 @@ fn buckets_may_be_ready_in_any_order_and_on_any_thread(reach: Reach) {
     });
 }
 
+/// However many ranks there are on one host.
+#[test]
+fn many_ranks_may_have_buckets_ready_in_any_order() {
+    ranks(Reach::Mapped, 66, None, |communicator| {
+        let (rank, size) = (communicator.rank() as usize, communicator.size() as f32);
+        let names = ["a", "b", "c"];
+        let mut exchange = exchange(communicator, |builder| {
+            names.iter().fold(builder, |b, name| b.bucket(*name, 30_000))
+        });
+        let mut step = exchange.begin().unwrap();
+        for index in 0..names.len() {
+            let mut bucket = step.take(names[(index + rank) % names.len()]).unwrap();
+            bucket.fill(rank as f32);
+            bucket.ready().unwrap();
+        }
+        let outcome = step.finish().unwrap();
+        let mean = (size - 1.0) / 2.0;
+        assert!(
+            names
+                .iter()
+                .all(|name| outcome.mean(name).iter().all(|x| *x == mean))
+        );
+    });
+}
+
 fn a_step_that_is_finished_too_early_fails_on_every_rank(reach: Reach) {
     let errors = ranks(reach, 2, None, |communicator| {
         let rank = communicator.rank();

@@ -84,13 +84,14 @@ impl Mapped {
         Ok(unsafe { WindowMap::new(shared.id, meeting.rank, bases.into(), len, memory) })
     }
 
-    /// The boards and bells of all ranks. Collective.
+    /// The boards and bells of all ranks, for programs of at least `tasks` tasks. Collective.
     pub(super) fn group(
         &mut self,
         meeting: &mut Meeting,
         ranks: u32,
+        tasks: usize,
     ) -> Result<(Group, Layout), CommunicatorError> {
-        let layout = Layout::new(ranks, SMALL_BYTES);
+        let layout = Layout::new(ranks, tasks, SMALL_BYTES);
         let region = Region::host(layout.bytes(), HugePages::Never)?;
         let map = Arc::new(self.share(meeting, "sharing boards", &region, (0, layout.bytes()), "board")?);
         let boards = map.bases().iter().map(|base: &NonNull<u8>| {

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use super::boards::Mapped;
 use super::connect::{self, Meeting};
 use super::members::Members;
+use super::plans::{Plans, every};
 use super::shapes::{Shapes, Way, staging_slots};
 use super::{Communicator, CommunicatorError};
 use crate::bootstrap::{Job, Membership};
 use crate::engine::{Core, Engine, Extent, MessageCore, SLOT_BYTES};
 use crate::fabric::{Fabric, select};
-use crate::memory::{HugePages, Region};
+use crate::memory::Region;
 use crate::plan::{Collective, builders};
 
 /// Of which generation a communicator is that was not made from another.
@@ -55,18 +56,7 @@ impl Builder {
         if let Some(plan) = &self.plan {
             // Refused before anybody is met, if it can do nothing at all.
             let found = builders::find(plan)?;
-            let root = 0;
-            let mut others = [
-                Collective::AllToAll,
-                Collective::AllGather,
-                Collective::ReduceScatter,
-                Collective::Broadcast { root },
-                Collective::Reduce { root },
-                Collective::Gather { root },
-                Collective::Scatter { root },
-                Collective::Barrier,
-            ]
-            .into_iter();
+            let mut others = every(0).into_iter();
             if let Err(error) = found.build(Collective::AllReduce, job.size)
                 && !others.any(|collective| found.build(collective, job.size).is_ok())
             {
@@ -95,10 +85,11 @@ impl Builder {
             fabric.capabilities().queue_depth,
         );
         let mut meeting = Meeting::new(rank, members, fabric, timeout);
+        let plans = Plans::new(self.plan, &hosts);
         let (engine, mapped, staging, way) = if load_store {
             let mut mapped = Mapped::connect(&meeting, ranks)?;
-            let (group, layout) = mapped.group(&mut meeting, ranks)?;
-            let region = Region::host(staging_slots(ranks) * SLOT_BYTES, HugePages::Never)?;
+            let (group, layout) = mapped.group(&mut meeting, ranks, plans.most_tasks(ranks))?;
+            let region = Region::untouched(staging_slots(&layout) * SLOT_BYTES)?;
             let bytes = (0, region.len());
             let staging = mapped.share(&mut meeting, "sharing staging slots", &region, bytes, "staging")?;
             let staging = Extent::new(Arc::new(staging), 0, region.len());
@@ -122,12 +113,12 @@ impl Builder {
             rank,
             ranks,
             timeout: Cell::new(timeout),
-            forced: self.plan,
+            plans,
             engine: Arc::new(engine),
             staging,
             mapped: RefCell::new(mapped),
             meeting: RefCell::new(meeting),
-            shapes: RefCell::new(Shapes::new(rank, hosts, way)),
+            shapes: RefCell::new(Shapes::new(rank, ranks, way)),
             bounce: RefCell::new(None),
             // Boards start as zeroes: no operation may have that number.
             next: Cell::new(1),

@@ -6,7 +6,7 @@ use super::request::Fitted;
 use super::shapes::Known;
 use super::{Communicator, CommunicatorError, lazily};
 use crate::engine::{Core, Engine, Signature, fits_small, parts_shown};
-use crate::plan::{Collective, builders};
+use crate::plan::Collective;
 
 impl Communicator {
     /// The name of the plan that a collective runs whose longest buffer has `bytes` bytes on a rank. Small ones run
@@ -20,15 +20,12 @@ impl Communicator {
         if self.small_way(collective, part).is_some() {
             return "flat".into();
         }
-        self.plan_for(collective, bytes)
+        self.plan_for(collective, bytes).to_owned()
     }
 
-    pub(super) fn plan_for(&self, collective: Collective, bytes: usize) -> String {
-        let usable = |plan: &&String| builders::build(plan, collective, self.ranks).is_ok();
-        match self.forced.as_ref().filter(usable) {
-            Some(plan) => plan.clone(),
-            None => self.shapes.borrow().choose(collective, bytes).into_owned(),
-        }
+    #[inline]
+    pub(super) fn plan_for(&self, collective: Collective, bytes: usize) -> &str {
+        self.plans.choose(collective, bytes)
     }
 
     /// The engine, if an operation goes the way of small ones, which needs boards and equal parts.
@@ -40,12 +37,12 @@ impl Communicator {
 
     /// The same for parts of so many bytes.
     #[inline]
-    fn small_way(&self, collective: Collective, part: usize) -> Option<&Core> {
+    pub(super) fn small_way(&self, collective: Collective, part: usize) -> Option<&Core> {
         let Engine::Boards(core) = &*self.engine else {
             return None;
         };
         let shown = part.checked_mul(parts_shown(collective, self.ranks))?;
-        let small = self.forced.is_none() && fits_small(self.ranks, shown);
+        let small = !self.plans.is_forced() && fits_small(self.ranks, shown);
         small.then_some(core)
     }
 
@@ -89,6 +86,6 @@ impl Communicator {
     /// tell each other of trouble.
     pub(super) fn connect_for_barriers(&self) -> Result<(), CommunicatorError> {
         let plan = self.plan_for(Collective::Barrier, 0);
-        self.first_use(Collective::Barrier, &plan).map(drop)
+        self.first_use(Collective::Barrier, plan).map(drop)
     }
 }

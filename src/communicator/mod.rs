@@ -16,6 +16,7 @@ mod lazily;
 mod members;
 mod pending;
 mod persistent;
+mod plans;
 mod point_to_point;
 mod request;
 mod running;
@@ -45,6 +46,7 @@ use crate::memory::{Buffer, Element};
 use crate::observe::{CounterValues, Event, Recorder};
 use boards::Mapped;
 use connect::Meeting;
+use plans::Plans;
 use shapes::Shapes;
 
 /// Ranks that can talk, as one of them sees it.
@@ -53,7 +55,7 @@ pub struct Communicator {
     rank: u32,
     ranks: u32,
     timeout: Cell<Duration>,
-    forced: Option<String>,
+    plans: Plans,
     engine: Arc<Engine>,
     /// Shared by all operations, where ranks see each other's memory.
     staging: Option<Extent>,
@@ -139,7 +141,9 @@ impl Communicator {
                 "peers cannot map {kind} memory; take Communicator::window (or Buffer::allocate), or give the \
                  memory to all_reduce_slice, which copies it and counts that"
             );
-            return Err(self.argument("registering a window", what));
+            let error = self.argument("registering a window", what);
+            self.settle()?;
+            return Err(self.meeting.borrow_mut().decline("registering a window", error));
         }
         self.settle()?;
         let range = (buffer.offset(), buffer.len() * size_of::<T>());

@@ -9,7 +9,7 @@ use crate::engine::{
     small_exchange,
 };
 use crate::memory::{DataType, Element};
-use crate::plan::default_chunk_bytes;
+use crate::plan::{Collective, default_chunk_bytes};
 
 /// Takes windows into custody when dropped: by what was called on them nothing ended well.
 pub(super) struct Held<'a>(pub(super) [Option<&'a Shared>; 2]);
@@ -89,8 +89,8 @@ impl Communicator {
         } = *fitted;
         let size = data_type.size();
         let plan = self.plan_for(collective, total * size);
-        let signature = Signature::new(collective, operation, data_type, &plan, total);
-        let program = self.shape(collective, &plan, signature)?;
+        let signature = Signature::new(collective, operation, data_type, plan, total);
+        let program = self.shape(collective, plan, signature)?;
         let mut chunk = default_chunk_bytes(program.block_bytes(total * size));
         if program.staged {
             chunk = chunk.min(SLOT_BYTES);
@@ -105,6 +105,11 @@ impl Communicator {
                 self.reserve(1)
             }
         };
+        // Where there is a root, ranks may run ahead: now and then all wait for all.
+        let rooted = collective.root().is_some() && self.ahead.get().1 == 0;
+        if rooted && self.small_way(Collective::Barrier, 0).is_some() {
+            self.ahead.set((sequence, 1));
+        }
         Ok(Call {
             prepared: program.prepared.clone(),
             sequence,
@@ -149,6 +154,7 @@ impl Communicator {
             data_type,
             ..
         } = *fitted;
+        core.make_room(self.next.get())?;
         let sequence = self.reserve(1);
         let shown = count * data_type.size() * parts_shown(collective, self.ranks);
         let (first, before) = self.ahead.get();

@@ -1,18 +1,18 @@
 //! The programs that this rank has run, by shape: lowered once, proved once by rank 0 (invariant 2), then reused.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::CommunicatorError;
+use super::plans::programs;
 use crate::engine::{Layout, Prepared};
 use crate::plan::lowered::Program;
-use crate::plan::{Collective, Plan, Reach, builders, default_chunk_bytes, default_plan_on, verify};
+use crate::plan::{Collective, Plan, Reach, builders, default_chunk_bytes, verify};
 
-/// Staging slots that every rank owns, for plans that need some, where ranks see each other's boards: a ring holds a
-/// partial sum for each rank and channel, other plans fewer. Memory that no plan uses is never touched.
-pub(super) fn staging_slots(ranks: u32) -> usize {
-    (4 * ranks as usize).max(32)
+/// Staging slots that every rank owns, for plans that need some, where ranks see each other's boards: no plan holds more
+/// partial sums than it has tasks.
+pub(super) fn staging_slots(layout: &Layout) -> usize {
+    layout.tasks().max(32)
 }
 
 /// What programs are prepared for.
@@ -27,8 +27,6 @@ pub(super) enum Way {
 pub(super) struct Shapes {
     rank: u32,
     ranks: u32,
-    /// The host of each rank, as a number.
-    hosts: Vec<u32>,
     way: Way,
     known: HashMap<(Collective, String), Arc<Known>>,
 }
@@ -56,19 +54,13 @@ fn slots(ranks: u32) -> u32 {
 }
 
 impl Shapes {
-    pub(super) fn new(rank: u32, hosts: Vec<u32>, way: Way) -> Self {
+    pub(super) fn new(rank: u32, ranks: u32, way: Way) -> Self {
         Self {
             rank,
-            ranks: hosts.len() as u32,
-            hosts,
+            ranks,
             way,
             known: HashMap::new(),
         }
-    }
-
-    /// The plan that the built-in table chooses.
-    pub(super) fn choose(&self, collective: Collective, bytes: usize) -> Cow<'static, str> {
-        default_plan_on(collective, &self.hosts, bytes)
     }
 
     /// A shape that was prepared before.
@@ -127,10 +119,10 @@ impl Shapes {
         }
         let of = |rank| Plan::lower(&built, rank, reach);
         // Where one rank has something in slots, which are small, all ranks must cut their blocks alike.
-        let staged = self.ranks > MOST_LOOKED_AT
-            || (0..self.ranks).any(|rank| of(rank).is_ok_and(|program| uses_staging(&program)));
+        let too_many = matches!(self.way, Way::Messages) && self.ranks > MOST_LOOKED_AT;
+        let staged = too_many || programs(&built, reach).any(|program| uses_staging(&program));
         let prepared = match self.way {
-            Way::Boards(layout) => Prepared::new(program, plan, layout.tasks(), staging_slots(self.ranks)),
+            Way::Boards(layout) => Prepared::new(program, plan, layout.tasks(), staging_slots(&layout)),
             Way::Messages => Prepared::for_messages(program, plan, of),
         };
         Ok(Arc::new(Known {
@@ -146,7 +138,8 @@ impl Shapes {
     }
 }
 
-/// With more ranks than these it is not looked whether a plan has any of them use slots: chunks are then small.
+/// With more ranks than these, which are then on many hosts, it is not looked whether a plan has any of them use slots:
+/// chunks are then small.
 const MOST_LOOKED_AT: u32 = 64;
 
 /// Whether this rank reads or writes staging slots, its own or another rank's.

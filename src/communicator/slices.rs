@@ -41,7 +41,7 @@ impl Communicator {
         }
         self.countable(request.name(), count)?;
         let plan = self.plan_for(request.collective, bytes);
-        let signature = Signature::new(request.collective, operation, T::TYPE, &plan, count);
+        let signature = Signature::new(request.collective, operation, T::TYPE, plan, count);
         let mut bounce = self.bounce_of(bytes, signature)?;
         let copied = |site| {
             let caller = self.engine().caller();

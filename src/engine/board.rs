@@ -62,9 +62,10 @@ pub(super) struct Post {
 }
 
 impl Layout {
-    /// For programs of up to `2 * ranks + 16` tasks and small payloads of up to `small` bytes.
-    pub fn new(ranks: u32, small: usize) -> Self {
-        let counters = 2 * ranks as usize + 16;
+    /// For programs of up to `2 * ranks + 16` tasks, or `tasks` if that is more, and small payloads of up to `small`
+    /// bytes.
+    pub fn new(ranks: u32, tasks: usize, small: usize) -> Self {
+        let counters = (2 * ranks as usize + 16).max(tasks);
         // Counters that different peers poll get lines of their own while that is cheap.
         let stride = if counters <= 64 { LINE } else { size_of::<u64>() };
         Self {
@@ -225,6 +226,19 @@ impl Board {
             .of(sequence, || (self.signature(sequence), details()))
     }
 
+    /// Fetches the line of an operation that is about to come for writing: peers that have read it still share it.
+    #[inline]
+    pub(super) fn expect(&self, sequence: u64) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint that changes nothing, whatever the address; processors that do not know it skip it.
+        unsafe {
+            let line = self.base.add(Self::line_at(sequence)).as_ptr();
+            std::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = sequence;
+    }
+
     /// The payload that travels in the announcement's own cache line: [`LINE_PAYLOAD`] bytes, aligned to 16.
     #[inline]
     pub(super) fn line_payload(&self, sequence: u64) -> *mut u8 {
@@ -344,7 +358,7 @@ mod tests {
     #[test]
     fn nothing_on_a_board_overlaps() {
         for ranks in [1, 2, 64, 4096] {
-            let layout = Layout::new(ranks, 100);
+            let layout = Layout::new(ranks, 0, 100);
             let region = Region::host(layout.bytes(), HugePages::Never).unwrap();
             // SAFETY: a fresh region of that size, kept by the board.
             let board = unsafe { Board::new(region.base(), layout, Arc::new(region.clone())) };
@@ -374,7 +388,7 @@ mod tests {
 
     #[test]
     fn the_first_trouble_stays() {
-        let layout = Layout::new(2, 64);
+        let layout = Layout::new(2, 0, 64);
         let region = Region::host(layout.bytes(), HugePages::Never).unwrap();
         // SAFETY: as above.
         let board = unsafe { Board::new(region.base(), layout, Arc::new(region.clone())) };

@@ -162,7 +162,18 @@ impl Core {
     }
 
     /// Waits until `sequence` may begin: a board tells [`DEPTH`] operations apart, the oldest in progress included.
-    fn make_room(&self, sequence: u64) -> Result<(), EngineError> {
+    ///
+    /// # Errors
+    /// An earlier failure.
+    #[inline]
+    pub fn make_room(&self, sequence: u64) -> Result<(), EngineError> {
+        match self.active.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            _ => self.await_room(sequence),
+        }
+    }
+
+    fn await_room(&self, sequence: u64) -> Result<(), EngineError> {
         let room = || {
             let engine = self.engine.lock().expect("nothing panics with the token in hand");
             let oldest = engine.active.iter().map(|active| active.call.sequence).min();

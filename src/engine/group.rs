@@ -103,14 +103,18 @@ impl Group {
         self.bells[rank as usize].ring();
     }
 
+    /// Wakes these ranks, should they sleep.
+    #[inline]
+    pub(super) fn ring_these(&self, ranks: impl Iterator<Item = u32>) {
+        Doorbell::ring_all(ranks.map(|rank| &self.bells[rank as usize]));
+    }
+
     /// Wakes every other rank.
     #[inline]
     pub(super) fn ring_others(&self) {
-        for (rank, bell) in self.bells.iter().enumerate() {
-            if rank != self.rank as usize {
-                bell.ring();
-            }
-        }
+        let bells = self.bells.iter().enumerate();
+        let others = bells.filter(|(rank, _)| *rank != self.rank as usize);
+        Doorbell::ring_all(others.map(|(_, bell)| bell));
     }
 
     /// This rank's own bell, on which it sleeps; ringing it wakes its own threads.

@@ -38,6 +38,9 @@ pub fn fits_small(ranks: u32, bytes: usize) -> bool {
     ranks <= SMALL_RANKS && bytes <= SMALL_BYTES && bytes * ranks as usize <= 4 * SMALL_BYTES
 }
 
+/// Looks without a pause in between.
+const AT_ONCE: u32 = 64;
+
 /// One small operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Small {
@@ -127,10 +130,12 @@ pub unsafe fn small_exchange(
     match small.ahead {
         None => group.ring_others(),
         // Nobody else waits for this.
-        Some(_) => (0..group.ranks)
-            .filter(|peer| gets_from(small.collective, *peer, group.rank))
-            .for_each(|peer| group.ring(peer)),
+        Some(_) => {
+            let waits = |peer: &u32| gets_from(small.collective, *peer, group.rank);
+            group.ring_these((0..group.ranks).filter(waits));
+        }
     }
+    board.expect(sequence + 1);
 
     let mut sources = [std::ptr::null::<u8>(); SMALL_RANKS as usize];
     for peer in 0..group.ranks {
@@ -263,6 +268,12 @@ fn await_peer(core: &Core, small: &Small, peer: u32) -> Result<(), EngineError> 
     let sequence = small.sequence;
     let board = &group.boards[peer as usize];
     let here = || board.announced(sequence) == sequence;
+    // A pause is longer than most of these waits.
+    for _ in 0..group.patience.spins.min(AT_ONCE) {
+        if here() {
+            return Ok(());
+        }
+    }
     for _ in 0..group.patience.spins {
         if here() {
             return Ok(());

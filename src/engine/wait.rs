@@ -45,6 +45,8 @@ pub(super) fn wait(
                 ahead = Some(found);
                 found != Turn::Idle
             });
+            // What was found before the sleep says nothing of what has come since.
+            ahead = ahead.filter(|found| *found != Turn::Idle);
             nap = (nap * 2).min(patience.nap * 8);
         }
     }

@@ -6,7 +6,7 @@
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use rustix::thread::futex;
@@ -54,6 +54,16 @@ impl Doorbell {
     #[inline]
     pub fn ring(&self) {
         self.bell().ring(|rings, sleepers| self.wake(rings, sleepers));
+    }
+
+    /// [`Doorbell::ring`] for many, in less time.
+    #[inline]
+    pub fn ring_all<'a>(bells: impl Iterator<Item = &'a Self>) {
+        fence(Ordering::SeqCst);
+        for bell in bells {
+            bell.bell()
+                .ring_fenced(|rings, sleepers| bell.wake(rings, sleepers));
+        }
     }
 
     #[cold]

@@ -41,6 +41,13 @@ impl Bell {
     #[inline]
     pub fn ring(&self, wake: impl FnOnce(&AtomicU32, Sleepers)) {
         fence(Ordering::SeqCst);
+        self.ring_fenced(wake);
+    }
+
+    /// The same where a sequentially consistent fence has come between the publishing and this: one is enough for many
+    /// bells.
+    #[inline]
+    pub fn ring_fenced(&self, wake: impl FnOnce(&AtomicU32, Sleepers)) {
         let sleepers = self.sleepers.load(Ordering::Relaxed);
         if sleepers != 0 {
             self.rings.fetch_add(1, Ordering::Release);

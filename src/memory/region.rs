@@ -47,7 +47,7 @@ unsafe impl Sync for Inner {}
 struct Host {
     file: OwnedFd,
     // Held for its Drop.
-    _mapping: Mapping,
+    _mapping: Arc<Mapping>,
 }
 
 impl MemoryKind for Host {
@@ -87,6 +87,26 @@ impl Region {
     /// # Errors
     /// 0 bytes, a memory limit (checked first, and named), or the operating system's refusal.
     pub fn host(len: usize, huge: HugePages) -> Result<Self, MemoryError> {
+        let (region, mapping) = Self::in_a_file(len)?;
+        mapping
+            .populate(huge == HugePages::WhereAvailable)
+            .map_err(|source| MemoryError::System {
+                what: "faulting in a region",
+                bytes: len,
+                source,
+            })?;
+        Ok(region)
+    }
+
+    /// As [`Region::host`], with pages that come when they are first touched: for memory of which most may never be used.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn untouched(len: usize) -> Result<Self, MemoryError> {
+        Ok(Self::in_a_file(len)?.0)
+    }
+
+    fn in_a_file(len: usize) -> Result<(Self, Arc<Mapping>), MemoryError> {
         if len == 0 {
             return Err(MemoryError::Empty);
         }
@@ -105,26 +125,14 @@ impl Region {
             .map_err(refused("sizing a memory file"))?;
         rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
             .map_err(refused("sealing a memory file"))?;
-        let mapping = Mapping::of(&file, len, true)?;
-        mapping
-            .populate(huge == HugePages::WhereAvailable)
-            .map_err(|source| MemoryError::System {
-                what: "faulting in a region",
-                bytes: len,
-                source,
-            })?;
-        let base = mapping.base();
+        let mapping = Arc::new(Mapping::of(&file, len, true)?);
+        let kind = Box::new(Host {
+            file,
+            _mapping: mapping.clone(),
+        });
         // SAFETY: the mapping is `len` bytes long, writable, and lives in the kind that the region keeps.
-        Ok(unsafe {
-            Self::of_kind(
-                base,
-                len,
-                Box::new(Host {
-                    file,
-                    _mapping: mapping,
-                }),
-            )
-        })
+        let region = unsafe { Self::of_kind(mapping.base(), len, kind) };
+        Ok((region, mapping))
     }
 
     /// Memory that somebody else allocated and `owner` keeps alive.

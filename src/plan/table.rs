@@ -50,18 +50,54 @@ pub fn default_plan(collective: Collective, ranks: u32, bytes: usize) -> &'stati
 /// taken from where they lie, however many ranks there are: any stop on the way would be a copy more. Else the choice is
 /// [`default_plan`]'s.
 pub fn default_plan_on(collective: Collective, hosts: &[u32], bytes: usize) -> Cow<'static, str> {
-    let ranks = hosts.len() as u32;
-    let count = Hosts::of(hosts.iter().copied()).count();
-    let crosses_less = match collective {
-        Collective::ReduceScatter | Collective::AllGather => ranks <= MOST_PARTS,
-        _ => !collective.has_parts(),
-    };
-    if count > 1 && count < ranks && crosses_less {
-        hierarchical_name(hosts).into()
-    } else if count == 1 && collective.has_parts() {
-        "direct".into()
-    } else {
-        default_plan(collective, ranks, bytes).into()
+    let table = Table::new(hosts);
+    match table.hierarchical(collective) {
+        Some(name) => name.to_owned().into(),
+        None => table.same_for_all(collective, bytes).into(),
+    }
+}
+
+/// [`default_plan_on`] for one list of hosts, to be asked many times.
+#[derive(Clone, Debug)]
+pub struct Table {
+    ranks: u32,
+    one_host: bool,
+    /// The hierarchical plan, where hosts are several and some have several ranks.
+    hierarchical: Option<String>,
+}
+
+impl Table {
+    /// `hosts` as there.
+    pub fn new(hosts: &[u32]) -> Self {
+        let ranks = hosts.len() as u32;
+        let count = Hosts::of(hosts.iter().copied()).count();
+        Self {
+            ranks,
+            one_host: count == 1,
+            hierarchical: (count > 1 && count < ranks).then(|| hierarchical_name(hosts)),
+        }
+    }
+
+    /// The plan's name.
+    pub fn choose(&self, collective: Collective, bytes: usize) -> &str {
+        let hierarchical = self.hierarchical(collective);
+        hierarchical.unwrap_or_else(|| self.same_for_all(collective, bytes))
+    }
+
+    fn hierarchical(&self, collective: Collective) -> Option<&str> {
+        let crosses_less = match collective {
+            Collective::ReduceScatter | Collective::AllGather => self.ranks <= MOST_PARTS,
+            _ => !collective.has_parts(),
+        };
+        self.hierarchical.as_deref().filter(|_| crosses_less)
+    }
+
+    fn same_for_all(&self, collective: Collective, bytes: usize) -> &'static str {
+        if self.one_host && collective.has_parts() {
+            "direct"
+        } else {
+            default_plan(collective, self.ranks, bytes)
+        }
     }
 }
 

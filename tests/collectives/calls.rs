@@ -300,3 +300,26 @@ pub fn only_what_is_passed_on_through_slots_is_copied(reach: Reach) {
     });
     assert_eq!(copied, [0, 0, 0]);
 }
+
+/// More small operations than there are lines, each with a payload where a factor would lie.
+pub fn small_operations_leave_a_started_ones_line_alone(reach: Reach) {
+    const COUNT: usize = 1 << 20;
+    with(2, reach.builder(), |communicator| {
+        let rank = communicator.rank();
+        let operation = Operation::pre_multiplied_sum(f64::from(rank + 1));
+        for _ in 0..3 {
+            let mut large = communicator.window::<f32>(COUNT).unwrap();
+            large.fill(1.0);
+            let started = communicator
+                .start(&Request::all_reduce(operation), large)
+                .unwrap();
+            let mut small = communicator.window::<u32>(12).unwrap();
+            for round in 0..600 {
+                small.fill(round + rank);
+                communicator.all_reduce(&mut small, Operation::Sum).unwrap();
+                assert_eq!(small[..], [2 * round + 1; 12]);
+            }
+            assert!(started.wait().unwrap().iter().all(|x| *x == 3.0));
+        }
+    });
+}

@@ -145,6 +145,16 @@ pub fn parts_may_have_different_lengths_or_none(reach: Reach) {
     });
 }
 
+/// More tasks than boards have counters for unless they are told.
+pub fn a_ring_of_several_channels_runs(reach: Reach) {
+    with(5, reach.builder().plan("ring:4"), |communicator| {
+        for collective in [Collective::AllReduce, Collective::ReduceScatter] {
+            let parts = Parts::even(communicator.size(), 3_000, collective);
+            check(&communicator, collective, &request(collective), &parts, "ring:4");
+        }
+    });
+}
+
 /// Each holds a partial sum for every other rank.
 pub fn a_ring_of_many_ranks_has_slots_enough(reach: Reach) {
     with(40, reach.builder().plan("ring:2"), |communicator| {

@@ -17,6 +17,8 @@ over_both! {
     every_collective_by_every_plan_is_the_reference,
     parts_may_have_different_lengths_or_none,
     a_ring_of_many_ranks_has_slots_enough,
+    a_ring_of_several_channels_runs,
+    small_operations_leave_a_started_ones_line_alone,
     named_calls_are_the_requests,
     started_collectives_end_in_any_order,
     only_what_is_passed_on_through_slots_is_copied,

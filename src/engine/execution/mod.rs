@@ -290,8 +290,8 @@ fn publish(group: &Group, call: &Call, index: usize, task: &Task, done: u64) {
         .board()
         .counter(call.sequence, index)
         .store(progress(call.sequence, done), Ordering::Release);
-    for rank in &task.notify {
-        group.ring(*rank);
+    if !task.notify.is_empty() {
+        group.ring_these(task.notify.iter().copied());
     }
 }
 

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use super::inner::{Boxed, Inner, Queued};
 use super::token::Token;
-use crate::engine::board::DEPTH;
 use crate::engine::{Call, EngineError, Liveness, MAXIMUM_ACTIVE, Observers, Ticket};
 use crate::fabric::Endpoint;
 use crate::fabric::fork::Birthplace;
@@ -158,12 +157,12 @@ impl MessageCore {
         Ok(())
     }
 
-    /// Waits until `sequence` may begin: peers tell [`DEPTH`] operations apart, the oldest in progress included.
+    /// Waits until `sequence` may begin: peers tell `DEPTH` operations apart, more than may be in progress, the oldest
+    /// included. Messages between two ranks do not count.
     fn make_room(&self, sequence: u64) -> Result<(), EngineError> {
         let room = || {
             self.poison.get().is_some()
-                || self.active.load(Ordering::Relaxed) < MAXIMUM_ACTIVE
-                    && sequence < self.floor.load(Ordering::Acquire) + DEPTH
+                || sequence < self.floor.load(Ordering::Acquire) + MAXIMUM_ACTIVE as u64
         };
         if !room() {
             // Ends: what is in progress either ends or fails at its deadline, and then there is room.
