@@ -253,21 +253,15 @@ fn a_mismatched_step_names_both_steps_on_every_rank() {
 
 #[test]
 fn a_rank_that_does_not_come_to_a_step_is_named_on_all_who_did() {
-    for (absent, jobs) in [0, 2]
-        .into_iter()
-        .flat_map(|absent| every_way(4).map(move |jobs| (absent, jobs)))
-    {
+    let missed = |absent, jobs| {
         let errors = on_threads(jobs, |job| {
             let membership = Membership::join(&job, soon(20.0)).unwrap();
             if job.rank == absent {
-                std::thread::sleep(Duration::from_millis(800));
+                std::thread::sleep(Duration::from_secs(5));
                 return None;
             }
-            Some(
-                membership
-                    .all_gather("tuning", &[1], vec![], soon(0.3))
-                    .unwrap_err(),
-            )
+            let outcome = membership.all_gather("tuning", &[1], vec![], soon(2.0));
+            Some(outcome.unwrap_err())
         });
         for error in errors.into_iter().flatten() {
             assert!(
@@ -275,7 +269,14 @@ fn a_rank_that_does_not_come_to_a_step_is_named_on_all_who_did() {
                 "{error}"
             );
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        for absent in [0, 2] {
+            for jobs in every_way(4) {
+                scope.spawn(move || missed(absent, jobs));
+            }
+        }
+    });
 }
 
 #[test]
