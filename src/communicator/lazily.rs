@@ -5,13 +5,14 @@
 //! that every rank knows without asking.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::CommunicatorError;
 use super::connect::Meeting;
 use crate::engine::{Keys, MessageCore, SLOT_BYTES, WindowMap};
-use crate::fabric::{Access, Parcel};
+use crate::fabric::{Access, Parcel, Registration};
 use crate::memory::{HugePages, Region};
 
 /// Peers may write and nothing else.
@@ -55,14 +56,20 @@ pub(super) fn connect(
     shape: &str,
     wanted: Result<(&[u32], u32), &CommunicatorError>,
 ) -> Result<(), CommunicatorError> {
-    let (gifts, descriptors, unfit) = match wanted {
-        Err(error) => (Gifts::default(), Vec::new(), Some(error.to_string())),
-        Ok(wanted) => match bring(meeting, core, wanted) {
-            Ok((gifts, descriptors)) => (gifts, descriptors, None),
-            // The others need not wait to hear of it.
-            Err(error) => (Gifts::default(), Vec::new(), Some(error.to_string())),
-        },
+    let brought = match wanted {
+        Err(error) => Err(error.to_string()),
+        // The others need not wait to hear of it.
+        Ok(wanted) => bring(meeting, core, wanted).map_err(|error| error.to_string()),
     };
+    let (brought, unfit) = match brought {
+        Ok(brought) => (brought, None),
+        Err(why) => (Brought::default(), Some(why)),
+    };
+    let Brought {
+        gifts,
+        descriptors,
+        slots,
+    } = brought;
     let intent = Intent {
         shape: shape.to_owned(),
         descriptors: descriptors.len(),
@@ -71,6 +78,9 @@ pub(super) fn connect(
     let intents = meeting.all_gather("connecting", &intent, Vec::new())?;
     let intents = intents.into_iter().map(|(intent, _)| intent).collect::<Vec<_>>();
     agree(meeting, shape, &intents)?;
+    if let Some((registration, set)) = slots {
+        core.replace_staging(registration, set);
+    }
     let (mut gifts, mut descriptors) = (Some(gifts), Some(descriptors));
     let mut first = 0;
     while first < intents.len() {
@@ -103,20 +113,42 @@ pub(super) fn connect(
     Ok(())
 }
 
+/// What a rank has made.
+#[derive(Default)]
+struct Brought {
+    gifts: Gifts,
+    descriptors: Vec<OwnedFd>,
+    /// Staging slots to take instead of the earlier ones, once all ranks agree, in sets of so many.
+    slots: Option<(Arc<dyn Registration>, u32)>,
+}
+
 /// What this rank hands out so that it can exchange messages with these, and have so many staging slots.
 fn bring(
     meeting: &Meeting,
     core: &MessageCore,
     (neighbours, slots): (&[u32], u32),
-) -> Result<(Gifts, Vec<OwnedFd>), CommunicatorError> {
+) -> Result<Brought, CommunicatorError> {
     let known = core.connections();
     let none = |peer: &&u32| known.binary_search(peer).is_err();
-    let (mut gifts, mut descriptors) = (Gifts::default(), Vec::new());
+    let mut brought = Brought::default();
+    let Brought {
+        gifts,
+        descriptors,
+        slots: larger_slots,
+    } = &mut brought;
     let new = neighbours.iter().filter(none).copied().collect::<Vec<_>>();
     let larger = slots > core.staging_slots();
     let set = core.staging_slots().max(slots);
     if set != 0 && (larger || !new.is_empty()) {
-        let parcel = staging(meeting, core, set, larger)?;
+        let parcel = match larger {
+            false => core.export_staging()?,
+            true => {
+                let registration = staging(meeting, set)?;
+                let parcel = registration.export()?;
+                *larger_slots = Some((registration, set));
+                parcel
+            }
+        };
         gifts.staging = Some((parcel.bytes, parcel.descriptors.len()));
         descriptors.extend(parcel.descriptors);
     }
@@ -131,7 +163,7 @@ fn bring(
             descriptors.extend(parcel.descriptors);
         }
     }
-    Ok((gifts, descriptors))
+    Ok(brought)
 }
 
 fn agree(meeting: &Meeting, shape: &str, intents: &[Intent]) -> Result<(), CommunicatorError> {
@@ -161,20 +193,12 @@ fn agree(meeting: &Meeting, shape: &str, intents: &[Intent]) -> Result<(), Commu
     }
 }
 
-/// The parcel of this rank's staging slots, which are made anew where larger sets of them are needed.
-fn staging(
-    meeting: &Meeting,
-    core: &MessageCore,
-    set: u32,
-    larger: bool,
-) -> Result<Parcel, CommunicatorError> {
-    if larger {
-        let bytes = set as usize * SLOT_BYTES;
-        let sets = (STAGING_BYTES / bytes).clamp(2, 8);
-        let region = Region::host(sets * bytes, HugePages::WhereAvailable)?;
-        core.replace_staging(meeting.fabric.register(&region, WRITE)?, set);
-    }
-    Ok(core.export_staging()?)
+/// New staging slots in sets of so many.
+fn staging(meeting: &Meeting, set: u32) -> Result<Arc<dyn Registration>, CommunicatorError> {
+    let bytes = set as usize * SLOT_BYTES;
+    let sets = (STAGING_BYTES / bytes).clamp(2, 8);
+    let region = Region::host(sets * bytes, HugePages::WhereAvailable)?;
+    Ok(meeting.fabric.register(&region, WRITE)?)
 }
 
 /// Takes what another rank hands out and this one has a use for.

@@ -20,6 +20,20 @@ pub struct Parcel {
     pub descriptors: Vec<OwnedFd>,
 }
 
+impl Parcel {
+    /// The same once more.
+    ///
+    /// # Errors
+    /// The operating system's, where a descriptor cannot be duplicated.
+    pub fn try_clone(&self) -> std::io::Result<Self> {
+        let descriptors = self.descriptors.iter().map(OwnedFd::try_clone);
+        Ok(Self {
+            bytes: self.bytes.clone(),
+            descriptors: descriptors.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
 /// A provider: opens endpoints and makes memory reachable.
 pub trait Fabric: Send + Sync + Debug {
     /// `shm`, `verbs`, `tcp`: for reports, never for decisions.

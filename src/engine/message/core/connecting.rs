@@ -20,13 +20,23 @@ impl MessageCore {
         self.with(|inner| inner.connected.binary_search(&peer).is_ok())
     }
 
-    /// Makes the local half of a queue pair, with its receives posted. `notes` is registered memory, and where in it
+    /// Makes the local half of a queue pair, with its receives posted, unless there is one that is not connected yet. `notes` is registered memory, and where in it
     /// [`MessageCore::NOTES`] bytes are free for this.
     ///
     /// # Errors
     /// What the fabric refuses.
     pub fn prepare(&self, peer: u32, notes: (Arc<dyn Registration>, usize)) -> Result<Parcel, FabricError> {
         self.with(|inner| {
+            let again = |parcel: &Parcel| {
+                parcel.try_clone().map_err(|source| FabricError::System {
+                    fabric: self.fabric,
+                    what: format!("duplicating a descriptor for rank {peer}"),
+                    source,
+                })
+            };
+            if let Some(parcel) = inner.prepared.get(&peer) {
+                return again(parcel);
+            }
             let endpoint = inner.endpoint();
             let parcel = endpoint.prepare(peer)?;
             let link = Link::new(peer, notes, self.queue_depth, endpoint).map_err(|error| {
@@ -36,7 +46,9 @@ impl MessageCore {
                 }
             })?;
             inner.links[peer as usize] = Some(Box::new(link));
-            Ok(parcel)
+            let copy = again(&parcel);
+            inner.prepared.insert(peer, parcel);
+            copy
         })
     }
 
@@ -47,6 +59,7 @@ impl MessageCore {
     pub fn connect(&self, peer: u32, parcel: Parcel) -> Result<(), FabricError> {
         self.with(|inner| {
             inner.endpoint().connect(peer, parcel)?;
+            inner.prepared.remove(&peer);
             let at = inner.connected.binary_search(&peer).unwrap_or_else(|at| at);
             inner.connected.insert(at, peer);
             Ok(())

@@ -3,7 +3,7 @@
 
 mod incoming;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use super::staging::Staging;
 use super::trouble::{Failure, Told};
 use crate::engine::board::DEPTH;
 use crate::engine::{Call, EngineError, Letter, Observers, Ticket};
-use crate::fabric::{Completion, Endpoint};
+use crate::fabric::{Completion, Endpoint, Parcel};
 use crate::observe::CopySite;
 
 /// Chunks that one operation runs before the next one gets its turn.
@@ -65,6 +65,8 @@ pub(super) struct Inner {
     /// `None` once this rank has left.
     pub endpoint: Option<Box<dyn Endpoint>>,
     pub links: Box<[Option<Box<Link>>]>,
+    /// What was made for ranks that are not connected yet: it is handed out anew where connecting came to nothing.
+    pub prepared: BTreeMap<u32, Parcel>,
     /// The ranks that there are links to, ascending.
     pub connected: Vec<u32>,
     pub staging: Staging,
@@ -105,6 +107,7 @@ impl Inner {
             generation,
             endpoint: Some(endpoint),
             links: (0..ranks).map(|_| None).collect(),
+            prepared: BTreeMap::new(),
             connected: Vec::new(),
             staging: Staging::default(),
             running: (0..DEPTH).map(|_| None).collect(),
