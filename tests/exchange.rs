@@ -91,7 +91,23 @@ fn a_copy_is_counted(reach: Reach) {
 }
 
 fn what_was_started_before_a_computation_is_done_when_it_ends(reach: Reach) {
-    let finished = ranks(reach, 2, None, |communicator| {
+    // On a busy machine the progress thread has its turn late: then a longer computation must do.
+    let mut finished = Vec::new();
+    for milliseconds in [200, 1_000, 5_000, 20_000] {
+        finished = during_a_computation(reach, Duration::from_millis(milliseconds));
+        if finished
+            .iter()
+            .all(|(exchange, computation)| exchange > computation)
+        {
+            return;
+        }
+    }
+    panic!("since the ends of exchange and computation, in the longest attempt: {finished:?}");
+}
+
+/// How long ago the exchange and the computation beside it ended, on each rank.
+fn during_a_computation(reach: Reach, computation: Duration) -> Vec<(Duration, Duration)> {
+    ranks(reach, 2, None, |communicator| {
         let count = (8 << 20) / 4;
         let mut exchange = exchange(communicator, |b| b.bucket("layer", count));
         exchange.communicator().barrier().unwrap();
@@ -100,13 +116,13 @@ fn what_was_started_before_a_computation_is_done_when_it_ends(reach: Reach) {
         bucket.fill(1.0);
         bucket.ready().unwrap();
         // A computation that makes no library call.
-        let until = Instant::now() + Duration::from_millis(200);
+        let until = Instant::now() + computation;
         let mut x = 0u64;
         while Instant::now() < until {
             x = std::hint::black_box(x.wrapping_mul(31).wrapping_add(1));
         }
         let outcome = step.finish().unwrap();
-        let waited = outcome.mean("layer")[count - 1] == 1.0;
+        assert_eq!(outcome.mean("layer")[count - 1], 1.0);
         let ended = exchange
             .communicator()
             .events()
@@ -116,15 +132,8 @@ fn what_was_started_before_a_computation_is_done_when_it_ends(reach: Reach) {
             .map(|e| e.ticks);
         let clock = exchange.communicator().recorder().clock();
         // The exchange's last event is older than the end of the computation.
-        (waited, clock.elapsed(ended.expect("an end")), until.elapsed())
-    });
-    for (right, since_exchange, since_computation) in finished {
-        assert!(right);
-        assert!(
-            since_exchange > since_computation,
-            "{since_exchange:?} ago, {since_computation:?} ago"
-        );
-    }
+        (clock.elapsed(ended.expect("an end")), until.elapsed())
+    })
 }
 
 fn buckets_may_be_ready_in_any_order_and_on_any_thread(reach: Reach) {
