@@ -46,8 +46,8 @@ pub fn default_plan(collective: Collective, ranks: u32, bytes: usize) -> &'stati
 /// The same on every rank that has the same list.
 ///
 /// Where hosts are several and some have several ranks, the hierarchical plan for that map, if there is one, at any size:
-/// a short vector crosses between hosts in the fewest rounds with it, a long one the fewest times. On one host parts are
-/// taken from where they lie, however many ranks there are: any stop on the way would be a copy more. Else the choice is
+/// a short vector crosses between hosts in the fewest rounds with it, a long one the fewest times. On one host parts,
+/// and what is broadcast, are taken from where they lie, however many ranks there are. Else the choice is
 /// [`default_plan`]'s.
 pub fn default_plan_on(collective: Collective, hosts: &[u32], bytes: usize) -> Cow<'static, str> {
     let table = Table::new(hosts);
@@ -93,10 +93,12 @@ impl Table {
     }
 
     fn same_for_all(&self, collective: Collective, bytes: usize) -> &'static str {
-        if self.one_host && collective.has_parts() {
-            "direct"
-        } else {
-            default_plan(collective, self.ranks, bytes)
+        match collective {
+            // From where it lies: any stop on the way would be a copy or a wait more.
+            _ if self.one_host && collective.has_parts() => "direct",
+            Collective::Broadcast { .. } if self.one_host => "direct",
+            Collective::Reduce { .. } if self.one_host && self.ranks == 2 => "direct",
+            _ => default_plan(collective, self.ranks, bytes),
         }
     }
 }
