@@ -3,9 +3,11 @@
 use std::ops::Range;
 
 use super::request::{BARRIER, Request};
+use super::running::Quick;
 use super::{Communicator, CommunicatorError, Window};
 use crate::engine::reduce::Operation;
-use crate::memory::Element;
+use crate::memory::{DataType, Element};
+use crate::plan::Collective;
 
 impl Communicator {
     /// Runs a request in place and returns when it has ended.
@@ -329,11 +331,18 @@ impl Communicator {
     /// As [`Communicator::call`].
     pub fn barrier(&self) -> Result<(), CommunicatorError> {
         self.usable()?;
-        let Some(core) = self.small_core(&BARRIER) else {
+        let Some(core) = self.small_way(Collective::Barrier, 0) else {
             return self.run_plan(&BARRIER);
         };
         let nothing = std::ptr::NonNull::<u8>::dangling().as_ptr();
+        let quick = Quick {
+            collective: Collective::Barrier,
+            operation: Operation::Sum,
+            data_type: DataType::U8,
+            count: 0,
+            total: 0,
+        };
         // SAFETY: no element is accessed.
-        unsafe { self.small(core, &BARRIER, 0, nothing, nothing) }
+        unsafe { self.small(core, &quick, nothing, nothing) }
     }
 }

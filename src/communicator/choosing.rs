@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::request::Fitted;
 use super::shapes::Known;
 use super::{Communicator, CommunicatorError, lazily};
 use crate::engine::{Core, Engine, Signature, fits_small, parts_shown};
@@ -28,14 +27,7 @@ impl Communicator {
         self.plans.choose(collective, bytes)
     }
 
-    /// The engine, if an operation goes the way of small ones, which needs boards and equal parts.
-    #[inline]
-    pub(super) fn small_core(&self, fitted: &Fitted<'_>) -> Option<&Core> {
-        let bytes = fitted.even? * fitted.data_type.size();
-        self.small_way(fitted.collective, bytes)
-    }
-
-    /// The same for parts of so many bytes.
+    /// The engine, if an operation with equal parts of so many bytes goes the way of small ones, which needs boards.
     #[inline]
     pub(super) fn small_way(&self, collective: Collective, part: usize) -> Option<&Core> {
         let Engine::Boards(core) = &*self.engine else {

@@ -94,6 +94,11 @@ impl Request {
         self
     }
 
+    /// Whether parts differ in length.
+    pub(super) fn has_counts(&self) -> bool {
+        self.counts.is_some()
+    }
+
     /// The collective's name.
     pub fn name(&self) -> &'static str {
         self.collective.name()
@@ -281,7 +286,7 @@ impl Communicator {
     }
 
     /// How many elements each part has, of windows of these lengths.
-    fn even_count(
+    pub(super) fn even_count(
         &self,
         collective: Collective,
         input: usize,

@@ -5,11 +5,22 @@ use super::window::Shared;
 use super::{Communicator, CommunicatorError};
 use crate::engine::reduce::{self, Operation};
 use crate::engine::{
-    Call, Core, FARTHEST, MOST_AHEAD, SLOT_BYTES, Scale, Signature, Small, may_run_ahead, parts_shown,
-    small_exchange,
+    Call, Core, Engine, FARTHEST, MOST_AHEAD, SLOT_BYTES, Scale, Signature, Small, may_run_ahead,
+    parts_shown, small_exchange,
 };
 use crate::memory::{DataType, Element};
 use crate::plan::{Collective, default_chunk_bytes};
+
+/// A call that goes the way of small ones: a request that fits its memory, with equal parts.
+pub(super) struct Quick {
+    pub(super) collective: Collective,
+    pub(super) operation: Operation,
+    pub(super) data_type: DataType,
+    /// Elements of each part, of the whole where there are no parts.
+    pub(super) count: usize,
+    /// Elements of the longest buffer of a rank.
+    pub(super) total: usize,
+}
 
 /// Takes windows into custody when dropped: by what was called on them nothing ended well.
 pub(super) struct Held<'a>(pub(super) [Option<&'a Shared>; 2]);
@@ -32,33 +43,73 @@ impl Communicator {
         input: Piece<'a>,
         result: Option<Piece<'a>>,
     ) -> Result<(), CommunicatorError> {
-        let fitted = self.fit(request, T::TYPE, input, result)?;
-        if let (Some(core), Some(count)) = (self.small_core(&fitted), fitted.even) {
+        if let Some((core, quick)) = self.quick(request, T::TYPE, &input, result.as_ref()) {
             let to = result.map_or(input.pointer, |result| result.pointer);
-            let (input, result) = self.small_places(&fitted, count, input.pointer, to);
+            let (input, result) = self.small_places(&quick, result.is_none(), input.pointer, to);
             // SAFETY: the pieces are borrowed for the whole call, the result mutably.
-            return unsafe { self.small(core, &fitted, count, input, result) };
+            return unsafe { self.small(core, &quick, input, result) };
         }
+        let fitted = self.fit(request, T::TYPE, input, result)?;
         self.run_plan(&fitted)
     }
 
+    /// The engine, and what it is to do, if a request fits its memory and goes the way of small ones. If not, [`Self::fit`]
+    /// says what is wrong with it, if anything is.
+    #[inline]
+    fn quick(
+        &self,
+        request: &Request,
+        data_type: DataType,
+        input: &Piece<'_>,
+        result: Option<&Piece<'_>>,
+    ) -> Option<(&Core, Quick)> {
+        let (collective, operation) = (request.collective, request.operation);
+        let Engine::Boards(core) = &*self.engine else {
+            return None;
+        };
+        let others = result.map_or(input.len, |result| result.len);
+        let count = match collective {
+            Collective::AllReduce | Collective::Reduce { .. } | Collective::Broadcast { .. } => {
+                (input.len == others).then_some(input.len)?
+            }
+            Collective::AllToAll if result.is_none() => return None,
+            _ => self
+                .even_count(collective, input.len, result.map(|_| others))
+                .ok()?,
+        };
+        let part = count.checked_mul(data_type.size())?;
+        let fits = !request.has_counts()
+            && collective.root().is_none_or(|root| root < self.ranks)
+            && (operation.factor().is_none() || data_type.is_float())
+            && self.small_way(collective, part).is_some();
+        let quick = Quick {
+            collective,
+            operation,
+            data_type,
+            count,
+            total: input.len.max(others),
+        };
+        fits.then_some((core, quick))
+    }
+
     /// Where in place the own part of a buffer is that has the parts of all.
+    #[inline]
     fn small_places(
         &self,
-        fitted: &Fitted<'_>,
-        count: usize,
+        quick: &Quick,
+        in_place: bool,
         input: *mut u8,
         result: *mut u8,
     ) -> (*const u8, *mut u8) {
         use crate::plan::Collective::{AllGather, Gather, ReduceScatter, Scatter};
-        let own = self.rank as usize * count * fitted.data_type.size();
-        let has_all = fitted.collective.root().is_none_or(|root| root == self.rank);
-        if !fitted.in_place() || !has_all {
+        if !in_place {
             return (input, result);
         }
-        match fitted.collective {
-            AllGather | Gather { .. } => (input.wrapping_add(own), result),
-            ReduceScatter | Scatter { .. } => (input, result.wrapping_add(own)),
+        let own = self.rank as usize * quick.count * quick.data_type.size();
+        let has_all = || quick.collective.root().is_none_or(|root| root == self.rank);
+        match quick.collective {
+            AllGather | Gather { .. } if has_all() => (input.wrapping_add(own), result),
+            ReduceScatter | Scatter { .. } if has_all() => (input, result.wrapping_add(own)),
             _ => (input, result),
         }
     }
@@ -102,14 +153,15 @@ impl Communicator {
             Some(reserved) => reserved,
             None => {
                 self.make_room(1)?;
-                self.reserve(1)
+                let sequence = self.reserve(1);
+                // Where there is a root, ranks may run ahead: now and then all wait for all.
+                let rooted = collective.root().is_some() && self.ahead.get().1 == 0;
+                if rooted && self.small_way(Collective::Barrier, 0).is_some() {
+                    self.ahead.set((sequence, 1));
+                }
+                sequence
             }
         };
-        // Where there is a root, ranks may run ahead: now and then all wait for all.
-        let rooted = collective.root().is_some() && self.ahead.get().1 == 0;
-        if rooted && self.small_way(Collective::Barrier, 0).is_some() {
-            self.ahead.set((sequence, 1));
-        }
         Ok(Call {
             prepared: program.prepared.clone(),
             sequence,
@@ -143,17 +195,17 @@ impl Communicator {
     pub(super) unsafe fn small(
         &self,
         core: &Core,
-        fitted: &Fitted<'_>,
-        count: usize,
+        quick: &Quick,
         input: *const u8,
         result: *mut u8,
     ) -> Result<(), CommunicatorError> {
-        let Fitted {
+        let Quick {
             collective,
             operation,
             data_type,
-            ..
-        } = *fitted;
+            count,
+            total,
+        } = *quick;
         core.make_room(self.next.get())?;
         let sequence = self.reserve(1);
         let shown = count * data_type.size() * parts_shown(collective, self.ranks);
@@ -169,7 +221,7 @@ impl Communicator {
             sequence,
             turn,
             ahead,
-            signature: Signature::new(collective, operation, data_type, "flat", fitted.total),
+            signature: Signature::flat(collective, operation, data_type, total),
             kernel: reduce::kernel(data_type, operation),
             scale: scale(data_type, operation),
             element: data_type.size(),
@@ -178,7 +230,7 @@ impl Communicator {
             timeout: self.timeout(),
         };
         // SAFETY: passed on; every rank makes the same calls in the same order, so the turns agree, and
-        // `small_core` has said that it fits.
+        // `small_way` has said that it fits.
         let outcome = unsafe { small_exchange(core, &small, input, result) };
         self.ahead.set(match ahead {
             None => (0, 0),

@@ -1,6 +1,7 @@
 //! All-reduces of memory that is in no window: small ones as fast as in one, larger ones copied through a window.
 
 use super::request::{Fitted, Request};
+use super::running::Quick;
 use super::{Communicator, CommunicatorError, Window};
 use crate::engine::Signature;
 use crate::engine::reduce::{self, Operation};
@@ -35,9 +36,16 @@ impl Communicator {
             input: None,
             result: None,
         };
-        if let Some(core) = self.small_core(&fitted) {
+        if let Some(core) = self.small_way(request.collective, bytes) {
+            let quick = Quick {
+                collective: request.collective,
+                operation,
+                data_type: T::TYPE,
+                count,
+                total: count,
+            };
             // SAFETY: the slice is borrowed mutably for the whole call.
-            return unsafe { self.small(core, &fitted, count, pointer, pointer) };
+            return unsafe { self.small(core, &quick, pointer, pointer) };
         }
         self.countable(request.name(), count)?;
         let plan = self.plan_for(request.collective, bytes);

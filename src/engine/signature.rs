@@ -7,11 +7,17 @@ use crate::memory::DataType;
 use crate::plan::Collective;
 
 /// FNV-1a of a plan's name.
-pub(super) fn hash(plan: &str) -> u64 {
-    plan.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+pub(super) const fn hash(plan: &str) -> u64 {
+    let (bytes, mut at, mut hash) = (plan.as_bytes(), 0, 0xcbf2_9ce4_8422_2325);
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
+        at += 1;
+    }
+    hash
 }
+
+/// Of those that run no plan.
+const FLAT: u64 = hash("flat");
 
 /// A packed description: collective 4 bits, operation 3, type 4, plan 8, root 12, count 33.
 ///
@@ -52,29 +58,49 @@ impl Signature {
         plan: &str,
         count: usize,
     ) -> Self {
+        Self::with(collective, operation, data_type, hash(plan), count)
+    }
+
+    /// The same for a small one, which runs no plan.
+    #[inline]
+    pub fn flat(collective: Collective, operation: Operation, data_type: DataType, count: usize) -> Self {
+        Self::with(collective, operation, data_type, FLAT, count)
+    }
+
+    #[inline]
+    fn with(
+        collective: Collective,
+        operation: Operation,
+        data_type: DataType,
+        plan: u64,
+        count: usize,
+    ) -> Self {
         debug_assert!(count <= MAXIMUM_COUNT);
-        let kind = COLLECTIVES
-            .iter()
-            .position(|known| std::mem::discriminant(known) == std::mem::discriminant(&collective))
-            .expect("every collective is listed") as u64
-            + 1;
         let root = collective.root().unwrap_or(0);
-        let operation = match operation {
-            Operation::PreMultipliedSum(_) => Operation::ALL.len(),
-            other => {
-                let listed = Operation::ALL.iter().position(|operation| *operation == other);
-                listed.expect("every operation is listed")
-            }
-        } as u64;
-        let data_type = DataType::ALL
-            .iter()
-            .position(|t| *t == data_type)
-            .expect("every type is listed") as u64;
-        let plan = hash(plan);
+        // In the order of the tables, as a test says.
+        let operation: u64 = match operation {
+            Operation::Sum => 0,
+            Operation::Product => 1,
+            Operation::Min => 2,
+            Operation::Max => 3,
+            Operation::Average => 4,
+            Operation::PreMultipliedSum(_) => 5,
+        };
+        let kind: u64 = match collective {
+            Collective::AllReduce => 1,
+            Collective::Reduce { .. } => 2,
+            Collective::Broadcast { .. } => 3,
+            Collective::Barrier => 4,
+            Collective::ReduceScatter => 5,
+            Collective::AllGather => 6,
+            Collective::Gather { .. } => 7,
+            Collective::Scatter { .. } => 8,
+            Collective::AllToAll => 9,
+        };
         let plan = (plan >> 56) ^ (plan & 0xff);
         Self(
             kind | operation << OPERATION
-                | data_type << DATA_TYPE
+                | (data_type as u64) << DATA_TYPE
                 | plan << PLAN
                 | u64::from(root & 0xfff) << ROOT
                 | (count as u64) << COUNT,
@@ -105,8 +131,10 @@ impl std::fmt::Display for Signature {
             known if known == Operation::ALL.len() => Operation::pre_multiplied_sum(1.0).name(),
             _ => "?",
         };
+        let code = self.field(DATA_TYPE, PLAN);
         let data_type = DataType::ALL
-            .get(self.field(DATA_TYPE, PLAN) as usize)
+            .iter()
+            .find(|known| **known as u64 == code)
             .map_or("?", |t| t.name());
         let (plan, root, count) = (self.field(PLAN, ROOT), self.field(ROOT, COUNT), self.0 >> COUNT);
         f.write_str(self.collective())?;
@@ -145,6 +173,14 @@ mod tests {
             Signature::new(Collective::AllReduce, Operation::Sum, DataType::F32, "ring", 11),
         ] {
             assert_ne!(base(), other, "{other}");
+        }
+        for (code, listed) in Operation::ALL.iter().enumerate() {
+            let word = Signature::new(Collective::AllReduce, *listed, DataType::F32, "ring", 10);
+            assert_eq!(word.field(OPERATION, DATA_TYPE), code as u64, "{listed}");
+        }
+        for listed in &DataType::ALL {
+            let word = Signature::flat(Collective::AllReduce, Operation::Sum, *listed, 10);
+            assert!(word.to_string().contains(listed.name()), "{word}");
         }
         let words = COLLECTIVES.map(|it| Signature::new(it, Operation::Sum, DataType::F32, "ring", 10));
         for (collective, word) in COLLECTIVES.iter().zip(words) {
