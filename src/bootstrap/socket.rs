@@ -3,7 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rustix::event::{PollFd, Timespec};
@@ -34,11 +35,46 @@ fn stream_socket() -> Result<OwnedFd, Errno> {
     )
 }
 
+/// A socket's path, and which file it is: somebody may put another one in its place.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    file: Option<(u64, u64)>,
+}
+
+/// Device and number of what is at a path, itself and not what it leads to.
+fn file_at(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// Takes the socket away that a killed rank 0 has left at a path, where nobody answers. Nothing else that is there may
+/// be touched: whoever mistypes a path must not lose a file.
+fn clear(path: &Path) -> Result<(), BootstrapError> {
+    let refuse = |what: String| {
+        let path = path.display();
+        Err(BootstrapError::InvalidJob(format!(
+            "rendezvous {path} {what}: choose another path"
+        )))
+    };
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => refuse("exists and is no socket".into()),
+        Ok(metadata) if metadata.uid() != own_user() => {
+            refuse(format!("is a socket of user {}", metadata.uid()))
+        }
+        Ok(_) => {
+            let _ = std::fs::remove_file(path);
+            Ok(())
+        }
+        Err(_) => Ok(()),
+    }
+}
+
 /// A listening socket; takes its path away again when dropped.
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) socket: OwnedFd,
-    path: Option<PathBuf>,
+    place: Option<Place>,
     network: bool,
 }
 
@@ -51,22 +87,20 @@ impl Listener {
         if let Rendezvous::Network { host, port } = rendezvous {
             return Ok(Self {
                 socket: tcp::listen((host, *port), subnet, BACKLOG, deadline)?,
-                path: None,
+                place: None,
                 network: true,
             });
         }
         let failed = || BootstrapError::system(format!("opening the rendezvous {rendezvous}"));
         let socket = stream_socket().map_err(failed())?;
         let address = address(rendezvous).map_err(failed())?;
-        let mut path = None;
-        if let Rendezvous::Path(place) = rendezvous {
+        if let Rendezvous::Path(path) = rendezvous {
             // The mode of the socket becomes that of its path: the job's user alone may connect.
             rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed())?;
             // A path outlives a killed rank 0. One that nobody listens on any more is in nobody's use.
             if matches!(connect_once(rendezvous, None, deadline), Err(Errno::CONNREFUSED)) {
-                let _ = std::fs::remove_file(place);
+                clear(path)?;
             }
-            path = Some(place.clone());
         }
         match rustix::net::bind(&socket, &address) {
             Ok(()) => {}
@@ -77,10 +111,17 @@ impl Listener {
             }
             Err(error) => return Err(failed()(error)),
         }
+        let place = match rendezvous {
+            Rendezvous::Path(path) => Some(Place {
+                path: path.clone(),
+                file: file_at(path),
+            }),
+            _ => None,
+        };
         let network = false;
         let listener = Self {
             socket,
-            path,
+            place,
             network,
         };
         rustix::net::listen(&listener.socket, BACKLOG).map_err(failed())?;
@@ -131,7 +172,10 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
+        if let Some(Place { path, file }) = &self.place
+            && file.is_some()
+            && file_at(path) == *file
+        {
             let _ = std::fs::remove_file(path);
         }
     }

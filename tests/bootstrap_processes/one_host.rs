@@ -39,6 +39,10 @@ pub fn trials() -> Vec<Trial> {
             strangers_hold_nobody_up,
         ),
         Trial::test(
+            "a_file_where_the_socket_should_be_is_left_alone",
+            a_file_is_left_alone,
+        ),
+        Trial::test(
             "more_descriptors_than_fit_the_limit_are_an_error",
             descriptors_beyond_the_limit,
         ),
@@ -269,5 +273,48 @@ fn descriptors_beyond_the_limit() -> Result<(), Failed> {
     expect(
         said.contains("ERROR") && said.contains("ulimit -n"),
         format!("rank 1 said {said:?}"),
+    )
+}
+
+/// A mistyped path: whatever is there is somebody's. So is what has taken the socket's place when the job ends.
+fn a_file_is_left_alone() -> Result<(), Failed> {
+    let mut ranks = Ranks::new(2);
+    let folder = ranks.folder.path().to_owned();
+    let (file, link) = (folder.join("results"), folder.join("link"));
+    std::fs::write(&file, "of many days")?;
+    std::os::unix::fs::symlink(&file, &link)?;
+    for path in [&file, &link, &folder] {
+        ranks.name = path.display().to_string();
+        ranks.start(0, "exchange");
+        let said = ranks.finish(0)?;
+        let told = said.starts_with(&format!(
+            "ERROR rendezvous {} exists and is no socket: choose another path",
+            path.display()
+        ));
+        expect(told, format!("rank 0 said {said:?}"))?;
+        expect(
+            std::fs::read_to_string(&file)? == "of many days",
+            "the file was changed",
+        )?;
+    }
+    let path = folder.join("meet");
+    ranks.name = path.display().to_string();
+    ranks.start(0, "exchange");
+    let patience = soon();
+    while !path.exists() {
+        expect(Instant::now() < patience, "rank 0 never opened the rendezvous")?;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::fs::rename(&path, folder.join("moved"))?;
+    std::fs::write(&path, "of many days")?;
+    ranks.name = folder.join("moved").display().to_string();
+    ranks.start(1, "exchange");
+    for rank in 0..2 {
+        let said = ranks.finish(rank)?;
+        expect(said == "joined\n0 1\n", format!("rank {rank} said {said:?}"))?;
+    }
+    expect(
+        std::fs::read_to_string(&path)? == "of many days",
+        "the file in the socket's place was changed",
     )
 }
