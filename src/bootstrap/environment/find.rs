@@ -16,6 +16,7 @@ pub(super) fn placement(variables: &Variables<'_>) -> Result<Option<Placement>, 
     ];
     let mut spoken = spoken.into_iter().flatten();
     let Some(mut first) = spoken.next() else {
+        slurm::warn_if_ignored(variables)?;
         return slurm::read(variables);
     };
     if let Some(other) = spoken.find(|other| !other.agrees_with(&first)) {

@@ -176,12 +176,34 @@ fn who_is_no_rank_is_left_alone() {
         &["SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS"],
         &[("SLURM_PROCID", "0")],
     );
-    let terminal = but(SLURM, &[], &[("SLURM_PTY_PORT", "40000")]);
+    let terminal = but(
+        SLURM,
+        &[],
+        &[
+            ("SLURM_PTY_PORT", "40000"),
+            ("SLURM_PROCID", "0"),
+            ("SLURM_LOCALID", "0"),
+            ("SLURM_STEP_NUM_TASKS", "1"),
+        ],
+    );
+    // The shell that salloc gives in an allocation of four tasks.
+    let interactive = but(
+        SLURM,
+        &["SLURM_STEP_NUM_TASKS"],
+        &[("SLURM_PTY_PORT", "40000"), ("SLURM_STEP_ID", "4294967290")],
+    );
     let address_alone: Pairs<'_> = &[("MASTER_ADDR", "node0"), ("LOCAL_RANK", "0")];
     let empty: Pairs<'_> = &[("RANK", ""), ("WORLD_SIZE", "")];
-    for pairs in [&batch_script[..], &terminal, address_alone, empty] {
+    for pairs in [&batch_script[..], &terminal, &interactive, address_alone, empty] {
         assert!(launched(pairs).unwrap().is_none(), "{pairs:?}");
     }
+}
+
+#[test]
+fn tasks_that_are_started_from_a_persons_shell_are_ranks() {
+    // 'srun -n 4 program' typed in 'srun --pty bash': the terminal's variable is inherited.
+    let tasks = but(SLURM, &[], &[("SLURM_PTY_PORT", "40000")]);
+    assert_eq!(place(&tasks), place(SLURM));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What Slurm's `srun` sets for the tasks of a step. A batch script has some of it too and is no task; nor is the shell
-//! that `srun --pty` gives to a person.
+//! that `srun --pty` gives to a person. What that person starts by another `srun` inherits the terminal's variable and
+//! is a task all the same.
 
 use super::super::BootstrapError;
 use super::hostlist;
@@ -18,14 +19,42 @@ const STEP: [&str; 2] = ["SLURM_STEP_ID", "SLURM_STEPID"];
 const SIZES: [&str; 2] = ["SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"];
 const NODES: [&str; 3] = ["SLURM_STEP_NUM_NODES", "SLURM_NNODES", "SLURM_JOB_NUM_NODES"];
 const NODE_LIST: [&str; 3] = ["SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"];
-/// Set for a step that a person types into.
+/// Set for a step that a person types into, and for every step that is started from there.
 const TERMINAL: &str = "SLURM_PTY_PORT";
+/// The step in which `salloc` runs a person's shell (SLURM_INTERACTIVE_STEP); the numbers above it are no tasks' either.
+const INTERACTIVE_STEP: u32 = 0xffff_fffa;
+
+/// The variable that says that this is no task but a person's shell, if one does: a shell has a terminal and a step to
+/// itself. Whoever starts one single task from there loses nothing by being taken for the shell: alone it meets nobody.
+fn is_shell(variables: &Variables<'_>) -> Result<Option<&'static str>, BootstrapError> {
+    if let Some((name, step)) = variables.first(&STEP)?
+        && step.parse().is_ok_and(|step: u32| step >= INTERACTIVE_STEP)
+    {
+        return Ok(Some(name));
+    }
+    let alone = |(_, size): (_, String)| size == "1";
+    let terminal = variables.filled(TERMINAL)?.is_some();
+    Ok((terminal && variables.first(&SIZES)?.is_none_or(alone)).then_some(TERMINAL))
+}
+
+/// Says so where what Slurm has set makes no rank of this process, though it looks as if it could.
+pub(super) fn warn_if_ignored(variables: &Variables<'_>) -> Result<(), BootstrapError> {
+    if variables.first(&STEP)?.is_some()
+        && let Some(name) = is_shell(variables)?
+    {
+        tracing::warn!(
+            "{name} says that this is a person's shell: what else Slurm has set is ignored, and this process is no \
+             rank; 'srun -n N' starts ranks from here"
+        );
+    }
+    Ok(())
+}
 
 pub(super) fn read(variables: &Variables<'_>) -> Result<Option<Placement>, BootstrapError> {
     let Some((step_name, step_text)) = variables.first(&STEP)? else {
         return Ok(None);
     };
-    if variables.filled(TERMINAL)?.is_some() {
+    if is_shell(variables)?.is_some() {
         return Ok(None);
     }
     let Some(size) = variables.first(&SIZES)? else {
