@@ -14,7 +14,7 @@ use super::noise::HANDSHAKE_BYTES;
 use super::reception::{Member, Reception};
 use super::roll::Presence;
 use super::socket::{self, Credentials, Origin};
-use super::visitor::{Progress, Stage, Visitor, refuse};
+use super::visitor::{Progress, Stage, Visitor};
 
 /// How long a connection may take to introduce itself.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PATIENCE_WHEN_CROWDED: Duration = Duration::from_millis(250);
 /// Connections that may be in the handshake at once, beyond the number of ranks; others wait in the kernel's line.
 const SPARE_CONNECTIONS: usize = 64;
+/// Connections that are taken in before anything else gets its turn, the deadline above all: who is refused at once
+/// leaves room for the next, however many there are.
+const AT_A_TIME: usize = 64;
 
 impl Reception<'_> {
     pub(super) fn has_room(&self) -> bool {
@@ -36,9 +39,12 @@ impl Reception<'_> {
         }
     }
 
-    /// Takes in the connections that wait, as many as there is room for.
+    /// Takes in connections that wait, as many as there is room for.
     pub(super) fn accept(&mut self) -> Result<(), BootstrapError> {
-        while self.has_room() {
+        for _ in 0..AT_A_TIME {
+            if !self.has_room() {
+                break;
+            }
             let Some(listener) = &self.listener else {
                 return Ok(());
             };
@@ -59,7 +65,7 @@ impl Reception<'_> {
             if let Origin::Process(credentials) = &origin
                 && credentials.uid != socket::own_user()
             {
-                refuse(&origin, "it runs as another user");
+                self.refusals.refuse(&origin, "it runs as another user");
                 continue;
             }
             let stage = Stage::Unproved {
@@ -84,11 +90,12 @@ impl Reception<'_> {
             match visitor.advance(self.job) {
                 Progress::Waiting if visitor.since.elapsed() < patience => index += 1,
                 Progress::Waiting => {
-                    refuse(&visitor.origin, "it did not finish the handshake in time");
+                    self.refusals
+                        .refuse(&visitor.origin, "it did not finish the handshake in time");
                     self.dismiss(index);
                 }
                 Progress::Refused(reason) => {
-                    refuse(&visitor.origin, &reason);
+                    self.refusals.refuse(&visitor.origin, &reason);
                     self.dismiss(index);
                 }
                 Progress::Introduced(hello) => {
@@ -141,7 +148,7 @@ impl Reception<'_> {
             }
         };
         if let Some(reason) = reason {
-            refuse(&origin, &reason);
+            self.refusals.refuse(&origin, &reason);
             channel.queue_body(Kind::Refused, message::encode(&reason));
             // It fits a fresh socket; a client that does not read it is not waited for.
             let _ = channel.flush();

@@ -41,6 +41,7 @@ mod parts;
 mod process_manager;
 mod progress;
 mod reception;
+mod refusals;
 mod rendezvous;
 mod roll;
 mod secret;

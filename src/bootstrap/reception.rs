@@ -15,9 +15,10 @@ use super::control;
 use super::liveness;
 use super::message::{self, Answer, Kind, Leaving, Message, Peer, Table};
 use super::progress::{JoinProgress, Watch};
+use super::refusals::Refusals;
 use super::roll::{Presence, Roll};
 use super::socket::{self, Listener};
-use super::visitor::{Visitor, refuse};
+use super::visitor::Visitor;
 use super::{BootstrapError, DepartureKind, HostIdentity, Job, Rank, noise};
 
 /// A rank that has come.
@@ -54,6 +55,7 @@ pub(super) struct Reception<'job> {
     pub(super) pidfds: Vec<OwnedFd>,
     /// There is no descriptor left to accept with until a visitor goes.
     pub(super) exhausted: bool,
+    pub(super) refusals: Refusals,
 }
 
 impl<'job> Reception<'job> {
@@ -87,6 +89,7 @@ impl<'job> Reception<'job> {
             pids: Vec::new(),
             pidfds: Vec::new(),
             exhausted: false,
+            refusals: Refusals::default(),
         };
         if !job.rendezvous.is_network() {
             reception.watch_process(std::process::id() as i32)?;
@@ -229,7 +232,7 @@ impl<'job> Reception<'job> {
         // From here on nobody can come any more.
         self.listener = None;
         for visitor in self.visitors.drain(..) {
-            refuse(
+            self.refusals.refuse(
                 &visitor.origin,
                 "it had not finished the handshake when all ranks had come",
             );

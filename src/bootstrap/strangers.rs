@@ -217,3 +217,27 @@ fn each_is_refused_with_a_line_on_both_sides_and_the_job_goes_on() {
         }
     }
 }
+
+#[test]
+fn a_flood_is_a_few_lines_in_the_log() {
+    for jobs in [Job::local(2).unwrap(), Job::networked(2, "127.0.0.1").unwrap()] {
+        let lines = Lines::default();
+        let remember = lines.clone();
+        let root = jobs[0].clone();
+        let rank_0 = std::thread::spawn(move || {
+            tracing::subscriber::with_default(remember, || Membership::join(&root, soon()).map(drop))
+        });
+        for _ in 0..50 {
+            let garbage = connect(&jobs[1]);
+            write(&garbage, &[7; 100]);
+            assert!(until_the_end(&garbage).is_empty());
+        }
+        Membership::join(&jobs[1], soon()).unwrap();
+        rank_0.join().unwrap().unwrap();
+        let lines = lines.0.lock().unwrap();
+        let count = |part: &str| lines.iter().filter(|line| line.contains(part)).count();
+        assert_eq!(count("refused a connection to the rendezvous"), 3, "{lines:?}");
+        assert_eq!(count("refused more connections"), 1, "{lines:?}");
+        assert_eq!(count("more=47"), 1, "{lines:?}");
+    }
+}

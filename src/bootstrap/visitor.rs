@@ -154,10 +154,6 @@ fn introduce(channel: &mut Channel, body: &[u8]) -> Progress {
     Progress::Refused(reason)
 }
 
-pub(super) fn refuse(origin: &Origin, reason: &str) {
-    tracing::warn!(from = %origin, reason, "refused a connection to the rendezvous");
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::socket::{self, Credentials};

@@ -7,6 +7,7 @@ mod clock;
 mod counters;
 mod event;
 mod recorder;
+mod repeats;
 mod slot;
 mod wait;
 
@@ -14,4 +15,5 @@ pub use clock::{Clock, Conversion};
 pub use counters::{CopySite, CounterValues, Counters, SiteValues};
 pub use event::{Event, Kind, NONE};
 pub use recorder::Recorder;
+pub(crate) use repeats::Repeats;
 pub use wait::OpenWait;

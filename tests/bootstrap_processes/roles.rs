@@ -1,9 +1,11 @@
 //! What the ranks do, and say to the test.
 
 use std::io::Write;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::{Duration, Instant};
 
-use sapwood::bootstrap::{BootstrapError, Departure, DepartureKind, Job, Membership};
+use sapwood::bootstrap::{BootstrapError, Departure, DepartureKind, Job, Membership, variable};
 
 use crate::ranks::soon;
 
@@ -13,12 +15,29 @@ fn say(what: impl std::fmt::Display) {
     let _ = std::io::stdout().flush();
 }
 
+/// Connects again and again, as fast as it can, for as long as a test that hangs may take.
+fn flood() {
+    let name = std::env::var(variable::RENDEZVOUS).unwrap();
+    let address = SocketAddr::from_abstract_name(name.trim_start_matches('@')).unwrap();
+    let until = Instant::now() + Duration::from_secs(40);
+    while Instant::now() < until {
+        let _ = UnixStream::connect_addr(&address);
+    }
+}
+
 /// What a rank does; it says `joined` first.
 pub fn play(role: &str) {
+    if role == "flood" {
+        return flood();
+    }
     // A launcher may have left some open.
     let inherited = open_sockets();
     let job = Job::from_environment().unwrap().unwrap();
-    let membership = match Membership::join(&job, soon()) {
+    let deadline = match role {
+        "be missed" => Instant::now() + Duration::from_secs(2),
+        _ => soon(),
+    };
+    let membership = match Membership::join(&job, deadline) {
         Ok(membership) => membership,
         Err(error) => return say(format!("ERROR {error}")),
     };

@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -31,7 +33,50 @@ pub fn trials() -> Vec<Trial> {
             "strangers::who_is_no_rank_0_is_not_believed",
             who_is_no_rank_0_is_not_believed,
         ),
+        another_user(
+            "strangers::a_flood_of_another_users_holds_nobody_beyond_the_deadline",
+            a_flood_holds_nobody,
+        ),
     ]
+}
+
+/// A test that needs a second user.
+fn another_user(name: &'static str, test: fn() -> Result<(), Failed>) -> Trial {
+    if rustix::process::geteuid().is_root() {
+        return Trial::test(name, test);
+    }
+    Trial::test(format!("{name} (skipped: only root can be another user)"), test).with_ignored_flag(true)
+}
+
+/// There is always another connection of theirs to accept, and each is refused at once.
+fn a_flood_holds_nobody() -> Result<(), Failed> {
+    let mut ranks = Ranks::new(2);
+    // Nobody else can reach this program where it was built.
+    let place = tempfile::tempdir()?;
+    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755))?;
+    let program = place.path().join("flood");
+    std::fs::copy(std::env::current_exe()?, &program)?;
+    let flood = || {
+        let mut command = Command::new(&program);
+        command.env(crate::ranks::ROLE, "flood");
+        command.env(variable::RENDEZVOUS, &ranks.name).uid(65_534).spawn()
+    };
+    let mut floods = Vec::new();
+    for _ in 0..4 {
+        floods.push(flood()?);
+    }
+    ranks.start(0, "be missed");
+    let said = ranks.finish(0);
+    let mut on_time = true;
+    for mut flood in floods {
+        on_time &= flood.try_wait()?.is_none();
+        flood.kill()?;
+        flood.wait()?;
+    }
+    let said = said?;
+    let named = said.starts_with("ERROR rank 1 of 2 did not join within 2");
+    expect(named, format!("rank 0 said {said:?}"))?;
+    expect(on_time, "the flood was over before rank 0 looked at its deadline")
 }
 
 fn connect(name: &str) -> TcpStream {

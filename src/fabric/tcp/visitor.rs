@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
@@ -13,13 +14,16 @@ use super::parcel::{ANY, Hello};
 use super::settings::Settings;
 use super::wire::{self, watch};
 use crate::fabric::FabricError;
+use crate::observe::Repeats;
 
 /// How long a visitor may take to say who it is.
 const FIRST_WORDS: Duration = Duration::from_secs(10);
-/// More than this at a time: the oldest has to go.
+/// More than this at a time: the oldest has to go. So many are answered before anything else gets its turn.
 const MOST: usize = 64;
 /// Calls that the kernel keeps until they are answered.
 const BACKLOG: i32 = 4096;
+/// How long callers wait that cannot be answered, for want of descriptors say.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
 /// The first visitor's name among what is watched, above all ranks.
 pub(super) const VISITORS: usize = 1 << 40;
 
@@ -36,12 +40,13 @@ pub(super) struct Announced {
     pub socket: OwnedFd,
     pub hello: Hello,
     pub from: SocketAddr,
+    turned_away: TurnedAway,
 }
 
 impl Announced {
     /// Turns it away, and says so.
     pub fn refuse(self, why: &str, registry: &Registry) {
-        turned_away(self.from, why);
+        self.turned_away.note(self.from, why);
         self.close(registry);
     }
 
@@ -50,8 +55,21 @@ impl Announced {
     }
 }
 
-fn turned_away(from: SocketAddr, why: &str) {
-    tracing::warn!(%from, why, "a connection to the port of this rank's tcp fabric was refused");
+/// Who got nothing, in the log.
+#[derive(Clone, Default)]
+struct TurnedAway(Arc<Mutex<Repeats<(IpAddr, String)>>>);
+
+impl TurnedAway {
+    fn counts(&self, from: SocketAddr, why: &str) -> bool {
+        let mut repeats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        repeats.count((from.ip(), why.to_owned()))
+    }
+
+    fn note(&self, from: SocketAddr, why: &str) {
+        if self.counts(from, why) {
+            tracing::warn!(%from, why, "a connection to the port of this rank's tcp fabric was refused");
+        }
+    }
 }
 
 /// See the module.
@@ -65,6 +83,9 @@ pub(super) struct Listener {
     next: usize,
     /// The kernel may have more calls.
     waiting: bool,
+    /// When to look at them, if nothing else happens.
+    again: Option<Instant>,
+    turned_away: TurnedAway,
 }
 
 impl Listener {
@@ -96,6 +117,8 @@ impl Listener {
                         visitors: Vec::new(),
                         next: VISITORS,
                         waiting: true,
+                        again: None,
+                        turned_away: TurnedAway::default(),
                     });
                 }
                 Err(error) => last = error,
@@ -111,7 +134,14 @@ impl Listener {
 
     /// Answers calls, listens to visitors, and calls `announce` with those that have said all.
     pub fn drive(&mut self, settings: &Settings, registry: &Registry, mut announce: impl FnMut(Announced)) {
+        self.again = None;
+        let mut answered = 0;
         while self.waiting {
+            if answered == MOST {
+                self.again = Some(Instant::now());
+                break;
+            }
+            answered += 1;
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             match rustix::net::acceptfrom_with(&self.socket, flags) {
                 Ok((socket, from)) => {
@@ -128,8 +158,11 @@ impl Listener {
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error) => {
                     // Out of descriptors, say: those who call wait.
-                    tracing::warn!(%error, "a call of a peer, or of somebody else, cannot be answered");
-                    return;
+                    if self.turned_away.counts((ANY[1], 0).into(), &error.to_string()) {
+                        tracing::warn!(%error, "a call of a peer, or of somebody else, cannot be answered");
+                    }
+                    self.again = Some(Instant::now() + TRY_AGAIN);
+                    break;
                 }
             }
         }
@@ -139,11 +172,17 @@ impl Listener {
                 Ok(None) => at += 1,
                 Ok(Some(hello)) => {
                     let Visitor { socket, from, .. } = self.visitors.swap_remove(at);
-                    announce(Announced { socket, hello, from });
+                    let turned_away = self.turned_away.clone();
+                    announce(Announced {
+                        socket,
+                        hello,
+                        from,
+                        turned_away,
+                    });
                 }
                 Err(why) => {
                     let visitor = self.visitors.swap_remove(at);
-                    turned_away(visitor.from, &why);
+                    self.turned_away.note(visitor.from, &why);
                     wire::close(visitor.socket, registry);
                 }
             }
@@ -156,7 +195,8 @@ impl Listener {
                 .min_by_key(|at| self.visitors[*at].since)
                 .expect("not empty");
             let oldest = self.visitors.swap_remove(oldest);
-            turned_away(oldest.from, "it said nothing while too many others called");
+            self.turned_away
+                .note(oldest.from, "it said nothing while too many others called");
             wire::close(oldest.socket, registry);
         }
         let token = Token(self.next);
@@ -179,13 +219,24 @@ impl Listener {
             .visitors
             .extract_if(.., |visitor| now >= visitor.since + FIRST_WORDS)
         {
-            turned_away(visitor.from, "it did not say who it is");
+            self.turned_away.note(visitor.from, "it did not say who it is");
             wire::close(visitor.socket, registry);
         }
         self.visitors
             .iter()
             .map(|visitor| visitor.since + FIRST_WORDS)
+            .chain(self.again)
             .min()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let repeats = &self.turned_away.0;
+        for (kind, more) in repeats.lock().unwrap_or_else(PoisonError::into_inner).unsaid() {
+            let (from, why) = kind.unwrap_or((ANY[1], "for many reasons".into()));
+            tracing::warn!(%from, why, more, "more connections to the port of this rank's tcp fabric were refused");
+        }
     }
 }
 
