@@ -2,16 +2,18 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use rustix::event::PollFlags;
 use rustix::fs::{MemfdFlags, SealFlags};
 use zeroize::Zeroizing;
 
-use super::{BootstrapError, noise};
+use super::{BootstrapError, DEFAULT_TIMEOUT, noise, socket};
 
 /// Bytes that every rank of one job knows and nobody else does.
 ///
@@ -44,18 +46,30 @@ impl Secret {
         Ok(Self(Arc::new(bytes)))
     }
 
-    /// Reads the secret from a file, or from an inherited descriptor named as `/dev/fd/N`.
+    /// Reads the secret from a file, or from an inherited descriptor named as `/dev/fd/N`, which can be read again
+    /// here, and which programs that this one starts do not inherit any more. Where it is a pipe, a FIFO or a terminal,
+    /// whoever writes into it has [`DEFAULT_TIMEOUT`].
     ///
     /// # Errors
     /// [`BootstrapError::Secret`] if it cannot be read, if other users may read the file, or if its length is out
     /// of range.
     pub fn from_file(path: &Path) -> Result<Self, BootstrapError> {
+        Self::from_file_until(path, DEFAULT_TIMEOUT)
+    }
+
+    /// As [`Self::from_file`], where whoever is to write it, into a pipe or at a terminal, has so long.
+    pub(super) fn from_file_until(path: &Path, patience: Duration) -> Result<Self, BootstrapError> {
         let place = path.display().to_string();
         let problem = |problem: String| BootstrapError::Secret {
             place: place.clone(),
             problem,
         };
-        let file = File::open(path).map_err(|error| problem(format!("cannot be opened: {error}")))?;
+        // Neither a FIFO that nobody opens at its other end nor a terminal may hold this up.
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)
+            .map_err(|error| problem(format!("cannot be opened: {error}")))?;
         let metadata = file
             .metadata()
             .map_err(|error| problem(format!("cannot be examined: {error}")))?;
@@ -66,10 +80,12 @@ impl Secret {
                 "is open to other users (mode {mode:03o}); mend it with `chmod 600 {place}`"
             )));
         }
-        let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
-        file.take(Self::MAXIMUM_BYTES as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| problem(format!("cannot be read: {error}")))?;
+        let mut bytes = Zeroizing::new(Vec::new());
+        read_all(&file, &mut bytes, patience).map_err(problem)?;
+        if let Some(descriptor) = inherited(path) {
+            // SAFETY: sets a flag of a number that was a descriptor's when it was opened by its name a moment ago.
+            unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
         Self::checked(bytes, &place)
     }
 
@@ -145,6 +161,42 @@ impl Secret {
     }
 }
 
+/// Until the end, or one byte more than a secret has; the error says what is wrong.
+fn read_all(mut file: &File, bytes: &mut Vec<u8>, patience: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + patience;
+    // In one piece, which is wiped as a whole: no vector may grow and leave what it held behind.
+    bytes.reserve_exact(Secret::MAXIMUM_BYTES + 1);
+    let mut piece = Zeroizing::new([0; 4096]);
+    let kind = file.metadata().map(|metadata| metadata.file_type());
+    let waits = kind.is_ok_and(|kind| kind.is_fifo() || kind.is_char_device());
+    while bytes.len() <= Secret::MAXIMUM_BYTES {
+        // One that nobody has written to yet looks as if it had ended.
+        if waits && !socket::wait_for(&file, PollFlags::IN, deadline).map_err(|error| error.to_string())? {
+            return Err(format!(
+                "was not written to its end within {} s: it is no file, and whoever is to write the secret into it \
+                 has not, or has not closed it",
+                patience.as_secs_f64()
+            ));
+        }
+        let room = (Secret::MAXIMUM_BYTES + 1 - bytes.len()).min(piece.len());
+        match file.read(&mut piece[..room]) {
+            Ok(0) => break,
+            Ok(length) => bytes.extend_from_slice(&piece[..length]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock && waits => {}
+            Err(error) => return Err(format!("cannot be read: {error}")),
+        }
+    }
+    Ok(())
+}
+
+/// The number in `/dev/fd/N`, but for the three that every program expects to have.
+fn inherited(path: &Path) -> Option<RawFd> {
+    let folders = ["/dev/fd", "/proc/self/fd"];
+    let number = folders.iter().find_map(|folder| path.strip_prefix(folder).ok())?;
+    number.to_str()?.parse().ok().filter(|number| *number > 2)
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Secret(..)")
@@ -192,6 +244,59 @@ mod tests {
                 secret.bytes()
             );
         }
+    }
+
+    #[test]
+    fn an_inherited_descriptor_is_inherited_by_nobody_else() {
+        let descriptor = Secret::random().unwrap().to_descriptor().unwrap();
+        rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::empty()).unwrap();
+        Secret::from_file(Path::new(&format!("/dev/fd/{}", descriptor.as_raw_fd()))).unwrap();
+        let flags = rustix::io::fcntl_getfd(&descriptor).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        for path in [
+            "/dev/fd/x",
+            "/dev/fd/",
+            "/dev/fd/0",
+            "/dev/fdx/3",
+            "/tmp/3",
+            "/dev/fd/3/4",
+        ] {
+            assert_eq!(inherited(Path::new(path)), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_is_read_to_its_end_and_not_waited_for_beyond_the_deadline() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        // Nobody opens it; then somebody does and never closes it.
+        let mut writer = None;
+        for _ in 0..2 {
+            let error = Secret::from_file_until(&path, Duration::from_millis(50)).unwrap_err();
+            let said = error.to_string();
+            assert!(
+                said.contains("fifo") && said.contains("was not written to its end within 0.05 s"),
+                "{said}"
+            );
+            let mut half = File::options().read(true).write(true).open(&path).unwrap();
+            half.write_all(&[7; 20]).unwrap();
+            writer = Some(half);
+        }
+        drop(writer);
+        let said = std::thread::spawn({
+            let path = path.clone();
+            move || {
+                let mut writer = File::options().write(true).open(path).unwrap();
+                writer.write_all(&[7; 16]).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+                writer.write_all(&[8; 16]).unwrap();
+            }
+        });
+        let secret = Secret::from_file_until(&path, Duration::from_secs(20)).unwrap();
+        said.join().unwrap();
+        assert_eq!(secret.bytes(), [[7; 16], [8; 16]].concat());
     }
 
     #[test]

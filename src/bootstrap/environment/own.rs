@@ -120,7 +120,9 @@ impl Own {
             }
             other => other,
         };
-        Secret::from_file(Path::new(path)).map(Some).map_err(refused)
+        Secret::from_file_until(Path::new(path), self.timeout)
+            .map(Some)
+            .map_err(refused)
     }
 
     /// Puts in what does not depend on who says which rank this is.
