@@ -42,6 +42,23 @@ fn rank_0_is_gone(how: DepartureKind) -> BootstrapError {
     }
 }
 
+/// Whether it is worth another try: rank 0 has not opened the rendezvous yet, or there are more connections than it can
+/// line up; over the network, its host is not there yet, nor the way to it.
+fn may_pass(error: Errno, network: bool) -> bool {
+    match error {
+        Errno::CONNREFUSED | Errno::NOENT | Errno::AGAIN | Errno::INTR => true,
+        Errno::TIMEDOUT
+        | Errno::HOSTUNREACH
+        | Errno::NETUNREACH
+        | Errno::HOSTDOWN
+        | Errno::NETDOWN
+        | Errno::CONNRESET
+        | Errno::CONNABORTED
+        | Errno::ADDRNOTAVAIL => network,
+        _ => false,
+    }
+}
+
 /// One rank's way in.
 pub(super) struct Attempt<'job, 'watch> {
     job: &'job Job,
@@ -99,38 +116,31 @@ impl<'job, 'watch> Attempt<'job, 'watch> {
         loop {
             let last = match socket::connect_once(rendezvous, self.job.subnet.as_ref(), self.deadline) {
                 Ok(socket) => return Ok(socket),
-                // Not open yet, or more connections than it can line up.
-                Err(last @ (Errno::CONNREFUSED | Errno::NOENT | Errno::AGAIN | Errno::INTR)) => last,
-                // Its host is not there yet, nor the way to it.
-                Err(
-                    last @ (Errno::TIMEDOUT
-                    | Errno::HOSTUNREACH
-                    | Errno::NETUNREACH
-                    | Errno::HOSTDOWN
-                    | Errno::NETDOWN
-                    | Errno::CONNRESET
-                    | Errno::CONNABORTED
-                    | Errno::ADDRNOTAVAIL),
-                ) if network => last,
-                Err(error) => {
+                Err(last) if may_pass(last.error, network) => last,
+                Err(last) => {
                     return Err(BootstrapError::System {
                         doing: format!("connecting to the rendezvous {rendezvous}"),
-                        source: error,
+                        source: last.error,
                     });
                 }
             };
-            if told.replace(last) != Some(last) {
+            if told.as_ref() != Some(&last) {
+                // A wrong name and one that is not known yet look the same.
+                if let Some(why) = &last.why {
+                    tracing::warn!(%rendezvous, why, "rank 0 is not found, and looked for until the deadline");
+                }
                 self.watch.tell(JoinProgress::NobodyThere {
                     rendezvous,
-                    why: last,
+                    why: last.error,
                 });
+                told = Some(last.clone());
             }
             let now = Instant::now();
             if now >= self.deadline {
                 return Err(BootstrapError::NoRendezvous {
                     rendezvous: rendezvous.to_string(),
                     waited: self.started.elapsed(),
-                    last,
+                    last: last.to_string(),
                 });
             }
             self.watch.still()?;

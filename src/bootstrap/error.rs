@@ -164,8 +164,8 @@ pub enum BootstrapError {
         rendezvous: String,
         /// How long was waited.
         waited: Duration,
-        /// What the last attempt said.
-        last: Errno,
+        /// What the last attempt said: the system, or whoever looks up names.
+        last: String,
     },
     /// The rendezvous took the connection and then said nothing until the deadline.
     #[error(

@@ -98,7 +98,8 @@ impl Listener {
             // The mode of the socket becomes that of its path: the job's user alone may connect.
             rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(failed())?;
             // A path outlives a killed rank 0. One that nobody listens on any more is in nobody's use.
-            if matches!(connect_once(rendezvous, None, deadline), Err(Errno::CONNREFUSED)) {
+            let answer = connect_once(rendezvous, None, deadline);
+            if answer.is_err_and(|nobody| nobody.error == Errno::CONNREFUSED) {
                 clear(path)?;
             }
         }
@@ -186,7 +187,7 @@ pub(super) fn connect_once(
     rendezvous: &Rendezvous,
     subnet: Option<&Subnet>,
     deadline: Instant,
-) -> Result<OwnedFd, Errno> {
+) -> Result<OwnedFd, NotThere> {
     if let Rendezvous::Network { host, port } = rendezvous {
         let socket = tcp::connect(host, *port, subnet, deadline)?;
         tcp::tune(&socket)?;
@@ -195,6 +196,28 @@ pub(super) fn connect_once(
     let socket = stream_socket()?;
     rustix::net::connect(&socket, &address(rendezvous)?)?;
     Ok(socket)
+}
+
+/// Why nobody was reached: what the system said of a connection, or why none could be tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NotThere {
+    pub(super) error: Errno,
+    pub(super) why: Option<String>,
+}
+
+impl From<Errno> for NotThere {
+    fn from(error: Errno) -> Self {
+        Self { error, why: None }
+    }
+}
+
+impl fmt::Display for NotThere {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.why {
+            Some(why) => formatter.write_str(why),
+            None => self.error.fmt(formatter),
+        }
+    }
 }
 
 /// Where a connection comes from, as the kernel knows it.

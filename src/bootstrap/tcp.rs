@@ -14,7 +14,8 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::{BootstrapError, Rendezvous, socket};
+use super::socket::NotThere;
+use super::{BootstrapError, Rendezvous, interface, socket};
 use crate::fabric::verbs::Subnet;
 
 /// A host that has acknowledged nothing for this long is out of reach. It is noticed within [`CHECK`] more.
@@ -75,7 +76,27 @@ fn stream_socket(address: &SocketAddr) -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(family, SocketType::STREAM, flags, None)
 }
 
-/// Listens on the first address of the host that is one of this host's.
+/// Whether a name means this very host and no address that others can reach: Debian gives a host's own name 127.0.1.1.
+fn own_by_name(host: &str, addresses: &[SocketAddr]) -> bool {
+    let here_alone = ["localhost", "ip6-localhost", "ip6-loopback"].contains(&host)
+        || ["localhost.", "localhost4", "localhost6"]
+            .iter()
+            .any(|name| host.starts_with(name))
+        || host.ends_with(".localhost");
+    let named = host.parse::<IpAddr>().is_err() && !here_alone;
+    named && !addresses.is_empty() && addresses.iter().all(|address| address.ip().is_loopback())
+}
+
+/// Every address of this host, also where the kernel has no version 6.
+fn everywhere(port: u16) -> Vec<SocketAddr> {
+    vec![
+        (Ipv6Addr::UNSPECIFIED, port).into(),
+        (Ipv4Addr::UNSPECIFIED, port).into(),
+    ]
+}
+
+/// Listens on the first address of the host that is one of this host's; on all of them where its name leads nowhere
+/// else but to itself: others come by another way, and all must know the secret.
 pub(super) fn listen(
     (host, port): (&str, u16),
     subnet: Option<&Subnet>,
@@ -83,29 +104,21 @@ pub(super) fn listen(
     deadline: Instant,
 ) -> Result<OwnedFd, BootstrapError> {
     let rendezvous = Rendezvous::network(host, port)?;
-    let mut addresses = resolve(host, port, deadline)
-        .map_err(|problem| BootstrapError::InvalidJob(format!("rendezvous {rendezvous}: {problem}")))?;
-    if let Some(subnet) = subnet {
-        addresses = inside(addresses, subnet)
-            .map_err(|problem| BootstrapError::InvalidJob(format!("rendezvous {rendezvous}: {problem}")))?;
-    }
-    if host == Ipv6Addr::UNSPECIFIED.to_string() {
-        // Every address, also where the kernel has no version 6.
-        addresses.push((Ipv4Addr::UNSPECIFIED, port).into());
-    }
+    let invalid = |problem| BootstrapError::InvalidJob(format!("rendezvous {rendezvous}: {problem}"));
+    let addresses = resolve(host, port, deadline).map_err(invalid)?;
+    let addresses = match (own_by_name(host, &addresses), subnet) {
+        (true, None) => everywhere(port),
+        (true, Some(subnet)) if !addresses.iter().any(|address| subnet.contains(address.ip())) => {
+            vec![SocketAddr::new(interface::own_address(Some(subnet))?, port)]
+        }
+        (_, Some(subnet)) => inside(addresses, subnet).map_err(invalid)?,
+        (false, None) if host == Ipv6Addr::UNSPECIFIED.to_string() => everywhere(port),
+        (false, None) => addresses,
+    };
     let mut last = Errno::ADDRNOTAVAIL;
     for address in &addresses {
         match listen_on(address, backlog) {
-            Ok(socket) => {
-                let named = host.parse::<IpAddr>().is_err() && host != "localhost";
-                if named && address.ip().is_loopback() {
-                    tracing::warn!(
-                        %address,
-                        "the name of this host means an address that no other host can reach: give an address"
-                    );
-                }
-                return Ok(socket);
-            }
+            Ok(socket) => return Ok(socket),
             Err(Errno::ADDRINUSE) => {
                 return Err(BootstrapError::RendezvousTaken {
                     rendezvous: rendezvous.to_string(),
@@ -148,14 +161,16 @@ pub(super) fn connect(
     port: u16,
     subnet: Option<&Subnet>,
     deadline: Instant,
-) -> Result<OwnedFd, Errno> {
+) -> Result<OwnedFd, NotThere> {
     // A name that is not known yet is one that is not there yet.
-    let mut addresses = resolve(host, port, deadline).map_err(|_| Errno::HOSTUNREACH)?;
+    let unknown = |error, why| NotThere {
+        error,
+        why: Some(why),
+    };
+    let mut addresses = resolve(host, port, deadline)
+        .map_err(|why| unknown(Errno::HOSTUNREACH, format!("the host's name {host:?}: {why}")))?;
     if let Some(subnet) = subnet {
-        addresses = inside(addresses, subnet).map_err(|problem| {
-            tracing::warn!(host, problem, "rank 0 cannot be found");
-            Errno::ADDRNOTAVAIL
-        })?;
+        addresses = inside(addresses, subnet).map_err(|why| unknown(Errno::ADDRNOTAVAIL, why))?;
     }
     let mut last = Errno::HOSTUNREACH;
     for address in &addresses {
@@ -164,7 +179,7 @@ pub(super) fn connect(
             Err(error) => last = error,
         }
     }
-    Err(last)
+    Err(last.into())
 }
 
 fn connect_to(address: &SocketAddr, until: Instant) -> Result<OwnedFd, Errno> {
@@ -273,7 +288,7 @@ mod tests {
         drop(first);
         assert_eq!(
             connect("127.0.0.1", port, None, soon()).unwrap_err(),
-            Errno::CONNREFUSED
+            Errno::CONNREFUSED.into()
         );
     }
 
@@ -292,12 +307,44 @@ mod tests {
         assert!(connect("localhost", number, loopback.as_ref(), soon()).is_ok());
         let elsewhere = subnet("203.0.113.0/24");
         let met = connect("localhost", number, elsewhere.as_ref(), soon());
-        assert_eq!(met.unwrap_err(), Errno::ADDRNOTAVAIL);
+        let said = met.unwrap_err().to_string();
+        assert!(
+            said.contains("SAPWOOD_RENDEZVOUS_SUBNET=203.0.113.0/24") && said.contains("127.0.0.1"),
+            "{said}"
+        );
         let error = listen(("localhost", 0), elsewhere.as_ref(), 16, soon()).unwrap_err();
         assert!(
             error
                 .to_string()
                 .contains("SAPWOOD_RENDEZVOUS_SUBNET=203.0.113.0/24"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_name_that_means_this_host_alone_is_told_from_one_that_others_know() {
+        let own: SocketAddr = "127.0.1.1:7".parse().unwrap();
+        let far: SocketAddr = "192.0.2.1:7".parse().unwrap();
+        for (host, addresses, only_here) in [
+            ("node7", &[own][..], true),
+            ("node7", &[own, far], false),
+            ("node7", &[far], false),
+            ("localhost", &[own], false),
+            ("localhost.localdomain", &[own], false),
+            ("ip6-localhost", &["[::1]:7".parse().unwrap()], false),
+            ("127.0.1.1", &[own], false),
+        ] {
+            assert_eq!(own_by_name(host, addresses), only_here, "{host} {addresses:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_told_in_the_resolvers_words() {
+        let error = connect("no-such-host.invalid", 7, None, soon()).unwrap_err();
+        let words = resolve("no-such-host.invalid", 7, soon()).unwrap_err();
+        assert_eq!(error.error, Errno::HOSTUNREACH);
+        assert!(
+            error.to_string().contains("\"no-such-host.invalid\"") && error.to_string().contains(&words),
             "{error}"
         );
     }

@@ -1,5 +1,7 @@
 //! Jobs on two network name spaces as two hosts.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
@@ -23,6 +25,10 @@ pub fn trials() -> Vec<Trial> {
         trial(
             "hosts::a_killed_rank_is_named_on_both",
             a_killed_rank_is_named_on_both,
+        ),
+        trial(
+            "hosts::rank_0_is_found_by_a_name_that_is_loopback_on_its_own_host",
+            a_name_that_is_loopback_at_home,
         ),
         trial(
             "hosts::a_silent_host_is_out_of_reach",
@@ -58,6 +64,39 @@ fn ranks_on_two_hosts_meet() -> Result<(), Failed> {
             said == format!("joined\n{mates}\n"),
             format!("rank {rank} said {said:?}"),
         )?;
+    }
+    Ok(())
+}
+
+/// A program where names mean what this file says, and nothing else.
+fn with_names(program: &Command, names: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args([
+            "--mount",
+            "sh",
+            "-c",
+            "mount --bind \"$0\" /etc/hosts && exec \"$@\"",
+        ])
+        .arg(names)
+        .arg(program.get_program())
+        .args(program.get_args());
+    command
+}
+
+/// As Debian writes a host's own name into its own list of names.
+fn a_name_that_is_loopback_at_home() -> Result<(), Failed> {
+    let hosts = hosts()?;
+    let mut ranks = Ranks::at("left.test:7000".into(), 2);
+    for (rank, names) in (0..).zip(["127.0.1.1 left.test left\n", "10.77.0.1 left.test left\n"]) {
+        let file = ranks.folder.path().join(format!("names-{rank}"));
+        std::fs::write(&file, names)?;
+        let program = with_names(&hosts.this_program(rank as usize), &file);
+        ranks.start_with(rank, "exchange", program);
+    }
+    for rank in 0..2 {
+        let said = ranks.finish(rank)?;
+        expect(said == "joined\n0 1\n", format!("rank {rank} said {said:?}"))?;
     }
     Ok(())
 }

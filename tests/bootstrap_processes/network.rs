@@ -36,6 +36,10 @@ pub fn trials() -> Vec<Trial> {
             "network::a_killed_rank_in_the_join_ends_it",
             a_killed_rank_in_the_join_ends_it,
         ),
+        Trial::test(
+            "network::a_name_that_nobody_knows_is_said_to_be_unknown",
+            a_name_that_nobody_knows,
+        ),
         Trial::test("network::a_clean_exit_is_no_death", a_clean_exit_is_no_death),
         Trial::test("network::a_stopped_rank_is_not_dead", a_stopped_rank_is_not_dead),
         Trial::test(
@@ -222,4 +226,13 @@ fn a_stopped_rank_0_holds_nobody() -> Result<(), Failed> {
         expect(named, format!("rank {rank} said {said:?}"))?;
     }
     Ok(())
+}
+
+fn a_name_that_nobody_knows() -> Result<(), Failed> {
+    let mut ranks = Ranks::at("no-such-host.invalid:7000".into(), 2);
+    ranks.start(1, "be missed");
+    let said = ranks.finish(1)?;
+    let named = said.starts_with("ERROR rank 0 did not open the rendezvous no-such-host.invalid:7000")
+        && said.contains("the host's name \"no-such-host.invalid\": ");
+    expect(named, format!("rank 1 said {said:?}"))
 }
