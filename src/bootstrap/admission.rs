@@ -26,6 +26,11 @@ const SPARE_CONNECTIONS: usize = 64;
 /// leaves room for the next, however many there are.
 const AT_A_TIME: usize = 64;
 
+/// Whether it may pass when somebody gives something back.
+fn is_shortage(error: Errno) -> bool {
+    matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+}
+
 impl Reception<'_> {
     pub(super) fn has_room(&self) -> bool {
         !self.exhausted && self.visitors.len() < self.job.size as usize + SPARE_CONNECTIONS
@@ -51,7 +56,7 @@ impl Reception<'_> {
             let (socket, origin) = match listener.accept() {
                 Ok(Some(accepted)) => accepted,
                 Ok(None) => break,
-                Err(Errno::MFILE | Errno::NFILE) if !self.visitors.is_empty() => {
+                Err(error) if is_shortage(error) && !self.visitors.is_empty() => {
                     self.exhausted = true;
                     break;
                 }
@@ -69,7 +74,7 @@ impl Reception<'_> {
                 continue;
             }
             let stage = Stage::Unproved {
-                socket,
+                socket: Arc::new(socket),
                 frame: [0; 4 + HANDSHAKE_BYTES],
                 length: 0,
             };
@@ -107,6 +112,20 @@ impl Reception<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Refuses the one who has been longest in the handshake without proving anything, if there is one.
+    fn dismiss_stranger(&mut self) -> bool {
+        let strangers = self.visitors.iter().enumerate();
+        let strangers = strangers.filter(|(_, visitor)| matches!(visitor.stage, Stage::Unproved { .. }));
+        let Some((index, _)) = strangers.min_by_key(|(_, visitor)| visitor.since) else {
+            return false;
+        };
+        let visitor = self.dismiss(index);
+        let reason =
+            "a rank needs its descriptor, and there are no more (raise the limit on open files: ulimit -n)";
+        self.refusals.refuse(&visitor.origin, reason);
+        true
     }
 
     fn dismiss(&mut self, index: usize) -> Visitor {
@@ -184,7 +203,12 @@ impl Reception<'_> {
         let Some(process) = Pid::from_raw(pid) else {
             return Ok(());
         };
-        match rustix::process::pidfd_open(process, PidfdFlags::empty()) {
+        let mut opened = rustix::process::pidfd_open(process, PidfdFlags::empty());
+        // A rank goes before those who have proved nothing, however many they are.
+        while opened.as_ref().is_err_and(|error| is_shortage(*error)) && self.dismiss_stranger() {
+            opened = rustix::process::pidfd_open(process, PidfdFlags::empty());
+        }
+        match opened {
             Ok(descriptor) => {
                 self.pids.push(pid);
                 self.pidfds.push(descriptor);

@@ -59,11 +59,12 @@ pub(super) struct Channel {
 
 impl Channel {
     /// Takes messages of at most `limit` bytes.
-    pub(super) fn new(socket: OwnedFd, noise: snow::TransportState, limit: usize) -> Self {
+    pub(super) fn new(socket: impl Into<Arc<OwnedFd>>, noise: snow::TransportState, limit: usize) -> Self {
+        let socket = socket.into();
         Self {
             _unshared: Unshared::new(&socket),
             network: false,
-            socket: Arc::new(socket),
+            socket,
             noise,
             incoming: Vec::new(),
             arrived: VecDeque::new(),

@@ -264,6 +264,7 @@ fn advice(step: &str) -> &'static str {
 
 fn remedy(errno: Errno) -> &'static str {
     match errno {
+        Errno::NFILE => " (raise the system's limit on open files: sysctl fs.file-max)",
         Errno::MFILE => " (raise the limit on open files: ulimit -n)",
         Errno::TOOMANYREFS => " (too many descriptors in flight: raise the limit on open files: ulimit -n)",
         _ => "",

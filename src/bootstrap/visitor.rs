@@ -1,6 +1,7 @@
 //! A connection to the rendezvous that has not introduced itself yet: everything that a stranger can make rank 0 read.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::io::Errno;
@@ -25,7 +26,7 @@ pub(super) struct Visitor {
 pub(super) enum Stage {
     /// The first handshake message is arriving.
     Unproved {
-        socket: OwnedFd,
+        socket: Arc<OwnedFd>,
         frame: [u8; 4 + HANDSHAKE_BYTES],
         length: usize,
     },
@@ -108,7 +109,7 @@ fn read_frame(
 }
 
 /// Checks the proof in the first handshake message and answers with rank 0's.
-fn prove(job: &Job, socket: &OwnedFd, message: &[u8]) -> Result<Channel, String> {
+fn prove(job: &Job, socket: &Arc<OwnedFd>, message: &[u8]) -> Result<Channel, String> {
     let mut handshake = Handshake::responder(&job.secret).map_err(|error| error.to_string())?;
     handshake
         .read(message)
@@ -123,10 +124,8 @@ fn prove(job: &Job, socket: &OwnedFd, message: &[u8]) -> Result<Channel, String>
     let noise = handshake
         .finish()
         .map_err(|error| format!("the handshake failed ({error})"))?;
-    let socket = socket
-        .try_clone()
-        .map_err(|error| format!("there is no descriptor left for it ({error})"))?;
-    let channel = Channel::new(socket, noise, HELLO_LIMIT);
+    // The same descriptor: where strangers hold as many as there may be, another one would be one too many.
+    let channel = Channel::new(Arc::clone(socket), noise, HELLO_LIMIT);
     Ok(if job.rendezvous.is_network() {
         channel.over_network()
     } else {
@@ -160,13 +159,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    use std::os::fd::AsRawFd;
 
     fn visit(job: &Job) -> (OwnedFd, Visitor, Job) {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (client, socket) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
         let stage = Stage::Unproved {
-            socket,
+            socket: Arc::new(socket),
             frame: [0; 4 + HANDSHAKE_BYTES],
             length: 0,
         };
@@ -198,7 +198,10 @@ mod tests {
         rustix::io::write(&client, &frame[..30]).unwrap();
         assert!(matches!(visitor.advance(&job), Progress::Waiting));
         rustix::io::write(&client, &frame[30..]).unwrap();
+        let before = visitor.descriptor().as_raw_fd();
         assert!(matches!(visitor.advance(&job), Progress::Waiting));
+        // Whoever proves himself when descriptors have run out needs no other.
+        assert_eq!(visitor.descriptor().as_raw_fd(), before);
         let mut answer = [0; 4 + HANDSHAKE_BYTES];
         assert_eq!(rustix::io::read(&client, &mut answer).unwrap(), answer.len());
         handshake.read(&answer[4..]).unwrap();
