@@ -42,9 +42,10 @@ pub(super) fn broadcast(
     if let Some(word) = word {
         let longest = maxima.word("vallen_max").and_then(|text| text.parse().ok());
         // The last byte is the end's, where the store is C's.
-        if longest.is_some_and(|longest: usize| word.len() >= longest) {
+        if let Some(longest) = longest.filter(|longest: &usize| word.len() >= *longest) {
             let problem = format!(
-                "holds no more than {longest:?} bytes, and {} are needed",
+                "its values have at most {} bytes, and {} are needed; {OTHERWISE}",
+                longest.saturating_sub(1),
                 word.len()
             );
             return Err(client.problem(problem));

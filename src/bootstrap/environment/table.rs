@@ -67,7 +67,7 @@ pub const ENVIRONMENT: &[EnvironmentVariable] = &[
     variable(
         "SAPWOOD_SECRET_FILE",
         "a file (mode 600) with the job's secret, at least 16 bytes, or a descriptor as `/dev/fd/N`",
-        "none is needed on one host",
+        "none is needed where another launcher starts ranks of one host",
         OWN,
     ),
     variable(

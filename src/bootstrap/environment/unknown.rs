@@ -3,13 +3,14 @@
 use super::table::ENVIRONMENT;
 
 /// What begins like this belongs to tests and checks of Sapwood itself.
-const TESTS: [&str; 5] = [
+const TESTS: [&str; 4] = [
     "SAPWOOD_TEST_",
     "SAPWOOD_CI_",
     "SAPWOOD_CONFORMANCE_",
     "SAPWOOD_KILL_",
-    "SAPWOOD_BIN",
 ];
+/// So does this: where the rig's suites find the programs.
+const PROGRAMS: &str = "SAPWOOD_BIN";
 
 /// A name in the environment that begins like one of Sapwood's and is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,7 @@ impl std::fmt::Display for UnknownVariable {
 pub fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<UnknownVariable> {
     let unknown = |name: &String| {
         name.starts_with("SAPWOOD_")
+            && name != PROGRAMS
             && !ENVIRONMENT.iter().any(|known| known.name == name)
             && !TESTS.iter().any(|prefix| name.starts_with(prefix))
     };
@@ -92,20 +94,23 @@ mod tests {
             "SAPWOOD_COLOUR_OF_BARK",
             "SAPWOOD_RANK",
             "SAPWOOD_TEST_ROLE",
+            "SAPWOOD_BIN",
+            "SAPWOOD_BIND",
             "PATH",
         ];
         let found: Vec<String> = unknown_variables(names.map(str::to_owned))
             .iter()
             .map(ToString::to_string)
             .collect();
-        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found.len(), 4, "{found:?}");
+        assert!(found[0].starts_with("SAPWOOD_BIND "), "{found:?}");
         assert!(
-            found[0].contains("COLOUR_OF_BARK") && found[0].contains("help environment"),
+            found[1].contains("COLOUR_OF_BARK") && found[1].contains("help environment"),
             "{found:?}"
         );
         assert!(
-            found[1].contains("did you mean SAPWOOD_RANK?")
-                && found[2].contains("did you mean SAPWOOD_TIMEOUT?"),
+            found[2].contains("did you mean SAPWOOD_RANK?")
+                && found[3].contains("did you mean SAPWOOD_TIMEOUT?"),
             "{found:?}"
         );
     }

@@ -133,5 +133,8 @@ fn a_word_that_does_not_fit_is_refused() {
         .write_all(b"cmd=response_to_init rc=0\ncmd=maxes vallen_max=8\ncmd=my_kvsname kvsname=k\n")
         .unwrap();
     let error = broadcast(&client, "PMI_FD=6", 0, Some("12345678"), soon()).unwrap_err();
-    assert!(error.to_string().contains("no more than"), "{error}");
+    assert!(
+        error.to_string().contains("at most 7 bytes, and 8 are needed"),
+        "{error}"
+    );
 }
