@@ -78,12 +78,16 @@ fn main() -> ExitCode {
         Err(error) => return answer(&error),
     };
     let ended = start_log().and_then(|()| {
-        // What starts ranks, or is one, leaves it to rank 0.
-        let by_rank_0 = matches!(
+        // What starts ranks says it then, and a rank leaves it to that or to rank 0.
+        let later = matches!(
             arguments.command,
-            Command::Bench(_) | Command::Demo(_) | Command::DemoWorker { .. }
+            Command::Bench(_)
+                | Command::Demo(_)
+                | Command::DemoWorker { .. }
+                | Command::Perf(_)
+                | Command::Run(_)
         );
-        if !by_rank_0 {
+        if !later {
             sapwood::bootstrap::warn_of_unknown_variables();
         }
         dispatch(arguments.command)

@@ -5,7 +5,7 @@ mod support;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
-use support::{finish, marked, run, sapwood, text, until};
+use support::{finish, marked, run, sapwood, state, text, until};
 
 fn script(options: &[&str], script: &str) -> Command {
     let arguments = [&["run"], options, &["--", "sh", "-c", script]].concat();
@@ -15,12 +15,6 @@ fn script(options: &[&str], script: &str) -> Command {
 fn signal(child: &Child, signal: i32) {
     // SAFETY: takes plain numbers; the child has not been waited for, so the number is still its own.
     assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
-}
-
-/// 'R', 'S', 'T' and so on; none when it is gone.
-fn state(pid: u32) -> Option<char> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    status.rsplit_once(") ")?.1.chars().next()
 }
 
 /// A command whose processes can be found again, and how.
@@ -103,6 +97,68 @@ fn a_job_stops_and_goes_on_with_its_launcher() {
     until("no stopped process", || in_state(|state| state != 'T', 4));
     signal(&child, libc::SIGTERM);
     assert_eq!(finish(child).status.code(), Some(143));
+}
+
+#[test]
+fn a_launcher_that_is_stopped_and_continued_at_once_goes_on() {
+    let (child, mark) = with_mark(script(&["-n", "1"], "exec sleep 1000"), "stop-and-go");
+    until("all processes", || (marked(&mark).len() >= 3).then_some(()));
+    for _ in 0..50 {
+        signal(&child, libc::SIGTSTP);
+        signal(&child, libc::SIGCONT);
+    }
+    signal(&child, libc::SIGTERM);
+    assert_eq!(finish(child).status.code(), Some(143));
+}
+
+/// Schedulers and systemd send several; a key that is pressed again is meant.
+#[test]
+fn several_signals_at_once_are_one_wish() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().display();
+    let waiting = format!(
+        "trap '' HUP; trap 'sleep 0.5; exit 5' TERM; echo > {place}/ready-$SAPWOOD_RANK; while :; do sleep 0.05; done"
+    );
+    let child = script(&["-n", "2"], &waiting).spawn().expect("it starts");
+    let ready = |rank: u32| folder.path().join(format!("ready-{rank}")).exists();
+    until("the ranks' traps", || (ready(0) && ready(1)).then_some(()));
+    signal(&child, libc::SIGTERM);
+    signal(&child, libc::SIGHUP);
+    let output = finish(child);
+    assert_eq!(output.status.code(), Some(5), "{}", text(&output.stderr));
+}
+
+/// Of two that have ended when the launcher looks, the one that was killed took the other with it.
+#[test]
+fn a_death_by_a_signal_goes_before_a_failure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().display();
+    let waiting = format!(
+        "echo $$ > {place}/new-$SAPWOOD_RANK; mv {place}/new-$SAPWOOD_RANK {place}/pid-$SAPWOOD_RANK; \
+         while [ ! -e {place}/go ]; do sleep 0.05; done; [ $SAPWOOD_RANK = 0 ] && exit 1; kill -SEGV $$"
+    );
+    let child = script(&["-n", "2"], &waiting).spawn().expect("it starts");
+    let pids = [0, 1].map(|rank: u32| {
+        let file = folder.path().join(format!("pid-{rank}"));
+        let pid = until("the ranks", || std::fs::read_to_string(&file).ok());
+        pid.trim().parse::<u32>().expect("a number")
+    });
+    signal(&child, libc::SIGSTOP);
+    until("the launcher to stop", || {
+        (state(child.id()) == Some('T')).then_some(())
+    });
+    std::fs::write(folder.path().join("go"), "").expect("a file");
+    until("the ranks' ends", || {
+        pids.iter().all(|pid| state(*pid) == Some('Z')).then_some(())
+    });
+    signal(&child, libc::SIGCONT);
+    let output = finish(child);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(128 + libc::SIGSEGV), "{said}");
+    assert!(
+        said.contains("rank 1 (process") && said.contains("SIGSEGV"),
+        "{said}"
+    );
 }
 
 #[test]

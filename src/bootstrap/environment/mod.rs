@@ -42,7 +42,7 @@ pub mod variable {
     pub const SECRET_FILE: &str = "SAPWOOD_SECRET_FILE";
     /// How long a blocking step waits for the others, in seconds.
     pub const TIMEOUT: &str = "SAPWOOD_TIMEOUT";
-    /// Which fabric to use: `auto`, `shm` or `verbs`.
+    /// Which fabric to use: `auto`, `shm`, `verbs` or `tcp`.
     pub const FABRIC: &str = "SAPWOOD_FABRIC";
     /// The host that this rank says it is on, instead of the one it is on; for tests.
     pub const HOST: &str = "SAPWOOD_HOST";
@@ -62,7 +62,9 @@ impl Job {
     pub fn from_environment() -> Result<Option<Self>, BootstrapError> {
         let job = Self::from_variables(std::env::var_os)?;
         // Once for a whole job; outside of one it is for the program to say, which may start ranks that will.
-        if job.as_ref().is_some_and(|job| job.rank == 0) {
+        // Sapwood's own launcher, which counts attempts, has said it already.
+        let said = std::env::var_os(variable::ATTEMPT).is_some();
+        if job.as_ref().is_some_and(|job| job.rank == 0 && !said) {
             warn_of_unknown_variables();
         }
         Ok(job)

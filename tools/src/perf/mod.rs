@@ -62,6 +62,7 @@ pub fn run(arguments: &PerfArguments) -> Result<ExitCode, Failure> {
         }
         None if arguments.local => start_both(arguments, &setup),
         None => {
+            sapwood::bootstrap::warn_of_unknown_variables();
             let output = Output::open(arguments.json_target())?;
             let (job, side, place) = pair(arguments, &setup)?;
             take_part(arguments, setup, &job, side, &place, Some(output))

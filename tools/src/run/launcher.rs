@@ -1,22 +1,24 @@
 //! Describes a job to its ranks and starts them.
 
-use std::fs::File;
 use std::io::IsTerminal;
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::thread::CpuSet;
 use sapwood::bootstrap::{Job, Rank, variable};
 
 use super::death::OnDeath;
+use super::descendants::{self, Descendants};
 use super::guardian::Guardian;
 use super::placing::Place;
 use super::running::Running;
+use super::setup::Setup;
 use super::signals::Forwarding;
 use super::{Fabric, RunError};
+
+/// The secret's descriptor has this number or the next one that is free.
+const SECRET_FROM: RawFd = 200;
 
 /// Where the ranks' output goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,6 +39,7 @@ pub struct Launcher {
     output: Output,
     on_death: OnDeath,
     places: Vec<Place>,
+    alone: bool,
 }
 
 impl Launcher {
@@ -53,6 +56,7 @@ impl Launcher {
             output: Output::AsGiven,
             on_death: OnDeath::End,
             places: Vec::new(),
+            alone: false,
         })
     }
 
@@ -86,16 +90,29 @@ impl Launcher {
         self
     }
 
+    /// This process does nothing but run this one job, and has no other children: what the ranks leave behind becomes
+    /// its own, and ends with the job whatever it has done to hide.
+    pub(super) fn alone(mut self, alone: bool) -> Self {
+        self.alone = alone;
+        self
+    }
+
     /// Starts each rank with the command that `command` makes for it. Must be called on a thread that lives as long
     /// as the job: the ranks die with it.
     ///
     /// # Errors
     /// [`RunError::Program`] if a program cannot be started; the ranks that had been are killed.
     pub fn start(&self, mut command: impl FnMut(Rank) -> Command) -> Result<Running, RunError> {
-        let secret = Arc::new(File::from(self.jobs[0].secret.to_descriptor()?));
+        sapwood::bootstrap::warn_of_unknown_variables();
+        let secret = self.secret()?;
         let forwarding = Forwarding::install()?;
-        let guardian = Guardian::start()?;
-        let mut running = Running::new(guardian, forwarding, self.on_death);
+        let mark = descendants::mark(&self.jobs[0].rendezvous);
+        let mut descendants = Descendants::new(mark.clone());
+        if self.alone {
+            descendants.adopt()?;
+        }
+        let guardian = Guardian::start(&mark)?;
+        let mut running = Running::new(guardian, forwarding, descendants, self.on_death);
         let group = running.group();
         for job in &self.jobs {
             let child = self.spawn(job, &secret, group, 0, command(job.rank))?;
@@ -113,7 +130,7 @@ impl Launcher {
         mut command: impl FnMut(Rank) -> Command + 'static,
     ) -> Result<Running, RunError> {
         let mut running = self.start(&mut command)?;
-        let secret = Arc::new(File::from(self.jobs[0].secret.to_descriptor()?));
+        let secret = self.secret()?;
         let group = running.group();
         running.set_again(Box::new(move |rank, attempt| {
             self.spawn(&self.jobs[rank as usize], &secret, group, attempt, command(rank))
@@ -125,12 +142,12 @@ impl Launcher {
     fn spawn(
         &self,
         job: &Job,
-        secret: &Arc<File>,
+        secret: &OwnedFd,
         group: i32,
         attempt: u32,
         mut command: Command,
     ) -> Result<Child, RunError> {
-        self.describe(job, secret, group, attempt, &mut command);
+        self.describe(job, secret, attempt, &mut command);
         match self.output {
             Output::AsGiven => {}
             Output::Tagged => {
@@ -141,13 +158,16 @@ impl Launcher {
         if job.rank > 0 || std::io::stdin().is_terminal() {
             command.stdin(Stdio::null());
         }
-        command.spawn().map_err(|problem| RunError::Program {
-            program: command.get_program().to_string_lossy().into_owned(),
-            problem,
-        })
+        let setup = Setup {
+            group,
+            secret: secret.as_raw_fd(),
+            mask: self.places.get(job.rank as usize).map(Place::mask),
+        };
+        let report = setup.prepare(&mut command)?;
+        command.spawn().map_err(|problem| report.blame(problem, &command))
     }
 
-    fn describe(&self, job: &Job, secret: &Arc<File>, group: i32, attempt: u32, command: &mut Command) {
+    fn describe(&self, job: &Job, secret: &OwnedFd, attempt: u32, command: &mut Command) {
         let descriptor = secret.as_raw_fd();
         command
             .env(variable::RANK, job.rank.to_string())
@@ -160,31 +180,14 @@ impl Launcher {
         if let Some(timeout) = self.timeout {
             command.env(variable::TIMEOUT, timeout.as_secs_f64().to_string());
         }
-        let launcher = std::process::id();
-        let mask = self.places.get(job.rank as usize).map(Place::mask);
-        command.process_group(group);
-        // SAFETY: `prepare` makes only system calls that are safe between fork and exec.
-        unsafe { command.pre_exec(move || prepare(descriptor, launcher, mask.as_ref())) };
     }
-}
 
-/// Runs in the child before the program does: lets it inherit the secret, binds it, and ties its life to the
-/// launcher's.
-fn prepare(secret: RawFd, launcher: u32, mask: Option<&CpuSet>) -> std::io::Result<()> {
-    // SAFETY: both calls take plain numbers; `secret` is open in the child, which is a copy of the launcher.
-    let failed = unsafe {
-        libc::fcntl(secret, libc::F_SETFD, 0) == -1
-            || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1
-    };
-    if failed {
-        return Err(std::io::Error::last_os_error());
+    /// The secret's descriptor, where no script that uses descriptors by small numbers hits upon it.
+    fn secret(&self) -> Result<Arc<OwnedFd>, RunError> {
+        let descriptor = self.jobs[0].secret.to_descriptor()?;
+        // Where the limit on open files is lower than that, the number that it has will do.
+        Ok(Arc::new(
+            rustix::io::fcntl_dupfd_cloexec(&descriptor, SECRET_FROM).unwrap_or(descriptor),
+        ))
     }
-    if let Some(mask) = mask {
-        rustix::thread::sched_setaffinity(None, mask)?;
-    }
-    // The launcher may have died before the line above took effect.
-    if std::os::unix::process::parent_id() != launcher {
-        return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
-    }
-    Ok(())
 }

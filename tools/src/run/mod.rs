@@ -4,11 +4,17 @@
 //! started, outlives the launcher, however that ends.
 
 mod death;
+mod descendants;
 mod ends;
 mod guardian;
 mod launcher;
+mod outlet;
+mod outputs;
 mod placing;
+mod process;
+mod processes;
 mod running;
+mod setup;
 mod signals;
 mod tagging;
 mod topology;
@@ -73,7 +79,10 @@ impl Fabric {
                         sapwood run -n 8 --bind core --prefix -v -- ./train\n  \
                         sapwood run -n 4 --on-death restart --restarts 2 -- ./train\n\n\
                         Exits with the status of the first rank that failed, 128 + N if signal N ended it. Signals \
-                        that would end, stop or continue it, SIGUSR1 and SIGUSR2 are passed on to all ranks. The \
+                        that would end, stop or continue it, SIGUSR1 and SIGUSR2 are passed on to all ranks. Ranks \
+                        that were to end are killed after 5 s, at a second SIGINT or SIGQUIT, or at any such signal \
+                        that comes more than 1 s after the first. With --prefix, output that nobody reads holds up \
+                        the ranks alone; when the job ends by a signal or a failure it is lost after 2 or 30 s. The \
                         ranks' environment: 'sapwood help environment'.")]
 pub struct RunArguments {
     /// How many ranks to start
@@ -161,6 +170,11 @@ fn remedy(problem: &std::io::Error) -> &'static str {
 /// # Errors
 /// If the job cannot be started; nothing of it is left running then.
 pub fn run(arguments: RunArguments) -> Result<ExitCode, RunError> {
+    run_beside(arguments, false)
+}
+
+/// As [`run`], in a process that may have other children besides.
+fn run_beside(arguments: RunArguments, others: bool) -> Result<ExitCode, RunError> {
     let on_death = match (arguments.on_death, arguments.restarts) {
         (OnDeathWord::Restart, times) => OnDeath::Restart(times.unwrap_or(RESTARTS)),
         (_, Some(times)) => {
@@ -188,7 +202,7 @@ pub fn run(arguments: RunArguments) -> Result<ExitCode, RunError> {
         eprintln!("sapwood run: --bind: {odd}");
     }
     let (program, rest) = (program.clone(), rest.to_vec());
-    let launcher = launcher.on_death(on_death).places(places.clone());
+    let launcher = launcher.on_death(on_death).places(places.clone()).alone(!others);
     let running = launcher.start_for_good(move |_| {
         let mut command = Command::new(&program);
         command.args(&rest);
@@ -204,7 +218,7 @@ pub fn run(arguments: RunArguments) -> Result<ExitCode, RunError> {
     }
     let end = running.wait()?;
     if let Some(failure) = end.failure() {
-        eprintln!("sapwood run: {failure}");
+        outlet::say_at_last(&format!("sapwood run: {failure}"));
     }
     Ok(end.exit_code())
 }
@@ -221,9 +235,8 @@ mod tests {
     }
 
     fn run_with(arguments: &[&str]) -> Result<ExitCode, RunError> {
-        run(Scratch::try_parse_from([&["run"], arguments].concat())
-            .unwrap_or_else(|error| panic!("{error}"))
-            .run)
+        let parsed = Scratch::try_parse_from([&["run"], arguments].concat());
+        run_beside(parsed.unwrap_or_else(|error| panic!("{error}")).run, true)
     }
 
     #[test]

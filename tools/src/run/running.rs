@@ -1,76 +1,79 @@
 //! A job that runs: waits for its ranks, passes signals on, and ends the whole job when one rank fails.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags};
 use sapwood::bootstrap::Rank;
 
 use super::RunError;
 use super::death::{Again, Consequence, OnDeath};
-use super::ends::{JobEnd, RankEnd};
+use super::descendants::{self, Descendants};
+use super::ends::JobEnd;
 use super::guardian::Guardian;
+use super::outputs::Outputs;
+use super::process::Process;
 use super::signals::{self, Forwarding, Meaning};
-use super::tagging::Tagged;
 
 /// How long the other ranks have to report after one has failed.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long a rank that was asked to end has before it is killed.
 const GRACE_AFTER_SIGNAL: Duration = Duration::from_secs(5);
+/// What one key or one command sends may come as several signals: within this time they are one. Those that only a
+/// person sends by hand are not.
+const ONE_WISH: Duration = Duration::from_secs(1);
+/// How long a killed rank may take to be gone. One that waits in the kernel for a broken disk can take for ever.
+const GRACE_AFTER_KILL: Duration = Duration::from_secs(10);
+/// How long who reads the launcher's output may take nothing of what is left of a job that a signal has ended, and of
+/// one that has failed. Of one that has ended well he reads the rest when he likes, as of any program, or goes.
+const PATIENCE_AFTER_SIGNAL: Duration = Duration::from_secs(2);
+const PATIENCE_AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// Signals are looked at this often; most of them interrupt the wait anyway.
 const SLICE: Duration = Duration::from_millis(100);
-
-/// One rank's process.
-struct Process {
-    child: Child,
-    /// Ready when the process has ended.
-    pidfd: OwnedFd,
-    status: Option<ExitStatus>,
-    killed: bool,
-    /// How often the rank has been started anew.
-    attempt: u32,
-}
-
-impl Process {
-    /// How it ended.
-    fn end(&self, status: ExitStatus) -> RankEnd {
-        RankEnd {
-            pid: self.child.id(),
-            status,
-            killed_by_launcher: self.killed,
-        }
-    }
-}
 
 /// A job whose ranks have been started. Dropping it kills them, and whatever they have started.
 pub struct Running {
     processes: Vec<Process>,
-    outputs: Vec<Tagged>,
+    outputs: Outputs,
     first_failure: Option<Rank>,
     /// When the ranks that are left are killed.
     kill_at: Option<Instant>,
-    interrupted: Option<i32>,
+    /// When those that are still there although they were killed are left behind.
+    leave_at: Option<Instant>,
+    /// The first signal that was to end the job, and when it came.
+    interrupted: Option<(i32, Instant)>,
+    /// Nothing of the job is left.
+    over: bool,
     on_death: OnDeath,
     again: Option<Again>,
     tagged: bool,
+    descendants: Descendants,
     guardian: Guardian,
     forwarding: Forwarding,
 }
 
 impl Running {
-    pub(super) fn new(guardian: Guardian, forwarding: Forwarding, on_death: OnDeath) -> Self {
+    pub(super) fn new(
+        guardian: Guardian,
+        forwarding: Forwarding,
+        descendants: Descendants,
+        on_death: OnDeath,
+    ) -> Self {
         Self {
             processes: Vec::new(),
-            outputs: Vec::new(),
+            outputs: Outputs::new(),
             first_failure: None,
             kill_at: None,
+            leave_at: None,
             interrupted: None,
+            over: false,
             on_death,
             again: None,
             tagged: false,
+            descendants,
             guardian,
             forwarding,
         }
@@ -94,39 +97,19 @@ impl Running {
     }
 
     fn watch(&mut self, rank: usize, mut child: Child, attempt: u32) -> Result<Process, RunError> {
-        let failed = |problem: std::io::Error| RunError::System {
-            doing: "watching a rank's process",
-            problem,
-        };
-        let pid = Pid::from_child(&child);
         let outputs = if self.tagged {
             (child.stdout.take(), child.stderr.take())
         } else {
             (None, None)
         };
-        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => pidfd,
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(failed(error.into()));
-            }
-        };
+        let process = Process::watch(child, attempt)?;
         if let Some(stdout) = outputs.0 {
-            self.outputs
-                .push(Tagged::new(rank, stdout.into(), false).map_err(failed)?);
+            self.outputs.add(rank, stdout.into(), false)?;
         }
         if let Some(stderr) = outputs.1 {
-            self.outputs
-                .push(Tagged::new(rank, stderr.into(), true).map_err(failed)?);
+            self.outputs.add(rank, stderr.into(), true)?;
         }
-        Ok(Process {
-            child,
-            pidfd,
-            status: None,
-            killed: false,
-            attempt,
-        })
+        Ok(process)
     }
 
     /// The ranks that had not ended when last looked at.
@@ -147,8 +130,8 @@ impl Running {
     }
 
     /// Waits until all ranks have ended. When one fails the others have two seconds to say so before they are
-    /// killed; or what `--on-death` says. Signals to this process are passed on; the second that is to end the job, or
-    /// five seconds, kills.
+    /// killed; or what `--on-death` says. Signals to this process are passed on; the second wish to end the job, or five
+    /// seconds, kills.
     ///
     /// # Errors
     /// [`RunError::System`] if the ranks cannot be waited for.
@@ -176,6 +159,10 @@ impl Running {
             if self.kill_at.is_some_and(|kill_at| now >= kill_at) {
                 self.kill();
             }
+            if self.leave_at.is_some_and(|leave_at| now >= leave_at) {
+                self.leave_behind();
+                continue;
+            }
             if now >= until {
                 return Ok(None);
             }
@@ -195,17 +182,25 @@ impl Running {
                     // What had a while to end in has it still.
                     self.kill_at = self.kill_at.map(|kill_at| kill_at + stopped.elapsed());
                 }
-                Meaning::End if self.interrupted.replace(signal).is_some() => self.kill(),
-                Meaning::End => {
-                    self.guardian.signal(signal);
-                    self.kill_at = Some(Instant::now() + GRACE_AFTER_SIGNAL);
-                }
+                Meaning::End => match self.interrupted {
+                    Some((_, first)) if signals::is_by_hand(signal) || first.elapsed() > ONE_WISH => {
+                        self.kill();
+                    }
+                    Some(_) => self.guardian.signal(signal),
+                    None => {
+                        self.interrupted = Some((signal, Instant::now()));
+                        self.guardian.signal(signal);
+                        self.kill_at = Some(Instant::now() + GRACE_AFTER_SIGNAL);
+                    }
+                },
             }
         }
     }
 
     fn kill(&mut self) {
         self.kill_at = None;
+        self.leave_at
+            .get_or_insert_with(|| Instant::now() + GRACE_AFTER_KILL);
         for process in self
             .processes
             .iter_mut()
@@ -216,22 +211,52 @@ impl Running {
         }
     }
 
-    fn reap(&mut self) -> Result<(), RunError> {
+    /// Gives up on ranks that do not end though they were killed.
+    fn leave_behind(&mut self) {
+        self.leave_at = None;
         for rank in 0..self.processes.len() {
             let process = &mut self.processes[rank];
             if process.status.is_some() {
                 continue;
             }
-            let status = process.child.try_wait();
-            process.status = status.map_err(|problem| RunError::System {
-                doing: "waiting for a rank",
-                problem,
-            })?;
-            if let Some(status) = process.status {
-                self.bury(rank, status)?;
+            process.status = Some(ExitStatus::from_raw(libc::SIGKILL));
+            let pid = process.child.id();
+            let state = descendants::state(pid).unwrap_or('?');
+            self.first_failure.get_or_insert(rank as Rank);
+            self.outputs.say(&format!(
+                "rank {rank} (process {pid}) is still there {} s after SIGKILL, in state {state} ('man ps' says which \
+                 that is), and is left behind: kill it with the rights of who runs it, or see what its host waits for",
+                GRACE_AFTER_KILL.as_secs()
+            ));
+        }
+    }
+
+    fn reap(&mut self) -> Result<(), RunError> {
+        let mut ended = Vec::new();
+        for (rank, process) in self.processes.iter_mut().enumerate() {
+            if process.status.is_none() {
+                process.status = process.child.try_wait().map_err(|problem| RunError::System {
+                    doing: "waiting for a rank",
+                    problem,
+                })?;
+                ended.extend(process.status.map(|status| (rank, status)));
             }
         }
+        // Of those that have ended together the one that was killed is to blame: the others have lost it.
+        ended.sort_by_key(|(rank, status)| (status.signal().is_none(), *rank));
+        for (rank, status) in ended {
+            self.bury(rank, status)?;
+        }
+        let (processes, guardian) = (&self.processes, &self.guardian);
+        self.descendants.reap(|pid| is_ours(processes, guardian, pid));
         Ok(())
+    }
+
+    /// Ends what a dead rank had started, so that it is in nobody's way.
+    fn end_descendants_of(&mut self, rank: usize) {
+        if let Err(left) = self.descendants.end_of(rank as Rank) {
+            self.outputs.say(&left);
+        }
     }
 
     /// A rank has ended.
@@ -241,11 +266,14 @@ impl Running {
         let consequence = self.on_death.consequence(status, attempt, ending);
         if let (Some(Consequence::Anew(attempt)), Some(again)) = (&consequence, &mut self.again) {
             let end = self.processes[rank].end(status);
+            if let Err(left) = self.descendants.end_of(rank as Rank) {
+                self.outputs.say(&left);
+            }
             let child = again(rank as Rank, *attempt)?;
-            eprintln!(
-                "sapwood run: rank {rank} {end}; started anew as process {}, attempt {attempt}",
+            self.outputs.say(&format!(
+                "rank {rank} {end}; started anew as process {}, attempt {attempt}",
                 child.id()
-            );
+            ));
             self.processes[rank] = self.watch(rank, child, *attempt)?;
             return Ok(());
         }
@@ -253,7 +281,9 @@ impl Running {
             None => {}
             Some(Consequence::TheOthersGoOn) => {
                 let end = self.processes[rank].end(status);
-                eprintln!("sapwood run: rank {rank} {end}; the other ranks go on");
+                self.outputs
+                    .say(&format!("rank {rank} {end}; the other ranks go on"));
+                self.end_descendants_of(rank);
                 self.first_failure.get_or_insert(rank as Rank);
             }
             Some(_) if self.first_failure.is_some() => {}
@@ -275,16 +305,7 @@ impl Running {
         let mut entries: Vec<_> = alive
             .map(|process| PollFd::from_borrowed_fd(process.pidfd.as_fd(), PollFlags::IN))
             .collect();
-        let first_output = entries.len();
-        let open = || {
-            self.outputs
-                .iter()
-                .enumerate()
-                .filter(|(_, output)| !output.ended)
-        };
-        entries
-            .extend(open().map(|(_, output)| PollFd::from_borrowed_fd(output.descriptor(), PollFlags::IN)));
-        let places: Vec<usize> = open().map(|(place, _)| place).collect();
+        entries.extend(self.outputs.entries());
         match rustix::event::poll(&mut entries, Some(&timeout)) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(()),
@@ -295,25 +316,24 @@ impl Running {
                 });
             }
         }
-        let spoke: Vec<usize> = entries[first_output..]
-            .iter()
-            .zip(places)
-            .filter_map(|(entry, place)| (!entry.revents().is_empty()).then_some(place))
-            .collect();
-        spoke.into_iter().for_each(|place| self.outputs[place].pass_on());
+        self.outputs.pass_on();
         Ok(())
     }
 
     /// All ranks have ended: ends what they left behind, and hands on the last of what they printed.
     fn finish(&mut self) -> JobEnd {
+        self.end_descendants();
         self.guardian.signal(libc::SIGKILL);
-        // With every process of the group killed the outputs end, unless one has left the group: not waited for.
-        let until = Instant::now() + Duration::from_millis(500);
-        while self.outputs.iter().any(|output| !output.ended) && Instant::now() < until {
-            if self
-                .sleep(until.min(Instant::now() + Duration::from_millis(10)))
-                .is_err()
-            {
+        self.over = true;
+        self.outputs.begin_to_end();
+        loop {
+            self.pass_signals_on();
+            let patience = match (self.interrupted, self.first_failure) {
+                (Some(_), _) => Some(PATIENCE_AFTER_SIGNAL),
+                (None, Some(_)) => Some(PATIENCE_AFTER_FAILURE),
+                (None, None) => None,
+            };
+            if self.outputs.is_over(patience) || self.sleep(Instant::now() + SLICE).is_err() {
                 break;
             }
         }
@@ -324,21 +344,41 @@ impl Running {
         JobEnd {
             ranks: ranks.collect(),
             first_failure: self.first_failure,
-            interrupted: self.interrupted,
+            interrupted: self.interrupted.map(|(signal, _)| signal),
+        }
+    }
+
+    /// Ends whatever the ranks have started.
+    fn end_descendants(&mut self) {
+        let (processes, guardian) = (&self.processes, &self.guardian);
+        let ended = self.descendants.end_all(|pid| is_ours(processes, guardian, pid));
+        if let Err(left) = ended {
+            self.outputs.say(&left);
         }
     }
 }
 
+/// Whether a process is a rank that has not been waited for, or the guardian.
+fn is_ours(processes: &[Process], guardian: &Guardian, pid: i32) -> bool {
+    let mut ranks = processes.iter().filter(|process| process.status.is_none());
+    pid == guardian.group() || ranks.any(|process| process.child.id() as i32 == pid)
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        self.guardian.signal(libc::SIGKILL);
-        for process in self
-            .processes
-            .iter_mut()
-            .filter(|process| process.status.is_none())
-        {
-            let _ = process.child.kill();
-            let _ = process.child.wait();
+        if self.over {
+            return;
         }
+        self.kill();
+        let until = Instant::now() + GRACE_AFTER_KILL;
+        for process in &mut self.processes {
+            while process.status.is_none() && Instant::now() < until {
+                process.status = process.child.try_wait().unwrap_or(Some(ExitStatus::default()));
+                if process.status.is_none() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+        self.end_descendants();
     }
 }

@@ -1,7 +1,8 @@
 //! Signals to the launcher: noticed by it, to be passed on to the ranks.
 
 use std::io::Error;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::RunError;
 
@@ -20,9 +21,39 @@ const FORWARDED: [i32; 8] = [
 /// The signals that have not been passed on, a bit each. A signal's handler has nowhere else to write to.
 static PENDING: AtomicU64 = AtomicU64::new(0);
 /// Jobs that are being run by this process; the first installs the handlers and the last restores what was there.
-static JOBS: AtomicUsize = AtomicUsize::new(0);
+static INSTALLED: Mutex<Installed> = Mutex::new(Installed {
+    jobs: 0,
+    previous: Vec::new(),
+});
+
+struct Installed {
+    jobs: usize,
+    previous: Vec<(i32, libc::sigaction)>,
+}
+
+impl Installed {
+    fn lock() -> MutexGuard<'static, Self> {
+        INSTALLED.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn restore(&mut self) {
+        for (signal, previous) in self.previous.drain(..) {
+            // SAFETY: restores an action that the system itself gave.
+            unsafe { libc::sigaction(signal, &previous, std::ptr::null_mut()) };
+        }
+    }
+}
 
 extern "C" fn note(signal: libc::c_int) {
+    // As in the kernel the later of the two takes the earlier back.
+    let undone = match signal {
+        libc::SIGCONT => libc::SIGTSTP,
+        libc::SIGTSTP => libc::SIGCONT,
+        _ => 0,
+    };
+    if undone != 0 {
+        PENDING.fetch_and(!(1 << undone), Ordering::Relaxed);
+    }
     PENDING.fetch_or(1 << signal, Ordering::Relaxed);
 }
 
@@ -45,49 +76,38 @@ pub(super) fn meaning(signal: i32) -> Meaning {
     }
 }
 
-/// Stops this process until somebody continues it.
+/// Whether only a person sends it, by a key: twice is meant twice.
+pub(super) fn is_by_hand(signal: i32) -> bool {
+    matches!(signal, libc::SIGINT | libc::SIGQUIT)
+}
+
+/// Stops this process until somebody continues it, unless somebody has already.
 pub(super) fn stop_here() {
+    if PENDING.load(Ordering::Relaxed) & (1 << libc::SIGCONT) != 0 {
+        return;
+    }
     // SAFETY: sends a signal to this process itself; takes plain numbers.
     unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
 }
 
 /// While it lives, signals that would end this process are noted instead.
-pub(super) struct Forwarding {
-    previous: Vec<(i32, libc::sigaction)>,
-}
+pub(super) struct Forwarding(());
 
 impl Forwarding {
     pub(super) fn install() -> Result<Self, RunError> {
-        let mut forwarding = Self { previous: Vec::new() };
-        if JOBS.fetch_add(1, Ordering::AcqRel) > 0 {
-            return Ok(forwarding);
-        }
-        PENDING.store(0, Ordering::Relaxed);
-        for signal in FORWARDED {
-            // SAFETY: an all-zero `sigaction` is a valid one (default action, no flags, empty mask), and `note` is
-            // a handler that only stores to an atomic. Both structures are valid for the calls.
-            let code = unsafe {
-                let mut action: libc::sigaction = std::mem::zeroed();
-                let mut previous: libc::sigaction = std::mem::zeroed();
-                action.sa_sigaction = note as extern "C" fn(libc::c_int) as usize;
-                let code = libc::sigaction(signal, &action, &mut previous);
-                // What the user had told the launcher to ignore (nohup) stays ignored.
-                if code == 0 && previous.sa_sigaction == libc::SIG_IGN {
-                    libc::sigaction(signal, &previous, std::ptr::null_mut());
-                } else if code == 0 {
-                    forwarding.previous.push((signal, previous));
-                }
-                code
-            };
-            if code != 0 {
-                let problem = Error::last_os_error();
+        let mut installed = Installed::lock();
+        if installed.jobs == 0 {
+            PENDING.store(0, Ordering::Relaxed);
+            if let Err(problem) = install_all(&mut installed.previous) {
+                installed.restore();
                 return Err(RunError::System {
                     doing: "preparing to pass signals on",
                     problem,
                 });
             }
         }
-        Ok(forwarding)
+        installed.jobs += 1;
+        Ok(Self(()))
     }
 
     /// The signals that have come since the last call; of each kind one, as the kernel holds it too.
@@ -101,10 +121,40 @@ impl Forwarding {
 
 impl Drop for Forwarding {
     fn drop(&mut self) {
-        JOBS.fetch_sub(1, Ordering::AcqRel);
-        for (signal, previous) in &self.previous {
-            // SAFETY: restores an action that the system itself gave.
-            unsafe { libc::sigaction(*signal, previous, std::ptr::null_mut()) };
+        let mut installed = Installed::lock();
+        installed.jobs -= 1;
+        if installed.jobs == 0 {
+            installed.restore();
+        }
+    }
+}
+
+fn install_all(previous: &mut Vec<(i32, libc::sigaction)>) -> Result<(), Error> {
+    for signal in FORWARDED {
+        let before = set(signal, note as extern "C" fn(libc::c_int) as usize)?;
+        // What the user had told the launcher to ignore (nohup) stays ignored.
+        if before.sa_sigaction == libc::SIG_IGN {
+            set(signal, libc::SIG_IGN)?;
+        } else {
+            previous.push((signal, before));
+        }
+    }
+    // Who started the launcher may not want to hear of its own children's ends. Whoever waits for ranks does.
+    previous.push((libc::SIGCHLD, set(libc::SIGCHLD, libc::SIG_DFL)?));
+    Ok(())
+}
+
+/// Sets what a signal does, and gives what it did.
+fn set(signal: i32, handler: usize) -> Result<libc::sigaction, Error> {
+    // SAFETY: an all-zero `sigaction` is a valid one (default action, no flags, empty mask), and the only handler that
+    // it is given stores to an atomic alone. Both structures are valid for the call.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let mut previous: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler;
+        match libc::sigaction(signal, &action, &mut previous) {
+            0 => Ok(previous),
+            _ => Err(Error::last_os_error()),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! A rank's output on its way to the launcher's own, with the rank before each line.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::outlet::Outlet;
 
 /// A line longer than this is passed on in pieces.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -9,7 +11,7 @@ const LONGEST_LINE: usize = 64 * 1024;
 /// One of a rank's two outputs.
 pub(super) struct Tagged {
     source: std::fs::File,
-    to_stderr: bool,
+    pub(super) to_stderr: bool,
     tag: String,
     line: Vec<u8>,
     pub(super) ended: bool,
@@ -33,35 +35,29 @@ impl Tagged {
         self.source.as_fd()
     }
 
-    /// Passes on what has arrived. Whoever reads the launcher's output may have gone: that stops nobody.
-    pub(super) fn pass_on(&mut self) {
+    /// Passes on what has arrived, as long as there is room for it.
+    pub(super) fn pass_on(&mut self, outlet: &mut Outlet) {
         let mut bytes = [0; 16 * 1024];
         // Others get their turn even if this rank never stops printing.
-        for _ in 0..16 {
+        for _ in 0..4 {
+            if self.ended || outlet.is_full() {
+                break;
+            }
             match self.source.read(&mut bytes) {
-                Ok(0) => {
-                    self.ended = true;
-                    break;
-                }
+                Ok(0) => self.ended = true,
                 Ok(length) => self.line.extend_from_slice(&bytes[..length]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => {
-                    self.ended = true;
-                    break;
-                }
+                Err(_) => self.ended = true,
             }
+            outlet.put(&tag_lines(&self.tag, &mut self.line, self.ended));
         }
-        let tagged = tag_lines(&self.tag, &mut self.line, self.ended);
-        if !tagged.is_empty() {
-            // One write for whole lines, so that ranks do not print into each other's.
-            let _ = if self.to_stderr {
-                std::io::stderr().lock().write_all(&tagged)
-            } else {
-                let mut stdout = std::io::stdout().lock();
-                stdout.write_all(&tagged).and_then(|()| stdout.flush())
-            };
-        }
+    }
+
+    /// Nothing more is waited for: what is there of a line is one.
+    pub(super) fn end(&mut self, outlet: &mut Outlet) {
+        self.ended = true;
+        outlet.put(&tag_lines(&self.tag, &mut self.line, true));
     }
 }
 

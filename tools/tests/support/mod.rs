@@ -129,6 +129,55 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// 'R', 'S', 'T' and so on; none when it is gone.
+pub fn state(pid: u32) -> Option<char> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    status.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Has the kernel refuse a system call to a command and whatever it starts, as sandboxes do.
+pub fn refuse_call(command: &mut Command, call: libc::c_long, error: i32) {
+    let filter = |code: u32, jt, k| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf: 0,
+        k,
+    };
+    // The number of the call is the first word of what a filter sees.
+    let filters = [
+        filter(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        filter(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, call as u32),
+        filter(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+        filter(
+            libc::BPF_RET | libc::BPF_K,
+            0,
+            libc::SECCOMP_RET_ERRNO | error as u32,
+        ),
+    ];
+    let install = move || {
+        let mut filters = filters;
+        let program = libc::sock_fprog {
+            len: filters.len() as u16,
+            filter: filters.as_mut_ptr(),
+        };
+        // SAFETY: system calls that are safe between fork and exec; the program is valid while they read it.
+        let code = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            )
+        };
+        match code {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: as above; nothing in it takes memory.
+    unsafe { command.pre_exec(install) };
+}
+
 /// Processes that have `mark` in the environment that they were started with.
 pub fn marked(mark: &str) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").expect("procfs").filter_map(Result::ok);
