@@ -90,7 +90,8 @@ impl Target {
 
     pub fn told(&mut self, count: u32) {
         self.told = count;
-        self.awaited &= self.acknowledged() != count;
+        // While an answer is owed, what may be said stands still, and later requests are still to be acknowledged.
+        self.awaited &= self.taken != count;
     }
 
     /// Whether the peer may be waiting to be told.

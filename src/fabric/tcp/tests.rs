@@ -14,6 +14,8 @@ use crate::fabric::parcel::Ends;
 use crate::fabric::{Completion, Operation, Parcel, Receive, RemoteSlice, Request, Slice, Status};
 use crate::memory::HugePages;
 
+mod serving;
+
 const LEN: usize = 4096;
 
 /// Rank 0, with memory that peers may use, which is to stay as it is.
