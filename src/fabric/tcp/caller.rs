@@ -1,9 +1,9 @@
 //! What the side that calls knows of the other, until that has answered.
 
 use super::dial::Dial;
-use super::parcel::{ConnectionParcel, Hello};
-use super::seal::{SECRET, Session};
-use crate::fabric::Rank;
+use super::parcel::{ConnectionParcel, Hello, Welcome};
+use super::seal::{Nonces, Pact, SECRET, Session, random};
+use crate::fabric::{FabricError, Rank};
 
 /// See the module.
 pub(super) struct Caller {
@@ -17,11 +17,22 @@ impl Caller {
         Self { dial, rank, told }
     }
 
-    /// The session, and what is said first.
-    pub fn first_words(&self, peer: Rank, secret: &[u8; SECRET]) -> (Session, [u8; Hello::BYTES]) {
+    /// The session, and what is said to whoever said `welcome`.
+    ///
+    /// # Errors
+    /// The system gives no random numbers.
+    pub fn first_words(
+        &self,
+        peer: Rank,
+        secret: &[u8; SECRET],
+        welcome: Welcome,
+    ) -> Result<(Session, [u8; Hello::BYTES]), FabricError> {
         let Self { rank, told, .. } = self;
-        let session = Session::new((*rank, secret), (peer, &told.secret), told.ends.generation);
-        let words = Hello::encode(*rank, peer, told.ends.generation, told.token, &session);
-        (session, words)
+        let generation = told.ends.generation;
+        let pact = Pact::new((*rank, secret), (peer, &told.secret), generation);
+        let (listener, dialer) = (welcome.nonce, random()?);
+        let session = pact.session(&Nonces { listener, dialer });
+        let words = Hello::encode([*rank, peer], generation, told.token, dialer, &session);
+        Ok((session, words))
     }
 }

@@ -14,7 +14,7 @@ use super::dial::Dial;
 use super::parcel::ConnectionParcel;
 use super::queue_pair::{DEPTH, Link, QueuePair, Shared};
 use super::region::{Domain, KnownKeys, TcpRemote};
-use super::seal::{Session, random};
+use super::seal::{Pact, random};
 use super::settings::Settings;
 use super::sink::Sink;
 use super::visitor::{Announced, Listener};
@@ -204,6 +204,8 @@ impl Endpoint for TcpEndpoint {
         told.ends.expect(peer, rank, generation).map_err(refuse)?;
         let own_addresses = address::of_this_host()?;
         let network = self.network;
+        let callable = self.listener.iter().flat_map(|listener| &listener.addresses);
+        let callable_at = callable.map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let (pairs, mut shared) = self.split();
         let pair = &mut pairs[at];
         pair.requests.target = (peer, told.domain);
@@ -214,8 +216,9 @@ impl Endpoint for TcpEndpoint {
             pair.caller = Some(Caller::new(rank, told, Dial::new(order)));
             pair.call(&mut shared);
         } else if rank < peer {
-            let session = Session::new((peer, &told.secret), (rank, &pair.secret), generation);
-            let before = std::mem::replace(&mut pair.link, Link::Expecting(session));
+            pair.pact = Some(Pact::new((peer, &told.secret), (rank, &pair.secret), generation));
+            pair.callable_at = callable_at;
+            let before = std::mem::replace(&mut pair.link, Link::Expecting);
             if let Link::Unknown(Some(announced)) = before {
                 pair.take_call(announced, &mut shared);
             }

@@ -95,6 +95,11 @@ impl Incoming {
         }
     }
 
+    /// Whether nothing was received so far.
+    pub fn is_untouched(&self) -> bool {
+        self.filled == 0 && self.seal.is_fresh()
+    }
+
     /// Receives until there is nothing more or about `budget` bytes came. `closing`: the other side is known to have
     /// closed, so that a system call that gets less than it could says nothing.
     ///

@@ -1,7 +1,9 @@
 //! Ranks of any hosts over TCP, for machines without RDMA.
 //!
 //! One connection for each pair of ranks: opened when a queue pair is connected, by the rank with the higher number, to
-//! the port that the other one's parcel names. Requests travel as frames (`frame`), each authenticated by a key that
+//! the port that the other one's parcel names. The side that is called says a number first, which the caller's words,
+//! and the keys of both, must fit; nothing of a request is sent to whoever has not proved that it is the peer and goes on
+//! with this connection. Until then the caller may give up and call again (`calling`). Requests travel as frames (`frame`), each authenticated by a key that
 //! only the two sides know, with its number in the stream (`seal`): what is changed, inserted, repeated or left out on
 //! the way ends the connection before anything is done with it. Nothing is encrypted. Bytes of writes, sends and answers
 //! go from registered memory to the kernel and from the kernel to registered memory, with no stop in between; so a

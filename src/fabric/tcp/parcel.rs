@@ -4,11 +4,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::frame::TAG;
-use super::seal::{SECRET, Session, TOKEN};
+use super::seal::{NONCE, Nonces, Pact, SECRET, Session, TOKEN};
 use crate::fabric::parcel::{Ends, Reader, Writer};
 use crate::fabric::{Access, Rank};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const CONNECTION: [u8; 3] = *b"SWt";
 const REGION: [u8; 3] = *b"SWu";
 /// The most addresses that one side names.
@@ -112,8 +112,55 @@ impl RegionParcel {
     }
 }
 
-/// The first words on a connection, by which the listening side knows whom it is with: who connects, and to which half
-/// of a queue pair.
+/// What every connection of this fabric begins with, in either direction.
+pub(super) const GREETING: [u8; 8] = *b"SapwoodT";
+
+/// The listening side's first words, to anybody: a number that the visitor's own words must fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Welcome {
+    pub nonce: [u8; NONCE],
+}
+
+impl Welcome {
+    /// Bytes on the wire.
+    pub const BYTES: usize = 8 + 4 + NONCE;
+
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&GREETING);
+        bytes[8..12].copy_from_slice(&u32::from(VERSION).to_le_bytes());
+        bytes[12..].copy_from_slice(&self.nonce);
+        bytes
+    }
+
+    /// # Errors
+    /// In words: who may be listening there.
+    pub fn decode(bytes: &[u8; Self::BYTES]) -> Result<Self, String> {
+        protocol(bytes)?;
+        let nonce = *bytes.last_chunk().expect("longer than a nonce");
+        Ok(Self { nonce })
+    }
+}
+
+/// Whether the first bytes of somebody's words are those of this release.
+fn protocol(words: &[u8]) -> Result<(), String> {
+    if words[..8] != GREETING {
+        return Err(
+            "it does not speak this protocol (a port scan, or a program that took the wrong port?)".into(),
+        );
+    }
+    let version = u32::from_le_bytes(words[8..12].try_into().expect("four bytes"));
+    if version != u32::from(VERSION) {
+        return Err(format!(
+            "it speaks version {version} of the protocol, this side speaks {VERSION}: ranks of one job run the same \
+             release"
+        ));
+    }
+    Ok(())
+}
+
+/// The connecting side's first words, by which the listening side knows whom it is with: who connects, and to which
+/// half of a queue pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hello {
     pub from: Rank,
@@ -121,21 +168,20 @@ pub(super) struct Hello {
     pub generation: u32,
     /// The listening side's.
     pub token: [u8; TOKEN],
+    /// The connecting side's.
+    pub nonce: [u8; NONCE],
     pub tag: [u8; TAG],
 }
 
-/// What every connection of this fabric begins with.
-pub(super) const GREETING: [u8; 8] = *b"SapwoodT";
-
 impl Hello {
     /// Bytes on the wire.
-    pub const BYTES: usize = 8 + 4 + 12 + TOKEN + TAG;
+    pub const BYTES: usize = 8 + 4 + 12 + TOKEN + NONCE + TAG;
 
     pub fn encode(
-        from: Rank,
-        to: Rank,
+        [from, to]: [Rank; 2],
         generation: u32,
         token: [u8; TOKEN],
+        nonce: [u8; NONCE],
         session: &Session,
     ) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
@@ -144,6 +190,7 @@ impl Hello {
             bytes[8 + 4 * at..][..4].copy_from_slice(&word.to_le_bytes());
         }
         bytes[24..][..TOKEN].copy_from_slice(&token);
+        bytes[24 + TOKEN..][..NONCE].copy_from_slice(&nonce);
         let tag = session.hello_tag(&bytes[..Self::BYTES - TAG]);
         bytes[Self::BYTES - TAG..].copy_from_slice(&tag);
         bytes
@@ -153,32 +200,27 @@ impl Hello {
     /// In words, for the log: what the visitor may be.
     pub fn decode(bytes: &[u8; Self::BYTES]) -> Result<Self, String> {
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-        if bytes[..8] != GREETING {
-            return Err(
-                "it does not speak this protocol (a port scan, or a program that took the wrong port?)"
-                    .into(),
-            );
-        }
-        if word(8) != u32::from(VERSION) {
-            return Err(format!(
-                "it speaks version {} of the protocol, this side speaks {VERSION}: ranks of one job run the same release",
-                word(8)
-            ));
-        }
+        protocol(bytes)?;
         Ok(Self {
             from: word(12),
             to: word(16),
             generation: word(20),
             token: bytes[24..24 + TOKEN].try_into().expect("a token"),
+            nonce: bytes[24 + TOKEN..][..NONCE].try_into().expect("a nonce"),
             tag: bytes[Self::BYTES - TAG..].try_into().expect("a tag"),
         })
     }
 
-    /// Whether whoever said it knows the session's secret.
-    pub fn is_sealed_by(&self, session: &Session) -> bool {
-        let again = Self::encode(self.from, self.to, self.generation, self.token, session);
+    /// The keys of the connection, if whoever said this knows the secret and answers to `welcome`.
+    pub fn session(&self, pact: &Pact, welcome: &Welcome) -> Option<Session> {
+        let session = pact.session(&Nonces {
+            listener: welcome.nonce,
+            dialer: self.nonce,
+        });
+        let ends = [self.from, self.to];
+        let again = Self::encode(ends, self.generation, self.token, self.nonce, &session);
         let tag: &[u8; TAG] = again.last_chunk().expect("longer than a tag");
-        super::seal::same(tag, &self.tag)
+        super::seal::same(tag, &self.tag).then_some(session)
     }
 }
 
@@ -222,15 +264,27 @@ mod tests {
             key: 5,
         };
         assert_eq!(RegionParcel::decode(&region.encode()), Ok(region));
-        let session = || Session::new((2, &[1; SECRET]), (1, &[2; SECRET]), 3);
-        let bytes = Hello::encode(2, 1, 3, [9; TOKEN], &session());
+        let pact = |secret| Pact::new((2, &[1; SECRET]), (1, &[secret; SECRET]), 3);
+        let welcome = Welcome { nonce: [4; NONCE] };
+        assert_eq!(Welcome::decode(&welcome.encode()), Ok(welcome));
+        let dialer = [5; NONCE];
+        let session = pact(2).session(&Nonces {
+            listener: welcome.nonce,
+            dialer,
+        });
+        let bytes = Hello::encode([2, 1], 3, [9; TOKEN], dialer, &session);
         let hello = Hello::decode(&bytes).unwrap();
         assert_eq!(
-            (hello.from, hello.to, hello.generation, hello.token),
-            (2, 1, 3, [9; TOKEN])
+            (hello.from, hello.to, hello.generation, hello.token, hello.nonce),
+            (2, 1, 3, [9; TOKEN], dialer)
         );
-        assert!(hello.is_sealed_by(&session()));
-        assert!(!hello.is_sealed_by(&Session::new((2, &[1; SECRET]), (1, &[3; SECRET]), 3)));
+        assert!(hello.session(&pact(2), &welcome).is_some());
+        assert!(hello.session(&pact(3), &welcome).is_none(), "another secret");
+        let earlier = Welcome { nonce: [6; NONCE] };
+        assert!(
+            hello.session(&pact(2), &earlier).is_none(),
+            "words of another connection"
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::own;
 use super::receives::Receives;
 use super::region::{Domain, KnownKeys};
 use super::requests::{Next, Requests};
-use super::seal::{SECRET, Session, TOKEN};
+use super::seal::{Pact, SECRET, TOKEN};
 use super::settings::Settings;
 use super::sink::Sink;
 use super::taking::Taking;
@@ -41,8 +41,8 @@ pub(super) enum Link {
     Unknown(Option<Announced>),
     /// This side calls: see [`Caller`].
     Calling,
-    /// The other side will call, and then must know this.
-    Expecting(Session),
+    /// The other side will call, and then must know [`QueuePair::pact`].
+    Expecting,
     /// See [`Wire`].
     Open(Wire),
     /// There was one, or never will be.
@@ -69,6 +69,8 @@ pub(super) struct QueuePair {
     pub secret: [u8; SECRET],
     pub token: [u8; TOKEN],
     pub link: Link,
+    /// What who calls must know, until the peer has.
+    pub pact: Option<Pact>,
     /// As long as this side calls and was not answered.
     pub caller: Option<Caller>,
     pub requests: Requests,
@@ -82,6 +84,12 @@ pub(super) struct QueuePair {
     pub trouble: Option<String>,
     /// Between which addresses it was.
     pub addresses: Option<[std::net::SocketAddr; 2]>,
+    /// Where the peer is expected to call, for people.
+    pub callable_at: String,
+    /// Since when requests have waited for a connection.
+    pub unanswered_since: Option<Instant>,
+    /// When the peer hung up without a word.
+    pub hung_up_at: Option<Instant>,
 }
 
 impl QueuePair {
@@ -94,6 +102,7 @@ impl QueuePair {
             secret,
             token,
             link: if own { Link::Own } else { Link::Unknown(None) },
+            pact: None,
             caller: None,
             requests: Requests::new(peer, DEPTH),
             receives: Receives::new(peer, DEPTH),
@@ -102,6 +111,9 @@ impl QueuePair {
             refused_at: None,
             trouble: None,
             addresses: None,
+            callable_at: String::new(),
+            unanswered_since: None,
+            hung_up_at: None,
         }
     }
 
@@ -170,7 +182,8 @@ impl QueuePair {
                 return;
             }
             let mut failed = None;
-            while wire.out.has_room() {
+            // Before that the connection may be one that the peer has given up.
+            while wire.proved && wire.out.has_room() {
                 let counts = (self.target.acknowledged(), self.receives.count());
                 let memory = &mut Memory {
                     domain: shared.domain,
@@ -184,7 +197,7 @@ impl QueuePair {
                         staged = self.target.stage(&mut wire.out, counts.1, memory, copied);
                         // An answer is said with the number of what it answers.
                         told.0 = counts.0;
-                    } else if self.state == State::Connected && self.caller.is_none() {
+                    } else if self.state == State::Connected {
                         match self.requests.stage(&mut wire.out, counts, copied) {
                             Next::Staged => staged = true,
                             Next::Nothing => {}
@@ -200,12 +213,13 @@ impl QueuePair {
                 }
                 self.answers_first = !self.answers_first;
                 if !staged {
-                    let urgent = self.target.is_urgent() || self.receives.is_urgent();
+                    let urgent = wire.owes_proof || self.target.is_urgent() || self.receives.is_urgent();
                     if !urgent || self.target.refused {
                         break;
                     }
                     wire.out.push(&Frame::counts(counts.0, counts.1));
                 }
+                wire.owes_proof = false;
                 self.target.told(told.0);
                 self.receives.told(told.1);
             }
@@ -258,12 +272,16 @@ impl QueuePair {
             target: &mut self.target,
             shared,
             caller: &mut self.caller,
+            proved: &mut wire.proved,
             refusal: None,
         };
         let outcome = wire
             .incoming
             .receive(&wire.socket, BUDGET, wire.closing, &mut taking);
         let refusal = taking.refusal;
+        if wire.proved {
+            self.pact = None;
+        }
         if let Some(status) = refusal {
             self.trouble = Some("the peer refused the request".into());
             self.requests.fail_first(status, shared.sink);
@@ -290,6 +308,13 @@ impl QueuePair {
         if self.caller.is_some() {
             // Perhaps it was somebody else's port.
             return self.call_elsewhere("whoever answered hung up", shared);
+        }
+        if let Link::Open(wire) = &self.link
+            && matches!(end, End::Closed | End::Failed(_))
+            && self.pact.is_some()
+            && wire.incoming.is_untouched()
+        {
+            return self.expect_another_call(shared);
         }
         let why = match end {
             End::Closed => "the peer closed the connection: its process ended, or it gave up".to_owned(),
@@ -351,18 +376,18 @@ impl QueuePair {
         shared: &mut Shared<'_>,
     ) -> Option<Instant> {
         if let Some(since) = self.requests.waits_for_receive() {
-            let until = since + patience;
-            if now < until {
-                return Some(until);
+            // `None` is a patience without end.
+            match since.checked_add(patience) {
+                Some(until) if now < until => return Some(until),
+                Some(_) => {
+                    self.requests.fail_first(Status::ReceiverNotReady, shared.sink);
+                    self.fail(shared);
+                }
+                None => {}
             }
-            self.requests.fail_first(Status::ReceiverNotReady, shared.sink);
-            self.fail(shared);
         }
-        if let Some(until) = self.caller.as_ref().and_then(|caller| caller.dial.deadline()) {
-            if now < until {
-                return Some(until);
-            }
-            self.call_elsewhere("nobody answered", shared);
+        if let Some(again) = self.look_at_calls(now, shared) {
+            return Some(again);
         }
         if let Some(at) = self.refused_at {
             if now < at + LAST_WORDS {

@@ -1,8 +1,9 @@
 //! Session keys, and what proves that bytes come from the other end, whole, once and in order: each header and each
 //! body has a tag over its bytes and its number in its direction, under a key of that direction. Nothing is encrypted.
 //!
-//! The keys are made of a secret from each side's connection parcel. Parcels travel between members of the job only,
-//! encrypted; a parcel serves one queue pair, and a queue pair one connection, so no key is ever used twice.
+//! The keys are made of a secret from each side's connection parcel, and of a number that each side draws anew for each
+//! connection: whatever was recorded of an earlier one fits none of its keys. Parcels travel between members of the job
+//! only, encrypted.
 
 use std::fmt;
 
@@ -15,6 +16,8 @@ use crate::fabric::{FabricError, Rank};
 pub(super) const SECRET: usize = 32;
 /// Bytes by which a visitor shows that it has seen a parcel.
 pub(super) const TOKEN: usize = 16;
+/// Bytes that each side draws for one connection.
+pub(super) const NONCE: usize = 16;
 
 /// Random bytes of the system's.
 pub(super) fn random<const N: usize>() -> Result<[u8; N], FabricError> {
@@ -45,7 +48,21 @@ impl fmt::Debug for Seal {
     }
 }
 
-/// What both ends of a queue pair know.
+/// What both ends of a queue pair know before there is a connection: who they are, and what each drew.
+pub(super) struct Pact {
+    dialer: (Rank, [u8; SECRET]),
+    listener: (Rank, [u8; SECRET]),
+    generation: u32,
+}
+
+/// What one connection's two sides drew for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Nonces {
+    pub listener: [u8; NONCE],
+    pub dialer: [u8; NONCE],
+}
+
+/// What both ends of a connection know.
 pub(super) struct Session {
     /// For the connecting side's first words.
     hello: [u8; 32],
@@ -53,34 +70,47 @@ pub(super) struct Session {
     pub listener_to_dialer: Seal,
 }
 
-impl Session {
-    /// From what each side drew and who they are; the same on both.
+impl Pact {
+    /// The same on both sides.
     pub fn new(dialer: (Rank, &[u8; SECRET]), listener: (Rank, &[u8; SECRET]), generation: u32) -> Self {
+        Self {
+            dialer: (dialer.0, *dialer.1),
+            listener: (listener.0, *listener.1),
+            generation,
+        }
+    }
+
+    /// The keys of one connection.
+    pub fn session(&self, nonces: &Nonces) -> Session {
         let key = |what: &str| {
             let mut hasher = Hasher::new_derive_key(what);
-            for (rank, secret) in [dialer, listener] {
+            for (rank, secret) in [&self.dialer, &self.listener] {
                 hasher.update(&rank.to_le_bytes()).update(secret);
             }
-            *hasher.update(&generation.to_le_bytes()).finalize().as_bytes()
+            hasher.update(&self.generation.to_le_bytes());
+            hasher.update(&nonces.listener).update(&nonces.dialer);
+            *hasher.finalize().as_bytes()
         };
         let seal = |header, body| Seal {
             header: key(header),
             body: key(body),
             number: 0,
         };
-        Self {
-            hello: key("sapwood fabric tcp v1: first words"),
+        Session {
+            hello: key("sapwood fabric tcp v2: first words"),
             dialer_to_listener: seal(
-                "sapwood fabric tcp v1: headers from the connecting side",
-                "sapwood fabric tcp v1: bodies from the connecting side",
+                "sapwood fabric tcp v2: headers from the connecting side",
+                "sapwood fabric tcp v2: bodies from the connecting side",
             ),
             listener_to_dialer: seal(
-                "sapwood fabric tcp v1: headers from the listening side",
-                "sapwood fabric tcp v1: bodies from the listening side",
+                "sapwood fabric tcp v2: headers from the listening side",
+                "sapwood fabric tcp v2: bodies from the listening side",
             ),
         }
     }
+}
 
+impl Session {
     /// The tag of the first words.
     pub fn hello_tag(&self, words: &[u8]) -> [u8; TAG] {
         shorten(blake3::keyed_hash(&self.hello, words))
@@ -101,6 +131,11 @@ impl Seal {
         bytes[PLAIN..].copy_from_slice(&self.number.to_le_bytes());
         self.number += 1;
         shorten(blake3::keyed_hash(&self.header, &bytes))
+    }
+
+    /// Whether no header was tagged so far.
+    pub fn is_fresh(&self) -> bool {
+        self.number == 0
     }
 
     /// For the body behind the last header.
@@ -155,7 +190,24 @@ mod tests {
     use super::*;
 
     fn session(secret: u8) -> Session {
-        Session::new((3, &[secret; SECRET]), (1, &[2; SECRET]), 5)
+        of_connection(secret, [0; NONCE], [0; NONCE])
+    }
+
+    fn of_connection(secret: u8, listener: [u8; NONCE], dialer: [u8; NONCE]) -> Session {
+        let pact = Pact::new((3, &[secret; SECRET]), (1, &[2; SECRET]), 5);
+        pact.session(&Nonces { listener, dialer })
+    }
+
+    #[test]
+    fn no_two_connections_have_the_same_keys() {
+        let tag = |listener, dialer| {
+            of_connection(7, [listener; NONCE], [dialer; NONCE])
+                .dialer_to_listener
+                .header(&[9; PLAIN])
+        };
+        assert_eq!(tag(1, 2), tag(1, 2));
+        assert_ne!(tag(1, 2), tag(3, 2), "the listening side's number");
+        assert_ne!(tag(1, 2), tag(1, 3), "the connecting side's number");
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub struct Settings {
     pub buffer: usize,
     /// How long a request waits for a receive of the peer before it ends with `ReceiverNotReady`.
     pub receiver_patience: Duration,
+    /// How long a request waits for a connection to the peer before it ends with `PeerUnreachable`. A rank that is busy
+    /// with something else answers no calls meanwhile.
+    pub call_patience: Duration,
 }
 
 impl Default for Settings {
@@ -28,6 +31,7 @@ impl Default for Settings {
             silence: Duration::from_secs(9),
             buffer: 0,
             receiver_patience: Duration::from_secs(10),
+            call_patience: Duration::from_secs(45),
         }
     }
 }

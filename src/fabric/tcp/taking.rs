@@ -18,6 +18,8 @@ pub(super) struct Taking<'a, 'b> {
     pub shared: &'a mut Shared<'b>,
     /// It has been silent so far.
     pub caller: &'a mut Option<Caller>,
+    /// It has said something on this connection.
+    pub proved: &'a mut bool,
     /// The peer refused the first request.
     pub refusal: Option<Status>,
 }
@@ -26,6 +28,7 @@ impl Taker for Taking<'_, '_> {
     fn header(&mut self, frame: &Frame) -> Result<(), &'static str> {
         // Whoever sends a header with a good tag is the peer.
         *self.caller = None;
+        *self.proved = true;
         if self.target.refused || self.refusal.is_some() {
             return Ok(());
         }

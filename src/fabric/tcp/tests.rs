@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::frame::{FRAGMENT, Frame, HEADER, INLINE, Kind, PLAIN, TAG};
-use super::parcel::{ConnectionParcel, Hello, RegionParcel};
-use super::seal::{SECRET, Session, TOKEN};
+use super::parcel::{ConnectionParcel, Hello, RegionParcel, Welcome};
+use super::seal::{NONCE, Nonces, Pact, SECRET, Session, TOKEN};
 use super::*;
 use crate::fabric::parcel::Ends;
 use crate::fabric::{Completion, Operation, Parcel, Receive, RemoteSlice, Request, Slice, Status};
 use crate::memory::HugePages;
 
+mod calls;
 mod serving;
 
 const LEN: usize = 4096;
@@ -25,6 +26,7 @@ struct Victim {
     memory: Arc<dyn Registration>,
     told: ConnectionParcel,
     key: u64,
+    connected: bool,
 }
 
 /// Rank 1, which knows all that a member knows, and keeps to nothing.
@@ -43,7 +45,10 @@ fn address(told: &ConnectionParcel) -> std::net::SocketAddr {
 
 impl Victim {
     fn new() -> Self {
-        let fabric = Tcp::open(Settings::default()).unwrap();
+        Self::of(Tcp::open(Settings::default()).unwrap())
+    }
+
+    fn of(fabric: Tcp) -> Self {
         let mut endpoint = fabric.endpoint(0, 3).unwrap();
         let told = ConnectionParcel::decode(&endpoint.prepare(1).unwrap().bytes).unwrap();
         let region = Region::host(LEN, HugePages::Never).unwrap();
@@ -58,6 +63,7 @@ impl Victim {
             memory,
             told,
             key,
+            connected: false,
         }
     }
 
@@ -75,24 +81,62 @@ impl Victim {
         }
     }
 
+    /// Told where rank 1 is, once.
+    fn expect(&mut self) {
+        if !self.connected {
+            let bytes = self.parcel_of_rogue().encode();
+            let descriptors = Vec::new();
+            self.endpoint.connect(1, Parcel { bytes, descriptors }).unwrap();
+            self.connected = true;
+        }
+    }
+
     /// Connected, after which rank 1 has said these first words.
     fn with_rogue(&mut self, change: impl FnOnce(&mut [u8])) -> Rogue {
-        let parcel = self.parcel_of_rogue();
-        let parcel = Parcel {
-            bytes: parcel.encode(),
-            descriptors: Vec::new(),
-        };
-        self.endpoint.connect(1, parcel).unwrap();
+        self.expect();
         self.rogue(change)
     }
 
-    fn rogue(&self, change: impl FnOnce(&mut [u8])) -> Rogue {
-        let session = Session::new((1, &[9; SECRET]), (0, &self.told.secret), 3);
-        let mut words = Hello::encode(1, 0, 3, self.told.token, &session);
+    fn rogue(&mut self, change: impl FnOnce(&mut [u8])) -> Rogue {
+        let (mut socket, welcome) = self.call();
+        let (session, mut words) = self.words(welcome);
         change(&mut words);
-        let mut socket = TcpStream::connect(address(&self.told)).unwrap();
         socket.write_all(&words).unwrap();
         Rogue { socket, session }
+    }
+
+    /// Calls, and hears what everybody is told.
+    fn call(&mut self) -> (TcpStream, Welcome) {
+        let mut socket = TcpStream::connect(address(&self.told)).unwrap();
+        let welcome = self.welcomes(&mut socket);
+        (socket, welcome)
+    }
+
+    fn welcomes(&mut self, socket: &mut TcpStream) -> Welcome {
+        let mut bytes = [0; Welcome::BYTES];
+        let mut heard = 0;
+        let deadline = soon();
+        socket.set_nonblocking(true).unwrap();
+        while heard < bytes.len() {
+            assert!(Instant::now() < deadline, "no welcome");
+            self.endpoint.ready().unwrap();
+            match socket.read(&mut bytes[heard..]) {
+                Ok(0) => panic!("hung up"),
+                Ok(count) => heard += count,
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+            }
+        }
+        socket.set_nonblocking(false).unwrap();
+        Welcome::decode(&bytes).unwrap()
+    }
+
+    /// What rank 1 has to say to that.
+    fn words(&self, welcome: Welcome) -> (Session, [u8; Hello::BYTES]) {
+        let pact = Pact::new((1, &[9; SECRET]), (0, &self.told.secret), 3);
+        let (listener, dialer) = (welcome.nonce, [6; NONCE]);
+        let session = pact.session(&Nonces { listener, dialer });
+        let words = Hello::encode([1, 0], 3, self.told.token, dialer, &session);
+        (session, words)
     }
 
     /// Drives the endpoint until so much has completed.
@@ -195,6 +239,16 @@ impl Rogue {
     }
 }
 
+/// An empty send.
+fn send() -> Frame {
+    Frame {
+        kind: Kind::Send,
+        first: true,
+        last: true,
+        ..Frame::counts(0, 0)
+    }
+}
+
 fn write_of(victim: &Victim, body: usize) -> Frame {
     Frame {
         kind: Kind::Write,
@@ -225,10 +279,8 @@ fn strangers_are_turned_away_and_members_get_through() {
         assert!(victim.hangs_up_on(&mut socket));
     }
     let half = {
-        let session = Session::new((1, &[9; SECRET]), (0, &victim.told.secret), 3);
-        let words = Hello::encode(1, 0, 3, victim.told.token, &session);
-        let mut socket = TcpStream::connect(address(&victim.told)).unwrap();
-        socket.write_all(&words[..30]).unwrap();
+        let (mut socket, welcome) = victim.call();
+        socket.write_all(&victim.words(welcome).1[..30]).unwrap();
         socket
     };
     // Another version, rank, generation, and token.
@@ -250,15 +302,7 @@ fn whoever_does_not_know_the_secret_is_turned_away_although_it_has_the_token() {
     assert!(victim.hangs_up_on(&mut rogue.socket));
     // The real one is still expected.
     let mut rogue = victim.rogue(|_| ());
-    rogue.say(
-        &Frame {
-            kind: Kind::Send,
-            first: true,
-            last: true,
-            ..Frame::counts(0, 0)
-        },
-        &[],
-    );
+    rogue.say(&send(), &[]);
     assert_eq!(victim.until(1)[0].status, Status::Success);
     // And nobody else after that.
     let mut second = victim.rogue(|_| ());
@@ -283,12 +327,7 @@ fn what_is_changed_or_repeated_on_its_way_ends_the_connection_undone() {
     // A good frame a second time.
     let mut victim = Victim::new();
     let mut rogue = victim.with_rogue(|_| ());
-    let frame = Frame {
-        kind: Kind::Send,
-        first: true,
-        last: true,
-        ..Frame::counts(0, 0)
-    };
+    let frame = send();
     let plain = frame.encode();
     let mut bytes = plain.to_vec();
     bytes.extend(rogue.session.dialer_to_listener.header(&plain));
@@ -351,12 +390,7 @@ fn a_member_reaches_no_more_than_it_was_given() {
 
 #[test]
 fn a_member_that_breaks_the_protocol_loses_its_connection_only() {
-    let send = Frame {
-        kind: Kind::Send,
-        first: true,
-        last: true,
-        ..Frame::counts(0, 0)
-    };
+    let send = send();
     let wrong = [
         // A receive too many, an acknowledgement of nothing, an answer to nothing, pieces that do not belong together.
         vec![send; 5],

@@ -1,5 +1,5 @@
 //! Whoever calls this rank's port, until it is known who that is. Anybody can: port scans, other programs, ranks of
-//! another job. They get nothing, hold up nobody, and each is worth one line in the log.
+//! another job. They get nothing but a random number, hold up nobody, and the first few are worth a line in the log each.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -8,28 +8,39 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sockopt};
 
-use super::parcel::{ANY, Hello};
+use super::parcel::{ANY, Hello, Welcome};
+use super::seal::random;
 use super::settings::Settings;
 use super::wire::{self, watch};
 use crate::fabric::FabricError;
 use crate::observe::Repeats;
 
-/// How long a visitor may take to say who it is.
-const FIRST_WORDS: Duration = Duration::from_secs(10);
-/// More than this at a time: the oldest has to go. So many are answered before anything else gets its turn.
+/// How long a visitor may take to say who it is: a rank that is busy elsewhere takes its time.
+const FIRST_WORDS: Duration = Duration::from_secs(60);
+/// How long while others wait for its place.
+const FIRST_WORDS_IN_A_CROWD: Duration = Duration::from_secs(2);
+/// With so many, others wait with the kernel.
 const MOST: usize = 64;
+/// So many calls are answered before those who called are listened to.
+const ANSWERS: usize = 16;
+/// How long no call is answered after one could not be.
+const REST: Duration = Duration::from_millis(100);
+/// How often that is worth a line in the log.
+const LINES: Duration = Duration::from_secs(1);
 /// Calls that the kernel keeps until they are answered.
 const BACKLOG: i32 = 4096;
-/// How long callers wait that cannot be answered, for want of descriptors say.
-const TRY_AGAIN: Duration = Duration::from_millis(100);
 /// The first visitor's name among what is watched, above all ranks.
 pub(super) const VISITORS: usize = 1 << 40;
 
 struct Visitor {
     socket: OwnedFd,
+    token: Token,
     from: SocketAddr,
+    welcome: Welcome,
+    /// The kernel has said that there is something to be heard.
+    readable: bool,
     words: [u8; Hello::BYTES],
     heard: usize,
     since: Instant,
@@ -38,6 +49,8 @@ struct Visitor {
 /// A visitor that has said who it is, and by its token that it has seen this side's parcel.
 pub(super) struct Announced {
     pub socket: OwnedFd,
+    /// What it was told first, which its own words must fit.
+    pub welcome: Welcome,
     pub hello: Hello,
     pub from: SocketAddr,
     turned_away: TurnedAway,
@@ -60,13 +73,9 @@ impl Announced {
 struct TurnedAway(Arc<Mutex<Repeats<(IpAddr, String)>>>);
 
 impl TurnedAway {
-    fn counts(&self, from: SocketAddr, why: &str) -> bool {
-        let mut repeats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        repeats.count((from.ip(), why.to_owned()))
-    }
-
     fn note(&self, from: SocketAddr, why: &str) {
-        if self.counts(from, why) {
+        let mut repeats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if repeats.count((from.ip(), why.to_owned())) {
             tracing::warn!(%from, why, "a connection to the port of this rank's tcp fabric was refused");
         }
     }
@@ -83,8 +92,10 @@ pub(super) struct Listener {
     next: usize,
     /// The kernel may have more calls.
     waiting: bool,
-    /// When to look at them, if nothing else happens.
-    again: Option<Instant>,
+    /// Until when none is answered, for want of descriptors, say.
+    resting_until: Option<Instant>,
+    /// When that was logged.
+    logged: Option<Instant>,
     turned_away: TurnedAway,
 }
 
@@ -117,7 +128,8 @@ impl Listener {
                         visitors: Vec::new(),
                         next: VISITORS,
                         waiting: true,
-                        again: None,
+                        resting_until: None,
+                        logged: None,
                         turned_away: TurnedAway::default(),
                     });
                 }
@@ -132,52 +144,42 @@ impl Listener {
         self.waiting = true;
     }
 
-    /// Answers calls, listens to visitors, and calls `announce` with those that have said all.
-    pub fn drive(&mut self, settings: &Settings, registry: &Registry, mut announce: impl FnMut(Announced)) {
-        self.again = None;
-        let mut answered = 0;
-        while self.waiting {
-            if answered == MOST {
-                self.again = Some(Instant::now());
-                break;
-            }
-            answered += 1;
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            match rustix::net::acceptfrom_with(&self.socket, flags) {
-                Ok((socket, from)) => {
-                    let from = from.and_then(|from| SocketAddr::try_from(from).ok());
-                    let from = from.unwrap_or((ANY[1], 0).into());
-                    self.greet(
-                        socket,
-                        SocketAddr::new(from.ip().to_canonical(), from.port()),
-                        settings,
-                        registry,
-                    );
-                }
-                Err(Errno::AGAIN) => self.waiting = false,
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
-                Err(error) => {
-                    // Out of descriptors, say: those who call wait.
-                    if self.turned_away.counts((ANY[1], 0).into(), &error.to_string()) {
-                        tracing::warn!(%error, "a call of a peer, or of somebody else, cannot be answered");
-                    }
-                    self.again = Some(Instant::now() + TRY_AGAIN);
-                    break;
-                }
-            }
+    /// The kernel says that there is something to be heard of a visitor, if it is one.
+    pub fn take_event_of_visitor(&mut self, token: Token) {
+        let visitor = self.visitors.iter_mut().find(|visitor| visitor.token == token);
+        if let Some(visitor) = visitor {
+            visitor.readable = true;
+        }
+    }
+
+    /// Answers calls, listens to visitors, and calls `announce` with those that have said all. Whether there are more
+    /// calls to be answered at once.
+    pub fn drive(
+        &mut self,
+        settings: &Settings,
+        registry: &Registry,
+        mut announce: impl FnMut(Announced),
+    ) -> bool {
+        if self.waiting {
+            self.answer(settings, registry);
         }
         let mut at = 0;
         while at < self.visitors.len() {
             match self.visitors[at].listen() {
                 Ok(None) => at += 1,
                 Ok(Some(hello)) => {
-                    let Visitor { socket, from, .. } = self.visitors.swap_remove(at);
-                    let turned_away = self.turned_away.clone();
+                    let Visitor {
+                        socket,
+                        from,
+                        welcome,
+                        ..
+                    } = self.visitors.swap_remove(at);
                     announce(Announced {
                         socket,
+                        welcome,
                         hello,
                         from,
-                        turned_away,
+                        turned_away: self.turned_away.clone(),
                     });
                 }
                 Err(why) => {
@@ -187,46 +189,94 @@ impl Listener {
                 }
             }
         }
+        self.can_answer()
     }
 
-    fn greet(&mut self, socket: OwnedFd, from: SocketAddr, settings: &Settings, registry: &Registry) {
-        if self.visitors.len() >= MOST {
-            let oldest = (0..MOST)
-                .min_by_key(|at| self.visitors[*at].since)
-                .expect("not empty");
-            let oldest = self.visitors.swap_remove(oldest);
-            self.turned_away
-                .note(oldest.from, "it said nothing while too many others called");
-            wire::close(oldest.socket, registry);
+    /// Whether a call may be waiting for which there is room.
+    fn can_answer(&self) -> bool {
+        self.waiting && self.visitors.len() < MOST && self.resting_until.is_none()
+    }
+
+    fn answer(&mut self, settings: &Settings, registry: &Registry) {
+        if self.resting_until.is_some_and(|until| Instant::now() >= until) {
+            self.resting_until = None;
         }
+        for _ in 0..ANSWERS {
+            if !self.can_answer() {
+                return;
+            }
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match rustix::net::acceptfrom_with(&self.socket, flags) {
+                Ok((socket, from)) => {
+                    let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+                    let from = from.unwrap_or((ANY[1], 0).into());
+                    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+                    if let Err(error) = self.greet(socket, from, settings, registry) {
+                        self.turned_away.note(from, &error.to_string());
+                    }
+                }
+                Err(Errno::AGAIN) => self.waiting = false,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => {
+                    // Out of descriptors, say: those who call wait, those who are here are listened to.
+                    let now = Instant::now();
+                    self.resting_until = Some(now + REST);
+                    if self.logged.is_none_or(|logged| now >= logged + LINES) {
+                        self.logged = Some(now);
+                        tracing::warn!(%error, "calls of peers, or of somebody else, cannot be answered for now");
+                    }
+                }
+            }
+        }
+    }
+
+    fn greet(
+        &mut self,
+        socket: OwnedFd,
+        from: SocketAddr,
+        settings: &Settings,
+        registry: &Registry,
+    ) -> Result<(), FabricError> {
+        let failed = |error| super::system("greeting who called", error);
         let token = Token(self.next);
         self.next += 1;
-        let ready = wire::tune(&socket, settings).is_ok() && watch(&socket, token, registry).is_ok();
-        if ready {
-            self.visitors.push(Visitor {
-                socket,
-                from,
-                words: [0; Hello::BYTES],
-                heard: 0,
-                since: Instant::now(),
-            });
-        }
+        wire::tune(&socket, settings).map_err(failed)?;
+        let welcome = Welcome { nonce: random()? };
+        // A new socket has room for so little.
+        rustix::net::send(&socket, &welcome.encode(), SendFlags::NOSIGNAL).map_err(failed)?;
+        watch(&socket, token, registry)?;
+        self.visitors.push(Visitor {
+            socket,
+            token,
+            from,
+            welcome,
+            readable: true,
+            words: [0; Hello::BYTES],
+            heard: 0,
+            since: Instant::now(),
+        });
+        Ok(())
     }
 
     /// Turns those away that have been silent for too long. Says when to look again.
     pub fn look_at_clock(&mut self, now: Instant, registry: &Registry) -> Option<Instant> {
+        let patience = if self.waiting && self.visitors.len() >= MOST {
+            FIRST_WORDS_IN_A_CROWD
+        } else {
+            FIRST_WORDS
+        };
         for visitor in self
             .visitors
-            .extract_if(.., |visitor| now >= visitor.since + FIRST_WORDS)
+            .extract_if(.., |visitor| now >= visitor.since + patience)
         {
             self.turned_away.note(visitor.from, "it did not say who it is");
             wire::close(visitor.socket, registry);
         }
-        self.visitors
-            .iter()
-            .map(|visitor| visitor.since + FIRST_WORDS)
-            .chain(self.again)
-            .min()
+        if self.can_answer() {
+            return Some(now);
+        }
+        let silent = self.visitors.iter().map(|visitor| visitor.since + patience);
+        silent.chain(self.resting_until).min()
     }
 }
 
@@ -246,19 +296,22 @@ impl Visitor {
     /// # Errors
     /// In words, for the log: why it is turned away.
     fn listen(&mut self) -> Result<Option<Hello>, String> {
-        while self.heard < Hello::BYTES {
+        while self.readable && self.heard < Hello::BYTES {
             match rustix::io::read(&self.socket, &mut self.words[self.heard..]) {
                 Ok(0) => return Err("it hung up before it had said who it is".into()),
                 Ok(count) => self.heard += count,
-                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::AGAIN) => self.readable = false,
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(format!("it was lost before it had said who it is: {error}")),
             }
             if self.heard >= 8 && self.words[..8] != super::parcel::GREETING {
                 // No need to hear the rest.
                 self.words[8..].fill(0);
-                break;
+                return Hello::decode(&self.words).map(Some);
             }
+        }
+        if self.heard < Hello::BYTES {
+            return Ok(None);
         }
         Hello::decode(&self.words).map(Some)
     }

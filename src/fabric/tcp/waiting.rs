@@ -24,18 +24,18 @@ impl TcpEndpoint {
     /// once.
     pub(super) fn drive(&mut self, timeout: Duration) -> Result<bool, FabricError> {
         self.take_events(timeout)?;
+        let mut more = false;
         let mut listener = self.listener.take();
         if let Some(listener) = &mut listener {
             let registry = self.poller.registry();
             let mut announced = std::mem::take(&mut self.announced);
-            listener.drive(&self.settings, registry, |visitor| announced.push(visitor));
+            more |= listener.drive(&self.settings, registry, |visitor| announced.push(visitor));
             for visitor in announced.drain(..) {
                 self.introduce(visitor);
             }
             self.announced = announced;
         }
         self.listener = listener;
-        let mut more = false;
         let (pairs, mut shared) = self.split();
         for pair in pairs {
             more |= pair.drive(&mut shared);
@@ -61,8 +61,10 @@ impl TcpEndpoint {
                 if let Ok(at) = pairs.binary_search_by_key(&number, |pair| pair.peer as usize) {
                     pairs[at].take_event(event, &mut shared);
                 }
+            } else if let Some(listener) = &mut self.listener {
+                // Else it is the bell, which has its flag.
+                listener.take_event_of_visitor(event.token());
             }
-            // A visitor is listened to anyway, and the bell has its flag.
         }
         self.events = events;
         Ok(())

@@ -26,6 +26,10 @@ pub(super) struct Wire {
     pub writable: bool,
     /// The other side has closed its half.
     pub closing: bool,
+    /// The other side has said something that only it can say, and goes on with this connection.
+    pub proved: bool,
+    /// The other side waits for such a word of this one.
+    pub owes_proof: bool,
     /// This side's address and the other's.
     pub addresses: [SocketAddr; 2],
 }
@@ -63,6 +67,8 @@ impl Wire {
             readable: true,
             writable: true,
             closing: false,
+            proved: false,
+            owes_proof: words.is_some(),
             addresses,
         }
     }
