@@ -22,6 +22,7 @@ mod bell;
 mod caller;
 mod calling;
 mod dial;
+mod ending;
 mod endpoint;
 mod error;
 mod frame;

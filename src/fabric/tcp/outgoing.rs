@@ -5,6 +5,7 @@
 //! changes memory while it is sent gets what it deserves at the other end, but does not break the connection.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::NonNull;
 
 use rustix::io::Errno;
 
@@ -25,6 +26,17 @@ pub(super) enum Source {
     Local(Slice),
     /// In [`Outgoing::bounce`].
     Bounce(usize),
+}
+
+/// How far sending came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flushed {
+    /// Nothing is left.
+    All,
+    /// The kernel takes no more for now.
+    Full,
+    /// Others have their turn.
+    Budget,
 }
 
 struct Waiting {
@@ -139,24 +151,55 @@ impl Outgoing {
         });
     }
 
-    /// Gives the kernel what it takes; `false` if something is left.
+    /// The memory of a body that waits may be changed from here on: what is left is sent from a copy. How many bytes
+    /// that were.
+    pub fn let_go(&mut self) -> usize {
+        let Some(waiting) = &mut self.waiting else {
+            return 0;
+        };
+        let Source::Local(slice) = &waiting.source else {
+            return 0;
+        };
+        let Ok(place) = region::local(slice) else {
+            return 0;
+        };
+        if self.bounce.is_empty() {
+            self.bounce = vec![0; FRAGMENT].into();
+        }
+        let (from, len) = (waiting.sent, slice.len);
+        let left = &mut self.bounce[from..len];
+        // SAFETY: the slice, which was just checked, has `len` bytes; the buffer is this connection's own.
+        unsafe {
+            place
+                .add(from)
+                .copy_to_nonoverlapping(NonNull::from(&mut *left).cast(), left.len())
+        };
+        waiting.source = Source::Bounce(len);
+        len - from
+    }
+
+    /// Gives the kernel what it takes, in whole system calls, until about `budget` bytes are used up.
     ///
     /// # Errors
     /// The connection's end.
-    pub fn flush(&mut self, socket: &OwnedFd) -> Result<bool, Errno> {
+    pub fn flush(&mut self, socket: &OwnedFd, budget: &mut usize) -> Result<Flushed, Errno> {
         while self.is_behind() {
+            if *budget == 0 {
+                return Ok(Flushed::Budget);
+            }
             match self.send(socket) {
-                Ok(()) | Err(Errno::INTR) => {}
+                Ok(count) => *budget = budget.saturating_sub(count),
+                Err(Errno::INTR) => {}
                 // No memory for the moment, on some systems.
-                Err(Errno::AGAIN | Errno::NOBUFS) => return Ok(false),
+                Err(Errno::AGAIN | Errno::NOBUFS) => return Ok(Flushed::Full),
                 Err(error) => return Err(error),
             }
         }
-        Ok(true)
+        Ok(Flushed::All)
     }
 
-    /// One system call.
-    fn send(&mut self, socket: &OwnedFd) -> Result<(), Errno> {
+    /// One system call; how many bytes the kernel took.
+    fn send(&mut self, socket: &OwnedFd) -> Result<usize, Errno> {
         let staged = &self.staged[self.staged_sent..];
         let mut pieces = [
             piece(staged.as_ptr(), staged.len()),
@@ -189,7 +232,7 @@ impl Outgoing {
         }
         let count = gather(socket, &pieces)?;
         self.account(count, rest, end);
-        Ok(())
+        Ok(count)
     }
 
     /// `count` bytes were taken, of the body from `rest` on; `end` is its tag if all of it was.
@@ -250,4 +293,38 @@ fn gather(socket: &OwnedFd, pieces: &[libc::iovec; 3]) -> Result<usize, Errno> {
 /// What the last system call of this thread said.
 pub(super) fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::seal::{NONCE, Nonces, Pact, SECRET};
+    use super::*;
+
+    #[test]
+    fn whoever_has_had_a_turn_goes_on_in_the_next() {
+        let (socket, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let socket = OwnedFd::from(socket);
+        let pact = Pact::new((1, &[1; SECRET]), (0, &[2; SECRET]), 0);
+        let (listener, dialer) = ([0; NONCE], [0; NONCE]);
+        let session = pact.session(&Nonces { listener, dialer });
+        let mut out = Outgoing::new(session.dialer_to_listener, &[]);
+        let frame = |body| Frame {
+            body,
+            ..Frame::counts(0, 0)
+        };
+        // More than the kernel takes at once of one message of this socket.
+        let pushed = out.push_copied::<()>(&frame(FRAGMENT), |bytes| {
+            bytes.fill(1);
+            Ok(())
+        });
+        pushed.unwrap();
+        assert_eq!(out.flush(&socket, &mut 1), Ok(Flushed::Budget));
+        assert!(out.is_behind());
+        assert_eq!(out.flush(&socket, &mut 0), Ok(Flushed::Budget));
+        let mut plenty = usize::MAX;
+        assert_eq!(out.flush(&socket, &mut plenty), Ok(Flushed::Full));
+        drop(other);
+        assert_eq!(out.flush(&socket, &mut plenty), Err(Errno::PIPE));
+    }
 }

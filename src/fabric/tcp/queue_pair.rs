@@ -7,7 +7,8 @@ use mio::Registry;
 
 use super::caller::Caller;
 use super::frame::Frame;
-use super::incoming::{End, Pause};
+use super::incoming::Pause;
+use super::outgoing::Flushed;
 use super::own;
 use super::receives::Receives;
 use super::region::{Domain, KnownKeys};
@@ -24,7 +25,7 @@ use crate::fabric::{PostError, Rank, Receive, Request, Status};
 
 /// Requests, and receives, that one queue pair holds.
 pub(super) const DEPTH: usize = 256;
-/// About so many bytes are received from one peer before the next has its turn.
+/// About so many bytes are received from one peer, or sent to it, before the next has its turn.
 const BUDGET: usize = 1 << 20;
 /// How long a refused peer may take to hear of it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -65,7 +66,7 @@ pub(super) struct QueuePair {
     /// The peer's process or endpoint is gone.
     pub gone: bool,
     /// It went when there was nothing to report it on: the next request will.
-    unreported: bool,
+    pub unreported: bool,
     pub secret: [u8; SECRET],
     pub token: [u8; TOKEN],
     pub link: Link,
@@ -176,8 +177,10 @@ impl QueuePair {
 
     /// Gives the kernel what it takes.
     fn send_on(&mut self, shared: &mut Shared<'_>) {
+        let mut budget = BUDGET;
         loop {
             let Link::Open(wire) = &mut self.link else { return };
+            wire.cut_short = false;
             if !wire.writable {
                 return;
             }
@@ -231,9 +234,13 @@ impl QueuePair {
             if !wire.out.is_behind() {
                 return;
             }
-            match wire.out.flush(&wire.socket) {
-                Ok(true) => {}
-                Ok(false) => wire.writable = false,
+            match wire.out.flush(&wire.socket, &mut budget) {
+                Ok(Flushed::All) => {}
+                Ok(Flushed::Full) => wire.writable = false,
+                Ok(Flushed::Budget) => {
+                    wire.cut_short = true;
+                    return;
+                }
                 Err(error) => {
                     // What the peer said before it left is still to be taken, and receiving will say why.
                     wire.writable = false;
@@ -249,7 +256,7 @@ impl QueuePair {
     pub fn drive(&mut self, shared: &mut Shared<'_>) -> bool {
         self.receive(shared);
         self.send(shared);
-        matches!(&self.link, Link::Open(wire) if wire.readable)
+        matches!(&self.link, Link::Open(wire) if wire.readable || wire.cut_short)
     }
 
     /// The kernel has said something about this queue pair's socket.
@@ -299,73 +306,12 @@ impl QueuePair {
         if self.target.refused && self.refused_at.is_none() {
             self.refused_at = Some(Instant::now());
             self.trouble = Some("the peer asked for what this rank does not allow".into());
+            if let Link::Open(wire) = &mut self.link {
+                // The refusal comes behind it, but its memory is the user's again.
+                shared.sink.copied += wire.out.let_go() as u64;
+            }
             self.flush(shared);
         }
-    }
-
-    fn end(&mut self, end: End, shared: &mut Shared<'_>) {
-        let peer = self.peer;
-        if self.caller.is_some() {
-            // Perhaps it was somebody else's port.
-            return self.call_elsewhere("whoever answered hung up", shared);
-        }
-        if let Link::Open(wire) = &self.link
-            && matches!(end, End::Closed | End::Failed(_))
-            && self.pact.is_some()
-            && wire.incoming.is_untouched()
-        {
-            return self.expect_another_call(shared);
-        }
-        let why = match end {
-            End::Closed => "the peer closed the connection: its process ended, or it gave up".to_owned(),
-            End::Failed(error) => format!("the connection ended: {error}"),
-            End::Forged => {
-                tracing::error!(
-                    peer,
-                    "what came over the connection is not what the peer sent: something between the ranks changes it, \
-                     or memory was changed while it was being sent; the connection ends"
-                );
-                "what came is not what the peer sent".to_owned()
-            }
-            End::Broken(what) => {
-                tracing::error!(peer, what, "the peer broke the protocol; the connection ends");
-                format!("the peer broke the protocol: {what}")
-            }
-        };
-        self.lose_peer(why, shared);
-    }
-
-    /// The peer is gone, or out of reach: what it had handed over has arrived, the rest ends.
-    pub fn lose_peer(&mut self, why: String, shared: &mut Shared<'_>) {
-        self.gone = true;
-        shared.sink.news = true;
-        if self.state == State::Connected {
-            self.trouble = Some(why);
-            self.unreported = self.requests.is_empty() && self.receives.is_empty();
-            self.requests.fail_first(Status::PeerUnreachable, shared.sink);
-            self.receives.fail_first(Status::PeerUnreachable, shared.sink);
-        }
-        self.fail(shared);
-    }
-
-    /// Goes to the error state: nothing of the peer lands any more, and what is queued is flushed.
-    pub fn fail(&mut self, shared: &mut Shared<'_>) {
-        self.flush(shared);
-        match std::mem::replace(&mut self.link, Link::Closed) {
-            Link::Open(wire) => wire.close(shared.registry),
-            Link::Unknown(Some(announced)) => announced.close(shared.registry),
-            Link::Own => self.link = Link::Own,
-            _ => {}
-        }
-        if let Some(caller) = self.caller.take() {
-            caller.dial.close(shared.registry);
-        }
-    }
-
-    fn flush(&mut self, shared: &mut Shared<'_>) {
-        self.state = State::Error;
-        self.requests.flush(shared.sink);
-        self.receives.flush(shared.sink);
     }
 
     /// Looks whether something has waited too long. Says when to look again, if anything waits.
@@ -397,20 +343,5 @@ impl QueuePair {
             self.fail(shared);
         }
         None
-    }
-
-    /// Says what is to be said before the connection is given up in order.
-    pub fn say_farewell(&mut self, shared: &mut Shared<'_>) {
-        self.send(shared);
-        if let Link::Open(wire) = &mut self.link {
-            // Closed with something unread, a socket would throw away what it has not sent yet.
-            let mut scratch = [0; 4096];
-            for _ in 0..1024 {
-                match rustix::io::read(&wire.socket, &mut scratch) {
-                    Ok(1..) => {}
-                    _ => break,
-                }
-            }
-        }
     }
 }

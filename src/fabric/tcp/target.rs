@@ -94,6 +94,11 @@ impl Target {
         self.awaited &= self.taken != count;
     }
 
+    /// Whether there is something that the peer was not told.
+    pub fn has_news(&self) -> bool {
+        self.acknowledged() != self.told
+    }
+
     /// Whether the peer may be waiting to be told.
     pub fn is_urgent(&self) -> bool {
         let news = self.acknowledged().wrapping_sub(self.told) as usize;

@@ -24,6 +24,8 @@ pub(super) struct Wire {
     pub readable: bool,
     /// The kernel may take more.
     pub writable: bool,
+    /// The kernel might have taken more, but others had their turn.
+    pub cut_short: bool,
     /// The other side has closed its half.
     pub closing: bool,
     /// The other side has said something that only it can say, and goes on with this connection.
@@ -66,6 +68,7 @@ impl Wire {
             socket,
             readable: true,
             writable: true,
+            cut_short: false,
             closing: false,
             proved: false,
             owes_proof: words.is_some(),
