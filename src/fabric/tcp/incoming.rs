@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::frame::{Frame, HEADER, PLAIN, TAG};
 use super::outgoing::last_error;
-use super::seal::{Body, Seal, same};
+use super::seal::{STRIDE, Seal, same};
 
 /// What frames do. Whatever it is given has been proved to be the peer's.
 pub(super) trait Taker {
@@ -21,8 +21,8 @@ pub(super) trait Taker {
     /// In words: no peer that keeps the protocol sends such a thing now.
     fn header(&mut self, frame: &Frame) -> Result<(), &'static str>;
 
-    /// Calls `receive` with the place of the byte number `done` of the frame's body, as many bytes as are missing; with
-    /// `None` if nobody wants them.
+    /// Calls `receive` with the place of the byte number `done` of the frame's body, as many bytes as are missing, behind
+    /// those that came before; with `None` if nobody wants them, and then nobody gets the body.
     fn place<R>(&mut self, frame: &Frame, done: usize, receive: impl FnOnce(Option<NonNull<u8>>) -> R) -> R;
 
     /// The frame's body is all there and was proved.
@@ -54,17 +54,16 @@ pub(super) enum Pause {
     Budget,
 }
 
-#[allow(
-    clippy::large_enum_variant,
-    reason = "one for each connection, and mostly the large one"
-)]
 enum Stage {
     Header,
     Body {
         frame: Frame,
         done: usize,
+        /// How much of it the seal has seen.
+        hashed: usize,
         tag: usize,
-        hash: Body,
+        /// Nobody wanted a part of it. What is thrown away need not be proved.
+        unwanted: bool,
     },
 }
 
@@ -147,11 +146,13 @@ impl Incoming {
         self.filled = 0;
         taker.header(&frame).map_err(End::Broken)?;
         if frame.body != 0 {
+            self.seal.begin_body();
             self.stage = Stage::Body {
                 frame,
                 done: 0,
+                hashed: 0,
                 tag: 0,
-                hash: self.seal.body(),
+                unwanted: false,
             };
         }
         Ok(())
@@ -160,13 +161,17 @@ impl Incoming {
     /// How many bytes came, of how many that were asked for.
     fn system_call(&mut self, socket: &OwnedFd, taker: &mut impl Taker) -> Result<(usize, usize), Errno> {
         let Self {
-            front, filled, stage, ..
+            seal,
+            front,
+            filled,
+            stage,
         } = self;
         let Stage::Body {
             frame,
             done,
+            hashed,
             tag,
-            hash,
+            unwanted,
         } = stage
         else {
             let asked = HEADER - *filled;
@@ -188,9 +193,8 @@ impl Incoming {
                 let mut scratch = [0; SCRATCH];
                 let asked = left.min(SCRATCH);
                 let count = scatter(socket, &mut [piece(scratch.as_mut_ptr(), asked)])?;
-                // SAFETY: a part of the array above.
-                unsafe { hash.add(scratch.as_ptr(), count) };
                 *done += count;
+                *unwanted = true;
                 return Ok((count, asked));
             };
             let mut pieces = [
@@ -199,9 +203,15 @@ impl Incoming {
             ];
             let count = scatter(socket, &mut pieces)?;
             let of_body = count.min(left);
-            // SAFETY: `left` bytes are there, by the taker's word, and this many were just received.
-            unsafe { hash.add(place.as_ptr(), of_body) };
+            let before = *done - *hashed;
             *done += of_body;
+            let whole = *done == frame.body;
+            let ready = if whole { *done } else { *done - *done % STRIDE };
+            if ready > *hashed && !*unwanted {
+                // SAFETY: the body lies in one piece, by the taker's word, and up to `done` was received.
+                unsafe { seal.add(place.as_ptr().sub(before), ready - *hashed) };
+                *hashed = ready;
+            }
             *tag = (count - of_body).min(TAG);
             *filled = count - of_body - *tag;
             Ok((count, left + TAG + HEADER))
@@ -214,11 +224,14 @@ impl Incoming {
             Stage::Body { frame, done, tag, .. } if *done == frame.body && *tag == TAG => {}
             _ => return Ok(()),
         }
-        let Stage::Body { frame, hash, .. } = std::mem::replace(&mut self.stage, Stage::Header) else {
+        let Stage::Body { frame, unwanted, .. } = std::mem::replace(&mut self.stage, Stage::Header) else {
             return Ok(());
         };
+        if unwanted {
+            return Ok(());
+        }
         let tag: &[u8; TAG] = self.front.first_chunk().expect("longer than a tag");
-        if !same(&hash.tag(), tag) {
+        if !same(&self.seal.body_tag(), tag) {
             return Err(End::Forged);
         }
         taker.body(&frame).map_err(End::Broken)

@@ -11,13 +11,13 @@ use rustix::io::Errno;
 
 use super::frame::{FRAGMENT, Frame, HEADER, TAG};
 use super::region;
-use super::seal::{Body, Seal};
+use super::seal::{STRIDE, Seal};
 use crate::fabric::Slice;
 
 /// Bytes of headers that are gathered before they are sent.
 const STAGED: usize = 4096;
-/// Of a body that is as long as this, or whose rest is, tag and rest go together.
-const WITH_TAG: usize = 64 << 10;
+/// A body of at most so many bytes is sent together with its tag.
+const WITH_TAG: usize = STRIDE;
 
 /// Where a body's bytes are.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(super) enum Source {
 pub(super) enum Flushed {
     /// Nothing is left.
     All,
+    /// Nothing but the tag of a body, perhaps: another frame can be taken.
+    Body,
     /// The kernel takes no more for now.
     Full,
     /// Others have their turn.
@@ -42,9 +44,9 @@ pub(super) enum Flushed {
 struct Waiting {
     source: Source,
     sent: usize,
-    /// Over what was sent.
-    hash: Body,
-    /// Once all was sent, and how much of it was.
+    /// How much of it the seal has seen.
+    hashed: usize,
+    /// Of a short one, and how much of that was sent. The tag of a long one goes with the next header.
     tag: Option<[u8; TAG]>,
     tag_sent: usize,
 }
@@ -142,10 +144,11 @@ impl Outgoing {
     }
 
     fn wait(&mut self, source: Source) {
+        self.seal.begin_body();
         self.waiting = Some(Waiting {
             source,
             sent: 0,
-            hash: self.seal.body(),
+            hashed: 0,
             tag: None,
             tag_sent: 0,
         });
@@ -166,7 +169,8 @@ impl Outgoing {
         if self.bounce.is_empty() {
             self.bounce = vec![0; FRAGMENT].into();
         }
-        let (from, len) = (waiting.sent, slice.len);
+        // What was sent is perhaps still to be hashed.
+        let (from, len) = (waiting.hashed, slice.len);
         let left = &mut self.bounce[from..len];
         // SAFETY: the slice, which was just checked, has `len` bytes; the buffer is this connection's own.
         unsafe {
@@ -178,17 +182,24 @@ impl Outgoing {
         len - from
     }
 
-    /// Gives the kernel what it takes, in whole system calls, until about `budget` bytes are used up.
+    /// Gives the kernel what it takes, in whole system calls, until about `budget` bytes are used up, or the last byte of
+    /// a long body is sent: its tag goes with the next frame, if there is one.
     ///
     /// # Errors
     /// The connection's end.
     pub fn flush(&mut self, socket: &OwnedFd, budget: &mut usize) -> Result<Flushed, Errno> {
+        let with_body = self.waiting.is_some();
         while self.is_behind() {
             if *budget == 0 {
                 return Ok(Flushed::Budget);
             }
             match self.send(socket) {
-                Ok(count) => *budget = budget.saturating_sub(count),
+                Ok(count) => {
+                    *budget = budget.saturating_sub(count);
+                    if with_body && self.waiting.is_none() {
+                        return Ok(Flushed::Body);
+                    }
+                }
                 Err(Errno::INTR) => {}
                 // No memory for the moment, on some systems.
                 Err(Errno::AGAIN | Errno::NOBUFS) => return Ok(Flushed::Full),
@@ -206,37 +217,34 @@ impl Outgoing {
             piece([].as_ptr(), 0),
             piece([].as_ptr(), 0),
         ];
-        let mut end = [0; TAG];
-        let mut rest = std::ptr::null();
-        if let Some(waiting) = &self.waiting {
-            let left = waiting.len() - waiting.sent;
-            let base = match &waiting.source {
+        let mut base = std::ptr::null();
+        if let Some(waiting) = &mut self.waiting {
+            base = match &waiting.source {
                 Source::Local(slice) => region::local(slice)
                     .map_err(|_| Errno::FAULT)?
                     .as_ptr()
                     .cast_const(),
                 Source::Bounce(_) => self.bounce.as_ptr(),
             };
-            rest = base.wrapping_add(waiting.sent);
-            pieces[1] = piece(rest, left);
-            if let Some(tag) = waiting.tag {
-                end = tag;
-            } else if left <= WITH_TAG {
+            let len = waiting.len();
+            if len <= WITH_TAG && waiting.tag.is_none() {
                 // SAFETY: inside of the slice, which was checked, or of the bounce buffer.
-                end = unsafe { waiting.hash.ending_with(rest, left) };
+                unsafe { self.seal.add(base, len) };
+                waiting.tag = Some(self.seal.body_tag());
             }
-            if waiting.tag.is_some() || left <= WITH_TAG {
-                let unsent = &end[waiting.tag_sent..];
+            pieces[1] = piece(base.wrapping_add(waiting.sent), len - waiting.sent);
+            if let Some(tag) = &waiting.tag {
+                let unsent = &tag[waiting.tag_sent..];
                 pieces[2] = piece(unsent.as_ptr(), unsent.len());
             }
         }
         let count = gather(socket, &pieces)?;
-        self.account(count, rest, end);
+        self.account(count, base);
         Ok(count)
     }
 
-    /// `count` bytes were taken, of the body from `rest` on; `end` is its tag if all of it was.
-    fn account(&mut self, mut count: usize, rest: *const u8, end: [u8; TAG]) {
+    /// `count` bytes were taken; the body's first is at `base`.
+    fn account(&mut self, mut count: usize, base: *const u8) {
         let headers = count.min(self.staged.len() - self.staged_sent);
         self.staged_sent += headers;
         count -= headers;
@@ -248,25 +256,30 @@ impl Outgoing {
             return;
         };
         let len = waiting.len();
-        let left = len - waiting.sent;
-        let body = count.min(left);
+        let body = count.min(len - waiting.sent);
         waiting.sent += body;
-        count -= body;
-        if waiting.tag.is_none() {
-            if waiting.sent == len && left <= WITH_TAG {
-                waiting.tag = Some(end);
-            } else if body > 0 {
-                // Before anybody has had the processor who could know that these bytes may be changed again.
-                // SAFETY: as in `send`, whose bytes these are.
-                unsafe { waiting.hash.add(rest, body) };
-                if waiting.sent == len {
-                    // SAFETY: no bytes.
-                    waiting.tag = Some(unsafe { waiting.hash.ending_with(rest, 0) });
-                }
+        if waiting.tag.is_some() {
+            waiting.tag_sent += count - body;
+            if waiting.tag_sent == TAG {
+                self.waiting = None;
             }
+            return;
         }
-        waiting.tag_sent += count;
-        if waiting.tag_sent == TAG {
+        let whole = waiting.sent == len;
+        let ready = if whole {
+            len
+        } else {
+            waiting.sent - waiting.sent % STRIDE
+        };
+        if ready > waiting.hashed {
+            // SAFETY: as in `send`, whose bytes these are.
+            unsafe { self.seal.add(base.add(waiting.hashed), ready - waiting.hashed) };
+            waiting.hashed = ready;
+        }
+        if whole {
+            let tag = self.seal.body_tag();
+            // What was gathered before went before the body, so there is room.
+            self.staged.extend_from_slice(&tag);
             self.waiting = None;
         }
     }
@@ -278,8 +291,8 @@ fn gather(socket: &OwnedFd, pieces: &[libc::iovec; 3]) -> Result<usize, Errno> {
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = pieces.as_ptr().cast_mut();
     message.msg_iovlen = pieces.len() as _;
-    // SAFETY: the kernel reads the pieces, all of which are valid for this call: gathered headers, a tag on the
-    // caller's stack, and a body whose slice or buffer the caller holds.
+    // SAFETY: the kernel reads the pieces, all of which are valid for this call: gathered headers, a body whose
+    // slice or buffer the caller holds, and its tag.
     let sent = unsafe {
         libc::sendmsg(
             socket.as_raw_fd(),

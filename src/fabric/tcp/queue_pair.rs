@@ -235,7 +235,7 @@ impl QueuePair {
                 return;
             }
             match wire.out.flush(&wire.socket, &mut budget) {
-                Ok(Flushed::All) => {}
+                Ok(Flushed::All | Flushed::Body) => {}
                 Ok(Flushed::Full) => wire.writable = false,
                 Ok(Flushed::Budget) => {
                     wire.cut_short = true;

@@ -18,6 +18,8 @@ pub(super) const SECRET: usize = 32;
 pub(super) const TOKEN: usize = 16;
 /// Bytes that each side draws for one connection.
 pub(super) const NONCE: usize = 16;
+/// Of so many bytes the hash makes a subtree with all that the processor has; ragged pieces cost it up to twice as much.
+pub(super) const STRIDE: usize = 64 << 10;
 
 /// Random bytes of the system's.
 pub(super) fn random<const N: usize>() -> Result<[u8; N], FabricError> {
@@ -35,7 +37,8 @@ pub(super) fn same<const N: usize>(one: &[u8; N], other: &[u8; N]) -> bool {
 /// The keys of one direction, and how far it came.
 pub(super) struct Seal {
     header: [u8; 32],
-    body: [u8; 32],
+    /// Of the body at hand; as large as all the rest, so it stays where it is and begins anew for each.
+    body: Hasher,
     /// Of the next header. A body has the number of the header before it.
     number: u64,
 }
@@ -93,7 +96,7 @@ impl Pact {
         };
         let seal = |header, body| Seal {
             header: key(header),
-            body: key(body),
+            body: Hasher::new_keyed(&key(body)),
             number: 0,
         };
         Session {
@@ -138,50 +141,26 @@ impl Seal {
         self.number == 0
     }
 
-    /// For the body behind the last header.
-    pub fn body(&self) -> Body {
-        Body {
-            hasher: Hasher::new_keyed(&self.body),
-            number: self.number,
-        }
+    /// Begins the body behind the last header.
+    pub fn begin_body(&mut self) {
+        self.body.reset();
     }
-}
 
-/// The tag of a body in the making.
-pub(super) struct Body {
-    hasher: Hasher,
-    number: u64,
-}
-
-impl Body {
-    /// More bytes of it.
+    /// More bytes of it. Fast if it is cut at multiples of [`STRIDE`] from its beginning.
     ///
     /// # Safety
     /// `len` bytes are readable there. Others may write them meanwhile: what is then hashed is any mixture.
     pub unsafe fn add(&mut self, bytes: *const u8, len: usize) {
         // SAFETY: readable by the contract. Peers and owners may store to registered memory at any time, as with any
         // fabric; the hash reads each byte once, and nothing but the tag, which then fits nothing, depends on it.
-        self.hasher
+        self.body
             .update(unsafe { std::slice::from_raw_parts(bytes, len) });
     }
 
-    /// What the tag would be if `len` more bytes were the last.
-    ///
-    /// # Safety
-    /// As [`Body::add`].
-    pub unsafe fn ending_with(&self, bytes: *const u8, len: usize) -> [u8; TAG] {
-        let mut rest = Self {
-            hasher: self.hasher.clone(),
-            number: self.number,
-        };
-        // SAFETY: the caller's.
-        unsafe { rest.add(bytes, len) };
-        rest.tag()
-    }
-
-    pub fn tag(mut self) -> [u8; TAG] {
-        self.hasher.update(&self.number.to_le_bytes());
-        shorten(self.hasher.finalize())
+    /// The tag of the body, all of which was added.
+    pub fn body_tag(&mut self) -> [u8; TAG] {
+        self.body.update(&self.number.to_le_bytes());
+        shorten(self.body.finalize())
     }
 }
 
@@ -234,21 +213,33 @@ mod tests {
 
     #[test]
     fn a_body_has_one_tag_however_it_is_cut() {
-        let session = session(7);
+        let mut session = session(7);
         let bytes: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
-        let seal = &session.dialer_to_listener;
-        let mut whole = seal.body();
-        // SAFETY: bytes of this function's own, here and below.
-        unsafe { whole.add(bytes.as_ptr(), bytes.len()) };
-        let whole = whole.tag();
-        let mut cut = seal.body();
-        // SAFETY: as above.
-        unsafe { cut.add(bytes.as_ptr(), 7777) };
-        // SAFETY: as above.
-        let ended = unsafe { cut.ending_with(bytes.as_ptr().add(7777), bytes.len() - 7777) };
-        assert_eq!(ended, whole);
-        // SAFETY: as above.
-        assert_ne!(unsafe { cut.ending_with(bytes.as_ptr().add(7777), 1) }, whole);
-        assert!(same(&whole, &ended) && !same(&whole, &[0; TAG]));
+        let seal = &mut session.dialer_to_listener;
+        let mut tag = |pieces: &[usize]| {
+            seal.begin_body();
+            let mut from = 0;
+            for len in pieces {
+                // SAFETY: bytes of this function's own.
+                unsafe { seal.add(bytes[from..from + len].as_ptr(), *len) };
+                from += len;
+            }
+            seal.body_tag()
+        };
+        let whole = tag(&[100_000]);
+        assert_eq!(tag(&[7_777, 92_223]), whole);
+        assert_eq!(tag(&[STRIDE, 100_000 - STRIDE]), whole);
+        assert_ne!(tag(&[7_778]), whole);
+        assert!(same(&whole, &tag(&[100_000])) && !same(&whole, &[0; TAG]));
+        let number = |session: &mut Session| {
+            session.dialer_to_listener.header(&[0; PLAIN]);
+            session.dialer_to_listener.begin_body();
+            session.dialer_to_listener.body_tag()
+        };
+        assert_ne!(
+            number(&mut session),
+            number(&mut session),
+            "the same body again is another one"
+        );
     }
 }

@@ -228,11 +228,11 @@ impl Rogue {
         let mut bytes = plain.to_vec();
         bytes.extend(seal.header(plain));
         if !body.is_empty() {
-            let mut tag = seal.body();
+            seal.begin_body();
             // SAFETY: bytes of the caller's.
-            unsafe { tag.add(body.as_ptr(), body.len()) };
+            unsafe { seal.add(body.as_ptr(), body.len()) };
             bytes.extend(body);
-            bytes.extend(tag.tag());
+            bytes.extend(seal.body_tag());
         }
         // It may have been hung up on already.
         let _ = self.socket.write_all(&bytes);
