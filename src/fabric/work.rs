@@ -57,7 +57,8 @@ pub struct RemoteSlice {
     pub offset: usize,
 }
 
-/// One operation of a queue pair.
+/// One operation of a queue pair. Local bytes of a write or a send stay as they are until it has ended, whoever may
+/// reach them: a fabric may send any mixture of what was there, or end the queue pair because of it.
 #[derive(Clone, Debug)]
 pub enum Operation {
     /// Stores local bytes into the peer's region; an immediate consumes a posted receive there and completes it.

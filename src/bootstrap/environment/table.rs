@@ -229,7 +229,7 @@ pub const ENVIRONMENT: &[EnvironmentVariable] = &[
     ),
     variable(
         "SAPWOOD_TCP_BUFFER",
-        "bytes of the kernel's buffers of each connection",
+        "bytes of the kernel's send buffer of each connection",
         "the kernel's choice",
         TCP,
     ),

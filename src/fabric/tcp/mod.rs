@@ -14,6 +14,9 @@
 //! polled, waited on, armed or posted to. A process that is stopped, or busy elsewhere, is asked in vain until it is back.
 //! Atomics are the CPU's own.
 //!
+//! A child that this process has forked holds copies of its sockets: as long as it lives after its parent, or until it
+//! executes another program, peers are not told of the parent's end. That a rank lives is known from the job's bootstrap.
+//!
 //! A queue pair ends at the first error, and the peer gets [`super::Status::PeerUnreachable`] then. So does whoever
 //! talks to a process that ends (at once), or to a host that falls silent ([`Settings::silence`]).
 

@@ -1,8 +1,9 @@
 //! The sending half of a connection: headers are gathered, bodies go from where they are straight to the kernel, and
 //! whatever the socket does not take now waits. At most one body waits, so nothing here grows.
 //!
-//! The tag of a body is over what the kernel was given, not over what was there before or is there later: whoever
-//! changes memory while it is sent gets what it deserves at the other end, but does not break the connection.
+//! The kernel and the hash of a body's tag read its bytes one after the other, not at once. Memory that anybody changes
+//! while it is sent, the owner or a peer, may so have a tag that does not fit, and the other end takes the connection for
+//! forged and ends it. What peers read is copied first ([`Outgoing::push_copied`]), so that their stores to it do no harm.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;

@@ -1,6 +1,7 @@
 //! The bytes of the two kinds of parcel, and of a connection's first words. Decoding checks everything and never reads
 //! past what it got.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::frame::TAG;
@@ -15,7 +16,7 @@ const REGION: [u8; 3] = *b"SWu";
 pub(super) const MOST_ADDRESSES: usize = 32;
 
 /// What one side of a queue pair tells the other. A secret between the two.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct ConnectionParcel {
     pub ends: Ends,
     /// The protection domain of the endpoint.
@@ -38,6 +39,18 @@ pub(super) struct RegionParcel {
     pub len: u64,
     pub access: Access,
     pub key: u64,
+}
+
+/// Without the secret and the token, which belong in no log.
+impl fmt::Debug for ConnectionParcel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionParcel")
+            .field("ends", &self.ends)
+            .field("domain", &self.domain)
+            .field("by_loopback", &self.by_loopback)
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ConnectionParcel {
@@ -285,6 +298,13 @@ mod tests {
             hello.session(&pact(2), &earlier).is_none(),
             "words of another connection"
         );
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let said = format!("{:?}", connection());
+        assert!(said.contains("10.0.0.1:80"), "{said}");
+        assert!(!said.contains("6, 6") && !said.contains("7, 7"), "{said}");
     }
 
     #[test]

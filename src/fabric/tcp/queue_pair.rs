@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use mio::Registry;
+use rustix::io::Errno;
 
 use super::caller::Caller;
 use super::frame::Frame;
@@ -247,6 +248,11 @@ impl QueuePair {
                     wire.readable = true;
                     wire.closing = true;
                     tracing::debug!(peer = self.peer, %error, "sending failed");
+                    if !matches!(error, Errno::PIPE | Errno::CONNRESET | Errno::TIMEDOUT) {
+                        // It is no end of the connection, which receiving would find.
+                        self.lose_peer(format!("nothing can be sent to the peer: {error}"), shared);
+                        return;
+                    }
                 }
             }
         }
