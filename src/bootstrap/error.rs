@@ -204,6 +204,12 @@ pub enum BootstrapError {
         /// The limit.
         limit: usize,
     },
+    /// Another thread of this rank has ended its waits ([`super::Membership::interrupt`]).
+    #[error("{step:?} was given up: this rank was interrupted (its communicator was aborted)")]
+    Interrupted {
+        /// What was being exchanged.
+        step: String,
+    },
     /// This process was forked from the one that joined.
     #[error(
         "this process was forked from the one that joined the job and cannot act for it: a forked child (a data \

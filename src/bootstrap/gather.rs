@@ -78,6 +78,7 @@ impl Step<'_> {
             if missing.is_empty() {
                 break;
             }
+            self.still()?;
             if Instant::now() >= self.deadline {
                 return Err(self.missing(missing));
             }
@@ -253,6 +254,7 @@ impl Step<'_> {
                     .find(|departure| departure.rank == 0);
                 return Err(self.departure(0, how.map_or(DepartureKind::Died, |departure| departure.how)));
             }
+            self.still()?;
             if Instant::now() >= self.deadline {
                 return Err(self.missing(self.liveness.roll.behind(self.sequence)));
             }
@@ -278,6 +280,15 @@ impl Step<'_> {
             descriptors,
         });
         Ok(relayed.into_iter().flatten().collect())
+    }
+
+    fn still(&self) -> Result<(), BootstrapError> {
+        if self.liveness.is_interrupted() {
+            return Err(BootstrapError::Interrupted {
+                step: self.name.into(),
+            });
+        }
+        Ok(())
     }
 
     fn on_one_host(&self, one: Rank, other: Rank) -> bool {

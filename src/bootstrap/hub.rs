@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::channel::Channel;
-use super::message::{self, Answer, ContributionHeader, Kind, Leaving, Message, News, Question};
+use super::message::{
+    self, Answer, ContributionHeader, Kind, Leaving, Message, News, Question, STAGES, Survive,
+};
 use super::parts::{self, Parts};
 use super::verdict::Verdict;
 use super::{BootstrapError, DepartureKind, Rank, socket, tcp};
@@ -67,6 +69,8 @@ struct Line {
     /// It says nothing more, and is let go when all others have been told.
     let_go: bool,
     contribution: Option<Contribution>,
+    /// What it says after a death.
+    survives: Option<Survive>,
     /// The number of the latest step that it has come to.
     come_to: u64,
     /// Something may be on its way to it that has not been acknowledged.
@@ -80,6 +84,7 @@ impl Line {
             gone: false,
             let_go: false,
             contribution: None,
+            survives: None,
             come_to: 0,
             pending: false,
         }
@@ -93,6 +98,20 @@ impl Line {
 
     fn is_flushed(&self) -> bool {
         self.channel.as_ref().is_none_or(Channel::is_flushed)
+    }
+
+    /// Something may still come from it: also from one that has given up on a step.
+    fn lives(&self) -> bool {
+        self.channel.is_some() && !self.let_go
+    }
+
+    /// Whether it is waited for in a step, or in a stage of what the survivors agree on.
+    fn is_behind(&self, sequence: u64) -> bool {
+        if sequence & STAGES == 0 {
+            return self.come_to < sequence;
+        }
+        let stage = self.survives.as_ref().map(|one| one.stage);
+        self.lives() && stage != Some(sequence & !STAGES)
     }
 }
 
@@ -113,6 +132,7 @@ impl Hub {
                 self.hear(rank);
             }
             self.finish_step();
+            self.finish_stage();
             self.tell_news();
             self.flush();
             self.let_go();
@@ -161,11 +181,15 @@ impl Hub {
                 let Question { sequence } = message::decode(&message.body)?;
                 let behind = (0..)
                     .zip(&self.lines)
-                    .filter(|(_, line)| line.come_to < sequence)
+                    .filter(|(_, line)| line.is_behind(sequence))
                     .map(|(rank, _)| rank)
                     .collect();
                 let answer = Arc::new(message::encode(&Answer { sequence, behind }));
                 self.lines[rank].queue(Kind::Answer, &answer);
+                Ok(())
+            }
+            Kind::Survive => {
+                self.lines[rank].survives = Some(message::decode(&message.body)?);
                 Ok(())
             }
             Kind::Leaving => {
@@ -230,6 +254,29 @@ impl Hub {
                     line.queue(Kind::Parts, &body);
                 }
             }
+        }
+    }
+
+    /// Tells the living of each other once all of them have come to the same stage. They all get the same answer, or
+    /// none: who dies from here on is the next stage's affair.
+    fn finish_stage(&mut self) {
+        let mut living = self.lines.iter().filter(|line| line.lives());
+        let stage = |line: &Line| line.survives.as_ref().map(|one| one.stage);
+        let Some(first) = living.next().and_then(stage) else {
+            return;
+        };
+        if !living.all(|line| stage(line) == Some(first)) {
+            return;
+        }
+        let living = self.lines.iter_mut().zip(0..).filter(|(line, _)| line.lives());
+        let said = living.filter_map(|(line, rank)| Some((rank, line.survives.take()?.said)));
+        let answer = message::Survivors {
+            stage: first,
+            said: said.collect(),
+        };
+        let body = Arc::new(message::encode(&answer));
+        for line in self.lines.iter_mut().filter(|line| line.lives()) {
+            line.queue(Kind::Survivors, &body);
         }
     }
 

@@ -84,6 +84,28 @@ impl Job {
         })
     }
 
+    /// A job of this size that is a part of this one; where it meets, and with which secret, is yet to be said. The
+    /// local rank stays that of the launcher, so that the rank goes on using the same device.
+    pub(super) fn part(&self, rank: Rank, size: u32) -> Self {
+        Self {
+            rank,
+            size,
+            // The place is going to be an address, in that subnet already.
+            subnet: None,
+            opened: None,
+            ..self.clone()
+        }
+    }
+
+    /// This job, at the place that another one has opened.
+    pub(super) fn at(self, opened: Self) -> Self {
+        Self {
+            rendezvous: opened.rendezvous,
+            opened: opened.opened,
+            ..self
+        }
+    }
+
     /// The descriptions of all ranks of a new job on this host, by rank, with a random secret and rendezvous: for
     /// ranks that are threads of this process, or for a launcher to pass on.
     ///

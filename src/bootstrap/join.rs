@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -21,12 +22,11 @@ use super::roll::Presence;
 use super::star::Star;
 use super::{BootstrapError, Job, hub, noise};
 
-/// Meets the others; gives the table, by rank, and what connects this rank to them.
-pub(super) fn join(
-    job: &Job,
-    deadline: Instant,
-    watch: &mut Watch<'_>,
-) -> Result<(Vec<Peer>, Meeting), BootstrapError> {
+/// The table, by rank, what connects this rank to the others, and the job's salt.
+type Joined = (Vec<Peer>, Meeting, u128);
+
+/// Meets the others.
+pub(super) fn join(job: &Job, deadline: Instant, watch: &mut Watch<'_>) -> Result<Joined, BootstrapError> {
     let network = job.rendezvous.is_network() && job.size > 1;
     match (job.rank, network) {
         (0, false) => Ok(root_on_one_host(
@@ -47,7 +47,7 @@ pub(super) fn join(
     }
 }
 
-fn root_on_one_host(arrived: Arrived) -> (Vec<Peer>, Meeting) {
+fn root_on_one_host(arrived: Arrived) -> Joined {
     let connections = (1..)
         .zip(&arrived.channels)
         .map(|(rank, channel)| (rank, Arc::clone(channel.socket())))
@@ -61,16 +61,13 @@ fn root_on_one_host(arrived: Arrived) -> (Vec<Peer>, Meeting) {
             descriptors: arrived.pidfds,
         },
         connections,
+        interrupted: AtomicBool::new(false),
     };
     let one_host = OneHost::new(liveness, Control::Root(arrived.channels));
-    (arrived.peers, Meeting::OneHost(Box::new(one_host)))
+    (arrived.peers, Meeting::OneHost(Box::new(one_host)), arrived.salt)
 }
 
-fn leaf_on_one_host(
-    job: &Job,
-    deadline: Instant,
-    watch: &mut Watch<'_>,
-) -> Result<(Vec<Peer>, Meeting), BootstrapError> {
+fn leaf_on_one_host(job: &Job, deadline: Instant, watch: &mut Watch<'_>) -> Result<Joined, BootstrapError> {
     let mut attempt = Attempt::new(job, deadline, watch);
     let mut channel = attempt.enter()?;
     let roll = attempt.take_roll()?;
@@ -86,9 +83,10 @@ fn leaf_on_one_host(
             descriptors: Arc::new(descriptors),
         },
         connections: vec![(0, Arc::clone(channel.socket()))],
+        interrupted: AtomicBool::new(false),
     };
     let one_host = OneHost::new(liveness, Control::Leaf(Box::new(channel)));
-    Ok((table.peers, Meeting::OneHost(Box::new(one_host))))
+    Ok((table.peers, Meeting::OneHost(Box::new(one_host)), table.salt))
 }
 
 /// Hands rank 0's connections to the hub, and gives it one of its own.
@@ -115,7 +113,7 @@ fn on_network(
     peers: Vec<Peer>,
     salt: u128,
     deadline: Instant,
-) -> Result<(Vec<Peer>, Meeting), BootstrapError> {
+) -> Result<Joined, BootstrapError> {
     let mut star = Star::new(job.rank, job.size, channel);
     // Whoever is gone, or has given up, ends the wait for the others of this host.
     let mut still = || star.still_joining();
@@ -129,7 +127,7 @@ fn on_network(
         star.assemble(deadline)
     });
     match met {
-        Ok(()) => Ok((peers, Meeting::Network(Box::new(star)))),
+        Ok(()) => Ok((peers, Meeting::Network(Box::new(star)), salt)),
         Err(error) => {
             star.give_up(&error);
             star.leave(false);

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
@@ -76,11 +77,47 @@ pub(super) struct Liveness {
     pub(super) processes: Processes,
     /// The control connections and the ranks at their other ends.
     pub(super) connections: Vec<(Rank, Arc<OwnedFd>)>,
+    /// This rank is to wait for nobody any more.
+    pub(super) interrupted: AtomicBool,
 }
 
 impl Liveness {
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Acquire)
+    }
+
     /// All ranks that are gone, by rank. Does not block: one system call, and a load for each rank.
     pub(super) fn departures(&self) -> Vec<Departure> {
+        let ended = self.seen();
+        // The roll is read after the poll: whoever left in order wrote so before its end could be seen.
+        (0..self.peers.len() as Rank)
+            .filter(|rank| *rank != self.rank)
+            .filter_map(|rank| {
+                Some(Departure {
+                    rank,
+                    how: departed(self.roll.presence(rank), ended[rank as usize])?,
+                })
+            })
+            .collect()
+    }
+
+    /// Those of them from whom nothing can come any more, and how they ended.
+    pub(super) fn ended(&self) -> Vec<(Rank, DepartureKind)> {
+        let ended = self.seen();
+        (0..self.peers.len() as Rank)
+            .filter(|rank| *rank != self.rank)
+            .filter(|rank| ended[*rank as usize] || self.roll.has_left(*rank))
+            .map(|rank| {
+                let how = how_it_went(self.roll.presence(rank));
+                // It had given up, and then it ended: nobody knows more than that it did.
+                let died = how == DepartureKind::GaveUp && !self.roll.has_left(rank);
+                (rank, if died { DepartureKind::Died } else { how })
+            })
+            .collect()
+    }
+
+    /// Whose process has ended, or whose connection to this rank: one system call.
+    fn seen(&self) -> Vec<bool> {
         let own_pid = self.peers[self.rank as usize].pid;
         let others = self.processes.pids.iter().zip(self.processes.descriptors.iter());
         let watched: Vec<(i32, &OwnedFd)> = others
@@ -125,16 +162,7 @@ impl Liveness {
                 ended[*rank as usize] |= !entry.revents().is_empty();
             }
         }
-        // The roll is read after the poll: whoever left in order wrote so before its end could be seen.
-        (0..self.peers.len() as Rank)
-            .filter(|rank| *rank != self.rank)
-            .filter_map(|rank| {
-                Some(Departure {
-                    rank,
-                    how: departed(self.roll.presence(rank), ended[rank as usize])?,
-                })
-            })
-            .collect()
+        ended
     }
 
     /// The departure that matters most: a death before a clean leave, then the lowest rank.

@@ -3,13 +3,14 @@
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use super::liveness::Departure;
+use super::liveness::{Departure, DepartureKind};
 use super::message::{PAYLOAD_LIMIT, Peer, STEP_LIMIT};
 use super::one_host::OneHost;
 use super::progress::{JoinProgress, Watch};
 use super::star::Star;
 use super::{BootstrapError, HostIdentity, Job, Rank, host, join};
 use crate::fabric::fork::Birthplace;
+use crate::fabric::select::Choice;
 
 /// What one rank brought to [`Membership::all_gather`].
 #[derive(Debug)]
@@ -28,7 +29,11 @@ pub struct Membership {
     local_rank: u32,
     peers: Vec<Peer>,
     birthplace: Birthplace,
-    meeting: Meeting,
+    pub(super) meeting: Meeting,
+    /// What it was joined with.
+    pub(super) job: Job,
+    /// Random, and the same on all ranks.
+    pub(super) salt: u128,
 }
 
 /// How the ranks of a job are connected.
@@ -78,13 +83,15 @@ impl Membership {
     /// [`Self::join`] for whoever may want to end it.
     pub(super) fn meet(job: &Job, deadline: Instant, watch: &mut Watch<'_>) -> Result<Self, BootstrapError> {
         let birthplace = Birthplace::here();
-        let (peers, meeting) = join::join(job, deadline, watch)?;
+        let (peers, meeting, salt) = join::join(job, deadline, watch)?;
         Ok(Self {
             rank: job.rank,
             local_rank: job.local_rank,
             peers,
             birthplace,
             meeting,
+            job: job.clone(),
+            salt,
         })
     }
 
@@ -101,6 +108,11 @@ impl Membership {
     /// This rank's number among those on its host, as its launcher said.
     pub fn local_rank(&self) -> u32 {
         self.local_rank
+    }
+
+    /// The fabric that was asked for.
+    pub fn fabric(&self) -> Choice {
+        self.job.fabric
     }
 
     /// The process of each rank, by rank, as rank 0's PID name space numbers it; over the network, as its own does.
@@ -155,6 +167,15 @@ impl Membership {
         match &self.meeting {
             Meeting::OneHost(one_host) => one_host.liveness.departures(),
             Meeting::Network(star) => star.departures(),
+        }
+    }
+
+    /// All ranks that are gone so that nothing can come from them any more, ascending: who has given up on a step, and
+    /// goes on, is none of them. Does not block.
+    pub fn ended(&self) -> Vec<(Rank, DepartureKind)> {
+        match &self.meeting {
+            Meeting::OneHost(one_host) => one_host.liveness.ended(),
+            Meeting::Network(star) => star.ended(),
         }
     }
 
@@ -231,6 +252,25 @@ impl Membership {
         match &self.meeting {
             Meeting::OneHost(one_host) => one_host.give_up_for(error),
             Meeting::Network(star) => star.give_up_for(error),
+        }
+    }
+
+    /// Ends this rank's waits in [`Self::all_gather`], at once and for good, from any thread; on one host the others
+    /// are told. Who has survived can still come together ([`Self::survivors`]).
+    pub fn interrupt(&self) {
+        if self.birthplace.is_here() {
+            match &self.meeting {
+                Meeting::OneHost(one_host) => one_host.interrupt(),
+                Meeting::Network(star) => star.interrupt(),
+            }
+        }
+    }
+
+    /// Whether [`Self::interrupt`] was called.
+    pub(super) fn is_interrupted(&self) -> bool {
+        match &self.meeting {
+            Meeting::OneHost(one_host) => one_host.liveness.is_interrupted(),
+            Meeting::Network(star) => star.is_interrupted(),
         }
     }
 

@@ -12,7 +12,7 @@ use super::verdict::Verdict;
 use super::{DepartureKind, HostIdentity, Rank, noise};
 
 /// Grows whenever an older peer would misunderstand.
-pub(super) const PROTOCOL_VERSION: u32 = 3;
+pub(super) const PROTOCOL_VERSION: u32 = 4;
 /// Spoken in the hello, inside the encrypted channel.
 pub(super) const MAGIC: &str = "sapwood";
 /// The first bytes of each record: kind, flags, number of descriptors, zero.
@@ -58,6 +58,10 @@ pub(super) enum Kind {
     Answer = 11,
     /// What several ranks brought, in one message.
     Parts = 12,
+    /// After a death a rank says that it lives, and something besides.
+    Survive = 13,
+    /// Which ranks have said so, when all that live had.
+    Survivors = 14,
 }
 
 impl Kind {
@@ -76,6 +80,8 @@ impl Kind {
             Question,
             Answer,
             Parts,
+            Survive,
+            Survivors,
         ];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -169,6 +175,23 @@ pub(super) struct Answer {
     pub(super) sequence: u64,
     pub(super) behind: Vec<Rank>,
 }
+
+/// A rank lives, and says something to all others that do, in this stage of what they agree on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Survive {
+    pub(super) stage: u64,
+    pub(super) said: Vec<u8>,
+}
+
+/// What those have said who live, ascending.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Survivors {
+    pub(super) stage: u64,
+    pub(super) said: Vec<(Rank, Vec<u8>)>,
+}
+
+/// Makes the number of a step out of that of a stage, for a [`Question`] about it.
+pub(super) const STAGES: u64 = 1 << 63;
 
 /// A control body. Only types of this module are written, and none of them can fail to be.
 pub(super) fn encode(body: &impl Serialize) -> Vec<u8> {
@@ -315,6 +338,8 @@ mod tests {
             let _ = decode::<News>(&body);
             let _ = decode::<Question>(&body);
             let _ = decode::<Answer>(&body);
+            let _ = decode::<Survive>(&body);
+            let _ = decode::<Survivors>(&body);
             let _ = decode_with_payload::<ContributionHeader>(body.clone());
             let _ = decode_with_payload::<RelayedHeader>(body);
         }

@@ -18,6 +18,7 @@
 
 mod admission;
 mod attempt;
+mod ballot;
 mod channel;
 mod control;
 mod environment;
@@ -37,6 +38,7 @@ mod near;
 mod noise;
 mod one_host;
 mod pair;
+mod part;
 mod parts;
 mod process_manager;
 mod progress;
@@ -49,6 +51,7 @@ mod socket;
 mod star;
 #[cfg(test)]
 mod strangers;
+mod survivors;
 mod tcp;
 mod verdict;
 mod visitor;
@@ -63,9 +66,11 @@ pub use job::{DEFAULT_TIMEOUT, Job, MAXIMUM_SIZE};
 pub use liveness::{Departure, DepartureKind};
 pub use membership::{Gathered, Membership};
 pub use pair::PairRole;
+pub use part::{Invitation, Part, Reachable};
 pub use progress::JoinProgress;
 pub use rendezvous::Rendezvous;
 pub use secret::Secret;
+pub use survivors::{Conclusion, Survivors};
 
 /// The number of a participant in a job or communicator, from 0.
 pub type Rank = u32;

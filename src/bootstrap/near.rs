@@ -10,7 +10,9 @@ use std::time::Instant;
 
 use super::message::Peer;
 use super::progress::Watch;
-use super::{BootstrapError, Departure, Job, Membership, Rank, Rendezvous, Secret, host, noise};
+use super::{
+    BootstrapError, Departure, DepartureKind, Job, Membership, Rank, Rendezvous, Secret, host, noise,
+};
 
 /// This rank among those of its host.
 pub(super) struct Near {
@@ -78,13 +80,21 @@ impl Near {
         self.membership.departures().into_iter().map(of_job).collect()
     }
 
+    /// See [`Membership::ended`].
+    pub(super) fn ended(&self) -> Vec<(Rank, DepartureKind)> {
+        let ended = self.membership.ended().into_iter();
+        ended
+            .map(|(rank, how)| (self.ranks[rank as usize], how))
+            .collect()
+    }
+
     pub(super) fn give_up(&self) {
         self.membership.give_up_silently();
     }
 }
 
 /// An error with the whole job's ranks in it.
-fn of_job(error: BootstrapError, ranks: &[Rank]) -> BootstrapError {
+pub(super) fn of_job(error: BootstrapError, ranks: &[Rank]) -> BootstrapError {
     let whole = |rank: Rank| ranks.get(rank as usize).copied().unwrap_or(rank);
     match error {
         BootstrapError::Missing {
@@ -137,7 +147,6 @@ fn of_job(error: BootstrapError, ranks: &[Rank]) -> BootstrapError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::DepartureKind;
     use super::*;
 
     #[test]

@@ -2,6 +2,7 @@
 //! the descriptors of their processes.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -58,6 +59,12 @@ impl OneHost {
         )
     }
 
+    /// Ends the wait of whoever is in a step; the others see that this rank has given up.
+    pub(super) fn interrupt(&self) {
+        self.liveness.interrupted.store(true, Ordering::Release);
+        self.give_up();
+    }
+
     /// Says that this rank has given up, and not why.
     pub(super) fn give_up(&self) {
         self.liveness.roll.give_up(self.liveness.rank, &[]);
@@ -84,5 +91,6 @@ impl OneHost {
             _ => Presence::Left,
         };
         self.liveness.roll.mark(self.liveness.rank, presence);
+        self.liveness.roll.leave(self.liveness.rank);
     }
 }

@@ -13,6 +13,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
+use super::ballot::Ballot;
 use super::{BootstrapError, Rank};
 
 /// What a rank says of itself.
@@ -30,8 +31,12 @@ pub(super) enum Presence {
 const WORDS: usize = 64;
 const LONGEST: usize = (WORDS - 1) * size_of::<u64>();
 
+/// Beside the presence: the rank has left, however it did.
+const AWAY: u64 = 0x80;
+
 /// Entries of the shared page: presence in the low byte, the number of the latest collective step above it. Behind them
-/// each rank has a place for words, of which the kernel provides those that are written.
+/// is what the [`Ballot`] needs, and from the next page on each rank has a place for words, of which the kernel provides
+/// those that are written.
 pub(super) struct Roll {
     entries: NonNull<AtomicU64>,
     size: u32,
@@ -105,19 +110,37 @@ impl Roll {
     }
 
     fn bytes(size: u32) -> usize {
-        let entries = (size as usize * size_of::<AtomicU64>()).next_multiple_of(4096);
-        entries + (size as usize * WORDS * size_of::<AtomicU64>()).next_multiple_of(4096)
+        let words = (size as usize * WORDS * size_of::<AtomicU64>()).next_multiple_of(4096);
+        Self::bytes_before_words(size) + words
+    }
+
+    /// Two for each rank, and one for all.
+    fn bytes_before_words(size: u32) -> usize {
+        ((2 * size as usize + 1) * size_of::<AtomicU64>()).next_multiple_of(4096)
     }
 
     fn entries(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping is page-aligned, at least `size` entries long, lives as long as `self`, and is only
+        &self.entries_and_ballot()[..self.size as usize]
+    }
+
+    fn entries_and_ballot(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is page-aligned, at least that many words long, lives as long as `self`, and is only
         // ever accessed as atomics, by this process and by the other ranks.
-        unsafe { std::slice::from_raw_parts(self.entries.as_ptr(), self.size as usize) }
+        unsafe { std::slice::from_raw_parts(self.entries.as_ptr(), 2 * self.size as usize + 1) }
+    }
+
+    /// Where the survivors agree on who they are, seen from one of them.
+    pub(super) fn ballot(&self, own: Rank) -> Ballot<'_> {
+        let (members, outcome) = self.entries_and_ballot()[self.size as usize..].split_at(self.size as usize);
+        Ballot {
+            own,
+            members,
+            outcome: &outcome[0],
+        }
     }
 
     fn words(&self, rank: Rank) -> &[AtomicU64] {
-        let behind =
-            (self.size as usize * size_of::<AtomicU64>()).next_multiple_of(4096) / size_of::<AtomicU64>();
+        let behind = Self::bytes_before_words(self.size) / size_of::<AtomicU64>();
         assert!(rank < self.size, "rank {rank} is not one of {}", self.size);
         // SAFETY: as above; the places of all ranks lie in the mapping, behind the entries, as `bytes` says.
         unsafe {
@@ -176,13 +199,23 @@ impl Roll {
     }
 
     pub(super) fn presence(&self, rank: Rank) -> Presence {
-        match self.entries()[rank as usize].load(Ordering::Acquire) & 0xff {
+        match self.entries()[rank as usize].load(Ordering::Acquire) & 0xff & !AWAY {
             0 => Presence::Absent,
             1 => Presence::Joined,
             2 => Presence::Left,
             3 => Presence::Panicked,
             _ => Presence::GaveUp,
         }
+    }
+
+    /// Says that a rank, which must be the caller, has left: nothing comes from it any more.
+    pub(super) fn leave(&self, rank: Rank) {
+        self.entries()[rank as usize].fetch_or(AWAY, Ordering::Release);
+    }
+
+    /// Whether a rank has left, however it did.
+    pub(super) fn has_left(&self, rank: Rank) -> bool {
+        self.entries()[rank as usize].load(Ordering::Acquire) & AWAY != 0
     }
 
     /// The ranks that have not joined.
@@ -245,6 +278,10 @@ mod tests {
     fn a_roll_of_the_wrong_size_or_without_seals_is_refused() {
         let roll = Roll::create(5).unwrap();
         assert!(Roll::attach(roll.descriptor().try_clone_to_owned().unwrap(), 4096).is_err());
+        let others = Roll::attach(roll.descriptor().try_clone_to_owned().unwrap(), 5).unwrap();
+        assert_eq!(roll.ballot(3).come(), Ok(0));
+        assert_eq!(others.ballot(0).survivors(0), Some(Err(vec![0, 1, 2, 4])));
+        assert_eq!(roll.absent(), [0, 1, 2, 3, 4]);
         let unsealed =
             rustix::fs::memfd_create("unsealed", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
         rustix::fs::ftruncate(&unsealed, 4096).unwrap();

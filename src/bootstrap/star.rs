@@ -4,8 +4,11 @@
 //! Bytes go through the hub, encrypted from rank to hub and from hub to rank; descriptors go between the ranks of one
 //! host and never over the network. Nothing in here waits for the hub beyond a deadline.
 
+mod surviving;
+
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +42,10 @@ pub(super) struct Star {
     /// By rank: 0, or how it has gone as the hub says.
     gone: Box<[AtomicU8]>,
     near: Option<Near>,
+    /// The number of the survivors' next attempt to come together; none, once one has ended well.
+    attempt: AtomicU32,
+    /// This rank is to wait for nobody any more.
+    interrupted: AtomicBool,
 }
 
 /// The connection to the hub.
@@ -67,6 +74,8 @@ impl Star {
             }),
             gone: (0..size).map(|_| AtomicU8::new(0)).collect(),
             near: None,
+            attempt: AtomicU32::new(0),
+            interrupted: AtomicBool::new(false),
         }
     }
 
@@ -91,6 +100,21 @@ impl Star {
             .exchange(&mut line, name, payload, descriptors.len() as u32, deadline)
             .and_then(|brought| self.hand_round(name, brought, descriptors, deadline));
         outcome.inspect_err(|error| self.break_off(&mut line, error))
+    }
+
+    /// Ends the wait of whoever is in a step; that one tells the others. Where nobody is, they are told at once.
+    pub(super) fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Release);
+        if let Ok(mut line) = self.line.try_lock()
+            && line.broken.is_none()
+        {
+            let step = "between two steps".into();
+            self.break_off(&mut line, &BootstrapError::Interrupted { step });
+        }
+    }
+
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Acquire)
     }
 
     /// Tells everybody that this rank has given up, and why.
@@ -183,6 +207,9 @@ impl Star {
                 self.lose_hub(line);
                 return Err(self.departed_in(name, 0));
             }
+            if self.is_interrupted() {
+                return Err(BootstrapError::Interrupted { step: name.into() });
+            }
             if Instant::now() >= deadline {
                 return Err(self.overdue(&inquiry, name, started));
             }
@@ -265,6 +292,29 @@ impl Star {
         departures
     }
 
+    /// See [`super::Membership::ended`].
+    pub(super) fn ended(&self) -> Vec<(Rank, DepartureKind)> {
+        let departures = self.departures().into_iter();
+        let near = self.near.as_ref().map(Near::ended).unwrap_or_default();
+        let mut ended: Vec<(Rank, DepartureKind)> = departures
+            .map(|gone| (gone.rank, gone.how))
+            .filter(|(rank, how)| *how != DepartureKind::GaveUp && near.iter().all(|one| one.0 != *rank))
+            .collect();
+        ended.extend(&near);
+        ended.sort_by_key(|(rank, _)| *rank);
+        ended
+    }
+
+    /// The address of this rank's host from which it speaks to rank 0's, and that of rank 0's; none on rank 0.
+    pub(super) fn addresses(&self) -> (Option<IpAddr>, Option<IpAddr>) {
+        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = line.channel.socket();
+        let own = rustix::net::getsockname(socket).ok();
+        let root = rustix::net::getpeername(socket).ok().flatten();
+        let address = |any| SocketAddr::try_from(any).ok().map(|address| address.ip());
+        (own.and_then(address), root.and_then(address))
+    }
+
     fn how(&self, rank: Rank) -> Option<DepartureKind> {
         let stored = self.gone[rank as usize].load(Ordering::Acquire);
         KINDS.get(usize::from(stored).checked_sub(1)?).copied()
@@ -315,8 +365,8 @@ impl Star {
                 line.verdict.get_or_insert(verdict.into_error());
                 Ok(())
             }
-            // To a question of a wait that has ended.
-            Kind::Answer => Ok(()),
+            // To a question of a wait that has ended; of a wait that was given up.
+            Kind::Answer | Kind::Survivors => Ok(()),
             kind => Err(protocol(format!("sent a {kind:?} between two steps"))),
         }
     }

@@ -17,9 +17,9 @@ pub(super) struct Mapped {
 
 impl Mapped {
     /// Connects a queue pair to every rank, and to itself. Collective.
-    pub(super) fn connect(meeting: &Meeting, ranks: u32) -> Result<Self, CommunicatorError> {
+    pub(super) fn connect(meeting: &Meeting, ranks: u32, generation: u32) -> Result<Self, CommunicatorError> {
         let rank = meeting.rank;
-        let mut endpoint = meeting.fabric.endpoint(rank, 0)?;
+        let mut endpoint = meeting.fabric.endpoint(rank, generation)?;
         let mine = (0..ranks)
             .map(|peer| endpoint.prepare(peer))
             .collect::<Result<Vec<_>, _>>()?;

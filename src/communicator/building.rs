@@ -11,14 +11,14 @@ use super::members::Members;
 use super::plans::{Plans, every};
 use super::shapes::{Shapes, Way, staging_slots};
 use super::{Communicator, CommunicatorError};
-use crate::bootstrap::{Job, Membership};
+use crate::bootstrap::{DEFAULT_TIMEOUT, Job, Membership};
 use crate::engine::{Core, Engine, Extent, MessageCore, SLOT_BYTES};
 use crate::fabric::{Fabric, select};
 use crate::memory::Region;
 use crate::plan::{Collective, builders};
 
 /// Of which generation a communicator is that was not made from another.
-const GENERATION: u32 = 0;
+const FIRST: u32 = 0;
 
 /// How a communicator is to be made.
 #[derive(Clone, Debug, Default)]
@@ -65,15 +65,25 @@ impl Builder {
         }
         let timeout = self.timeout.unwrap_or(job.timeout);
         let membership = Membership::join(job, Instant::now() + timeout)?;
+        self.timeout(timeout).build(membership, FIRST)
+    }
+
+    /// Connects to the ranks that have met. Collective.
+    pub(super) fn build(
+        self,
+        membership: Membership,
+        generation: u32,
+    ) -> Result<Communicator, CommunicatorError> {
+        let timeout = self.timeout.unwrap_or(DEFAULT_TIMEOUT);
         let (rank, ranks) = (membership.rank(), membership.size());
         let (hosts, local_rank) = (membership.hosts(), membership.local_rank() as usize);
-        let members = Members::new(membership);
-        let fabric = match self.fabric {
-            Some(fabric) => fabric,
+        let (choice, members) = (membership.fabric(), Members::new(membership));
+        let fabric = match &self.fabric {
+            Some(fabric) => fabric.clone(),
             // The launcher's local rank: ranks of one machine spread over its devices, whatever hosts they pretend to be on.
             None => {
-                let devices = connect::devices(job.fabric, &hosts, &members, timeout)?;
-                let opened = select::open(job.fabric, &hosts, &devices, rank, local_rank);
+                let devices = connect::devices(choice, &hosts, &members, timeout)?;
+                let opened = select::open(choice, &hosts, &devices, rank, local_rank);
                 // Where one has no device, the others need not wait to hear of it.
                 opened
                     .inspect_err(|error| members.give_up("opening the fabric", &error.to_string()))?
@@ -85,9 +95,9 @@ impl Builder {
             fabric.capabilities().queue_depth,
         );
         let mut meeting = Meeting::new(rank, members, fabric, timeout);
-        let plans = Plans::new(self.plan, &hosts);
+        let plans = Plans::new(self.plan.clone(), &hosts);
         let (engine, mapped, staging, way) = if load_store {
-            let mut mapped = Mapped::connect(&meeting, ranks)?;
+            let mut mapped = Mapped::connect(&meeting, ranks, generation)?;
             let (group, layout) = mapped.group(&mut meeting, ranks, plans.most_tasks(ranks))?;
             let region = Region::untouched(staging_slots(&layout) * SLOT_BYTES)?;
             let bytes = (0, region.len());
@@ -100,10 +110,10 @@ impl Builder {
                 Way::Boards(layout),
             )
         } else {
-            let endpoint = meeting.fabric.endpoint(rank, GENERATION)?;
+            let endpoint = meeting.fabric.endpoint(rank, generation)?;
             let liveness = Box::new(meeting.members.clone());
             let fabric = (meeting.fabric.name(), queue_depth);
-            let core = MessageCore::new(ranks, GENERATION, endpoint, fabric, liveness);
+            let core = MessageCore::new(ranks, generation, endpoint, fabric, liveness);
             (Engine::Messages(core), None, None, Way::Messages)
         };
         // Windows are told apart by their communicator, of which a process may have many.
@@ -114,6 +124,8 @@ impl Builder {
             ranks,
             timeout: Cell::new(timeout),
             plans,
+            made_with: self,
+            generation,
             engine: Arc::new(engine),
             staging,
             mapped: RefCell::new(mapped),

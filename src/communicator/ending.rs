@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::members::Members;
 use super::{Communicator, CommunicatorError, Window};
 use crate::engine::Engine;
 use crate::memory::Element;
@@ -12,7 +13,22 @@ impl Communicator {
     pub fn abort_handle(&self) -> AbortHandle {
         AbortHandle {
             engine: self.engine.clone(),
+            members: self.meeting.borrow().members.clone(),
         }
+    }
+
+    /// Ends the communicator in order: waits until every operation of this rank has ended and every rank has come here,
+    /// then leaves. Collective. No rank is missed by another that is still at work, as it would be if one dropped its
+    /// communicator before.
+    ///
+    /// # Errors
+    /// An operation in flight that failed, or an earlier failure; a rank that does not come by the deadline, or is
+    /// gone, named. The communicator is dropped all the same.
+    pub fn finalize(self) -> Result<(), CommunicatorError> {
+        self.settle()?;
+        let meeting = self.meeting.borrow();
+        meeting.all_gather("finalizing", &(), Vec::new())?;
+        Ok(())
     }
 
     /// Gives up: every operation in flight and every later one fails, on every rank. Waits until no other rank can
@@ -74,7 +90,7 @@ impl Drop for Communicator {
         }
         // What is still in flight is given up: the others hear of it instead of waiting for a rank that left.
         if !self.engine.is_idle() {
-            self.abort_handle().abort();
+            self.engine.abort();
         }
         // A bucket may outlive its exchange: what it starts is refused.
         self.engine.leave();
@@ -111,12 +127,15 @@ impl<T: Element> Custody for Window<T> {
 /// Aborts a communicator from any thread: its operations fail on every rank.
 #[derive(Clone, Debug)]
 pub struct AbortHandle {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) members: Members,
 }
 
 impl AbortHandle {
-    /// Fails every operation in flight and every later one. Returns at once.
+    /// Fails every operation in flight and every later one, on every rank; also one that waits for all ranks to come
+    /// to a collective call that moves no data (registering, splitting). Returns at once.
     pub fn abort(&self) {
         self.engine.abort();
+        self.members.interrupt();
     }
 }

@@ -83,6 +83,12 @@ impl CommunicatorError {
     pub fn culprit(&self) -> Option<u32> {
         match self {
             Self::Engine(error) => error.culprit(),
+            Self::Bootstrap(
+                BootstrapError::Departed { rank, .. }
+                | BootstrapError::Protocol { rank, .. }
+                | BootstrapError::Mismatch { rank, .. },
+            ) => Some(*rank),
+            Self::Bootstrap(BootstrapError::Missing { ranks, .. }) => ranks.first().copied(),
             Self::InGroup { source, .. } => source.culprit(),
             Self::Declined { peer, .. } => Some(*peer),
             _ => None,

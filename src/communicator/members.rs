@@ -33,6 +33,15 @@ impl Members {
         self.0.give_up(doing, why);
     }
 
+    /// Ends this rank's waits for the others, from any thread.
+    pub(super) fn interrupt(&self) {
+        self.0.interrupt();
+    }
+
+    pub(super) fn membership(&self) -> &Membership {
+        &self.0
+    }
+
     /// A rank that is known to have died.
     pub(super) fn first_death(&self) -> Option<Departure> {
         let died =
@@ -56,9 +65,9 @@ impl Liveness for Members {
     }
 
     fn ended(&self, rank: u32) -> bool {
-        let departures = self.0.departures();
-        let found = departures.iter().find(|departure| departure.rank == rank);
-        // Who has given up may still read, and who is out of reach may still live.
-        found.is_some_and(|gone| !matches!(gone.how, DepartureKind::GaveUp | DepartureKind::OutOfReach))
+        let ended = self.0.ended();
+        let found = ended.into_iter().find(|(gone, _)| *gone == rank);
+        // Who is out of reach may still live. (Who has given up may still read, and is not among them.)
+        found.is_some_and(|(_, how)| how != DepartureKind::OutOfReach)
     }
 }

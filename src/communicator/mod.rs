@@ -9,8 +9,10 @@ mod boards;
 mod building;
 mod choosing;
 mod connect;
+mod dividing;
 mod ending;
 mod error;
+mod failing;
 mod group;
 mod lazily;
 mod members;
@@ -21,6 +23,7 @@ mod point_to_point;
 mod request;
 mod running;
 mod shapes;
+mod shrinking;
 mod slices;
 mod starter;
 mod starting;
@@ -50,12 +53,41 @@ use plans::Plans;
 use shapes::Shapes;
 
 /// Ranks that can talk, as one of them sees it.
+///
+/// It may move to another thread, and is used by one at a time:
+///
+/// ```
+/// # use sapwood::communicator::Communicator;
+/// fn moved(communicator: Communicator) {
+///     std::thread::spawn(move || communicator.barrier());
+/// }
+/// ```
+///
+/// ```compile_fail,E0277
+/// # use sapwood::communicator::Communicator;
+/// fn shared(communicator: &Communicator) {
+///     std::thread::scope(|scope| {
+///         scope.spawn(|| communicator.barrier());
+///         communicator.barrier()
+///     });
+/// }
+/// ```
+///
+/// Ranks may be threads of one process, each with a communicator of its own, and a process may have many
+/// communicators. [`Communicator::split`] and [`Communicator::duplicate`] make independent ones, for threads that want
+/// to communicate at the same time; [`Communicator::shrink`] makes one of those who survive a failure;
+/// [`Communicator::finalize`] ends one in order. A communicator that is dropped leaves at once, which the others can
+/// tell from a death, and gives up what is in flight.
 pub struct Communicator {
     id: u64,
     rank: u32,
     ranks: u32,
     timeout: Cell<Duration>,
     plans: Plans,
+    /// For those that are made from this one.
+    made_with: Builder,
+    /// How many failures lie between this communicator and the first of its line.
+    generation: u32,
     engine: Arc<Engine>,
     /// Shared by all operations, where ranks see each other's memory.
     staging: Option<Extent>,

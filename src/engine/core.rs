@@ -97,6 +97,11 @@ impl Core {
         }
     }
 
+    /// See [`super::Engine::failure`].
+    pub(super) fn failure(&self) -> Option<EngineError> {
+        self.poison.get().cloned().or_else(|| self.group.heard())
+    }
+
     /// Takes up a call, whose end the ticket is to tell; it runs whenever somebody drives.
     ///
     /// # Errors

@@ -165,21 +165,8 @@ impl Group {
             }
             let other = other as u32;
             return Some(match trouble {
-                Trouble::Aborted => EngineError::Aborted { rank, by: other },
                 Trouble::Mismatch(at) if sequence != 0 && at == sequence as u32 => self.mismatch(sequence),
-                _ if other == rank => EngineError::Poisoned {
-                    rank,
-                    reason: self.told(rank, trouble),
-                },
-                _ => EngineError::PeerGaveUp {
-                    rank,
-                    peer: other,
-                    culprit: match trouble {
-                        Trouble::Gone(culprit) | Trouble::Deadline(culprit) => Some(culprit),
-                        Trouble::Mismatch(_) | Trouble::Aborted => None,
-                    },
-                    why: self.told(other, trouble),
-                },
+                trouble => self.said(other, trouble),
             });
         }
         let board = &self.boards[peer as usize];
@@ -199,6 +186,33 @@ impl Group {
             how,
             on: describe().to_string(),
         })
+    }
+
+    /// That a rank has given up, if any says so.
+    pub(super) fn heard(&self) -> Option<EngineError> {
+        let mut boards = (0..).zip(&self.boards);
+        boards.find_map(|(rank, board)| Some(self.said(rank, board.trouble()?)))
+    }
+
+    /// What a rank's trouble means here.
+    fn said(&self, other: u32, trouble: Trouble) -> EngineError {
+        let rank = self.rank;
+        match trouble {
+            Trouble::Aborted => EngineError::Aborted { rank, by: other },
+            _ if other == rank => EngineError::Poisoned {
+                rank,
+                reason: self.told(rank, trouble),
+            },
+            _ => EngineError::PeerGaveUp {
+                rank,
+                peer: other,
+                culprit: match trouble {
+                    Trouble::Gone(culprit) | Trouble::Deadline(culprit) => Some(culprit),
+                    Trouble::Mismatch(_) | Trouble::Aborted => None,
+                },
+                why: self.told(other, trouble),
+            },
+        }
     }
 
     /// A rank that died a while ago. Who waits for several asks after one of them, and those after others: all could

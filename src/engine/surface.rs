@@ -159,6 +159,31 @@ impl Engine {
         self.abandon(&EngineError::Aborted { rank, by: rank });
     }
 
+    /// Fails every operation in flight and every later one, on every rank, because of a rank that is gone.
+    pub fn bury(&self, peer: u32, how: String) {
+        if self.is_forked() {
+            return;
+        }
+        if let Self::Boards(core) = self {
+            core.group().give_up(Trouble::Gone(peer));
+        }
+        self.abandon(&EngineError::Gone {
+            rank: self.rank(),
+            peer,
+            how,
+            on: "the communicator is given up".into(),
+        });
+    }
+
+    /// What has failed, if anything has that this rank can know of without waiting: here, or on another rank that has
+    /// told.
+    pub fn failure(&self) -> Option<EngineError> {
+        if self.is_forked() {
+            return Some(EngineError::Forked { rank: self.rank() });
+        }
+        either!(self, core => core.failure())
+    }
+
     /// Takes part in nothing any more, and tells the others. What was in flight must have been aborted before; what
     /// is started later is refused.
     pub fn leave(&self) {

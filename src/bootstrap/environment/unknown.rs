@@ -3,11 +3,12 @@
 use super::table::ENVIRONMENT;
 
 /// What begins like this belongs to tests and checks of Sapwood itself.
-const TESTS: [&str; 4] = [
+const TESTS: [&str; 5] = [
     "SAPWOOD_TEST_",
     "SAPWOOD_CI_",
     "SAPWOOD_CONFORMANCE_",
     "SAPWOOD_KILL_",
+    "SAPWOOD_SHRINK_",
 ];
 /// So does this: where the rig's suites find the programs.
 const PROGRAMS: &str = "SAPWOOD_BIN";

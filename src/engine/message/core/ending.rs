@@ -16,6 +16,22 @@ const FAREWELL: Duration = Duration::from_millis(500);
 const LAST_WORDS: Duration = Duration::from_millis(150);
 
 impl MessageCore {
+    /// See [`crate::engine::Engine::failure`].
+    pub(in crate::engine) fn failure(&self) -> Option<EngineError> {
+        if self.poison.get().is_none()
+            && let Some(mut inner) = self.token.try_take()
+        {
+            // What others have said is heard by who drives, and nobody does just now.
+            self.turn(&mut inner);
+            let told = inner.told.map(|told| inner.judge(0, told).error);
+            self.release(inner);
+            if let Some(error) = told {
+                return Some(error);
+            }
+        }
+        self.poison.get().cloned()
+    }
+
     /// Ends everything in progress; later calls are refused.
     pub(super) fn fail(&self, inner: &mut Inner, verdict: &Verdict) {
         let Verdict { error, note } = verdict;
