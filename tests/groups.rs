@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sapwood::bootstrap::{Job, Membership, Reachable};
+use sapwood::bootstrap::{Job, Membership, Reachable, UniqueId};
 use sapwood::communicator::{Builder, Communicator};
 use sapwood::engine::reduce::Operation;
 
@@ -220,6 +220,31 @@ fn a_part_on_several_hosts_meets_without_rank_0() {
         let found: Vec<u8> = all.iter().map(|one| one.payload[0]).collect();
         assert_eq!(found, [4, 1, 3]);
     });
+}
+
+#[test]
+fn ranks_meet_by_a_unique_id() {
+    for id in [
+        UniqueId::on_one_host().unwrap(),
+        UniqueId::at("127.0.0.1").unwrap(),
+    ] {
+        let bytes = id.to_bytes();
+        std::thread::scope(|scope| {
+            for rank in 1..3 {
+                scope.spawn(move || {
+                    let id = UniqueId::from_bytes(&bytes).unwrap();
+                    let communicator = Communicator::from_unique_id(&id, rank, 3).unwrap();
+                    assert_eq!((communicator.rank(), sum(&communicator, 2)), (rank, 6));
+                    communicator.finalize().unwrap();
+                });
+            }
+            let communicator = Communicator::from_unique_id(&id, 0, 3).unwrap();
+            assert_eq!(sum(&communicator, 2), 6);
+            communicator.finalize().unwrap();
+        });
+    }
+    let error = UniqueId::on_one_host().unwrap().job(3, 3).unwrap_err();
+    assert!(error.to_string().contains("the last one is 2"), "{error}");
 }
 
 #[test]

@@ -53,6 +53,7 @@ mod star;
 mod strangers;
 mod survivors;
 mod tcp;
+mod unique_id;
 mod verdict;
 mod visitor;
 
@@ -71,6 +72,7 @@ pub use progress::JoinProgress;
 pub use rendezvous::Rendezvous;
 pub use secret::Secret;
 pub use survivors::{Conclusion, Survivors};
+pub use unique_id::UniqueId;
 
 /// The number of a participant in a job or communicator, from 0.
 pub type Rank = u32;

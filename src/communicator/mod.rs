@@ -14,6 +14,7 @@ mod ending;
 mod error;
 mod failing;
 mod group;
+mod identified;
 mod lazily;
 mod members;
 mod pending;

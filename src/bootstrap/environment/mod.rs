@@ -70,6 +70,12 @@ impl Job {
         Ok(job)
     }
 
+    /// Puts in what the environment says that does not depend on who says which rank this is.
+    pub(super) fn with_environment(self) -> Result<Self, BootstrapError> {
+        let lookup = std::env::var_os::<&'static str>;
+        Ok(Own::read(&Variables::new(&lookup))?.complete(self))
+    }
+
     /// [`Self::from_environment`] with the environment given as a function.
     pub(super) fn from_variables(
         lookup: impl Fn(&'static str) -> Option<OsString>,
