@@ -66,6 +66,8 @@ struct Line {
     /// None when it is closed.
     channel: Option<Channel>,
     gone: bool,
+    /// Nothing more comes from it, and the others have been told so.
+    ended: bool,
     /// It says nothing more, and is let go when all others have been told.
     let_go: bool,
     contribution: Option<Contribution>,
@@ -82,6 +84,7 @@ impl Line {
         Self {
             channel: Some(channel),
             gone: false,
+            ended: false,
             let_go: false,
             contribution: None,
             survives: None,
@@ -306,11 +309,14 @@ impl Hub {
         );
     }
 
-    /// Notes that a rank is gone, or that it has given up; only the first is said.
+    /// Notes that a rank is gone, or that it has given up: only the first is said, and that it has ended after it had
+    /// given up, which the survivors need to know.
     fn depart(&mut self, rank: usize, leaving: Leaving) {
         let line = &mut self.lines[rank];
         line.contribution = None;
-        if !std::mem::replace(&mut line.gone, true) {
+        let first = !std::mem::replace(&mut line.gone, true);
+        let ends = leaving.last && !std::mem::replace(&mut line.ended, true);
+        if first || ends {
             self.news.push((rank as Rank, leaving));
         }
     }

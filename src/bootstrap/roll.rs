@@ -188,14 +188,22 @@ impl Roll {
 
     /// Sets a rank's presence and keeps its step.
     pub(super) fn mark(&self, rank: Rank, presence: Presence) {
-        let entry = &self.entries()[rank as usize];
-        let step = entry.load(Ordering::Relaxed) & !0xff;
-        entry.store(step | presence as u64, Ordering::Release);
+        self.change(rank, |entry| entry & !0xff | presence as u64);
     }
 
     /// Says that a rank, which must be the caller, has come to a collective step.
     pub(super) fn come_to(&self, rank: Rank, step: u64) {
-        self.entries()[rank as usize].store((step << 8) | Presence::Joined as u64, Ordering::Release);
+        // That it has given up, which another of its threads may just have said, stays.
+        self.change(rank, |entry| match entry & 0xff == Presence::GaveUp as u64 {
+            true => (step << 8) | Presence::GaveUp as u64,
+            false => (step << 8) | Presence::Joined as u64,
+        });
+    }
+
+    /// Threads of one rank may write at the same time.
+    fn change(&self, rank: Rank, to: impl Fn(u64) -> u64) {
+        let entry = &self.entries()[rank as usize];
+        let _ = entry.fetch_update(Ordering::Release, Ordering::Relaxed, |entry| Some(to(entry)));
     }
 
     pub(super) fn presence(&self, rank: Rank) -> Presence {
@@ -263,6 +271,12 @@ mod tests {
         let second = Roll::attach(first.descriptor().try_clone_to_owned().unwrap(), 5).unwrap();
         first.mark(4, Presence::Joined);
         assert_eq!(second.why(4), None);
+        first.give_up(1, &[]);
+        first.come_to(1, 7);
+        assert_eq!(
+            (second.presence(1), second.behind(7).contains(&1)),
+            (Presence::GaveUp, false)
+        );
         first.give_up(4, b"there is no memory left");
         first.give_up(4, b"and then some");
         assert_eq!(second.why(4).unwrap(), b"there is no memory left");

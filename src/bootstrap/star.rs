@@ -4,43 +4,34 @@
 //! Bytes go through the hub, encrypted from rank to hub and from hub to rank; descriptors go between the ranks of one
 //! host and never over the network. Nothing in here waits for the hub beyond a deadline.
 
+mod gone;
+mod hearing;
 mod surviving;
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-use rustix::event::{PollFd, PollFlags};
 
 use super::channel::Channel;
 use super::control;
 use super::inquiry::Inquiry;
-use super::message::{self, ContributionHeader, Kind, Leaving, Message, News};
+use super::message::{self, ContributionHeader, Kind, Leaving};
 use super::near::Near;
 use super::parts::{self, Brought};
 use super::verdict::Verdict;
-use super::{BootstrapError, Departure, DepartureKind, Gathered, Rank, socket, tcp};
+use super::{BootstrapError, Departure, DepartureKind, Gathered, Rank, tcp};
+use gone::Gone;
 
 /// How long a rank that leaves waits for the hub to have heard it.
 const FAREWELL: Duration = Duration::from_millis(250);
-
-/// As they are stored in a byte, from 1.
-const KINDS: [DepartureKind; 5] = [
-    DepartureKind::Died,
-    DepartureKind::OutOfReach,
-    DepartureKind::Panicked,
-    DepartureKind::Left,
-    DepartureKind::GaveUp,
-];
 
 /// One rank's part in it.
 pub(super) struct Star {
     rank: Rank,
     line: Mutex<Line>,
-    /// By rank: 0, or how it has gone as the hub says.
-    gone: Box<[AtomicU8]>,
+    gone: Gone,
     near: Option<Near>,
     /// The number of the survivors' next attempt to come together; none, once one has ended well.
     attempt: AtomicU32,
@@ -72,7 +63,7 @@ impl Star {
                 broken: None,
                 looked: Instant::now(),
             }),
-            gone: (0..size).map(|_| AtomicU8::new(0)).collect(),
+            gone: Gone::nobody(size),
             near: None,
             attempt: AtomicU32::new(0),
             interrupted: AtomicBool::new(false),
@@ -168,7 +159,7 @@ impl Star {
         };
         let body = message::encode_with_payload(&header, payload);
         line.channel.queue_body(Kind::Contribution, body);
-        let mut brought: Vec<Option<Brought>> = vec![None; self.gone.len()];
+        let mut brought: Vec<Option<Brought>> = vec![None; self.gone.size()];
         brought[self.rank as usize] = Some((payload.to_vec(), apart));
         let mut missing = brought.len() - 1;
         let mut inquiry = Inquiry::new(sequence, started, deadline);
@@ -269,24 +260,15 @@ impl Star {
     /// All ranks that are gone, by rank, as the hub and this host's processes say. Does not block: where another
     /// thread holds the line, it takes the hub's news itself.
     pub(super) fn departures(&self) -> Vec<Departure> {
-        if let Ok(mut line) = self.line.try_lock() {
-            // What is wrong with the connection is the next step's to say; that it is closed is noted here.
-            if let Err(error) = self.hear(&mut line) {
-                line.broken.get_or_insert(error);
-            }
-        }
-        let mut departures: Vec<Departure> = (0..)
-            .zip(&self.gone)
-            .filter_map(|(rank, _)| {
-                Some(Departure {
-                    rank,
-                    how: self.how(rank)?,
-                })
-            })
-            .collect();
+        self.take_news();
+        let gone = |rank| {
+            let how = self.gone.how(rank)?;
+            Some(Departure { rank, how })
+        };
+        let mut departures: Vec<Departure> = (0..self.gone.size() as Rank).filter_map(gone).collect();
         if let Some(near) = &self.near {
             let near = near.departures();
-            departures.extend(near.into_iter().filter(|gone| self.how(gone.rank).is_none()));
+            departures.extend(near.into_iter().filter(|gone| self.gone.how(gone.rank).is_none()));
             departures.sort_by_key(|gone| gone.rank);
         }
         departures
@@ -294,13 +276,13 @@ impl Star {
 
     /// See [`super::Membership::ended`].
     pub(super) fn ended(&self) -> Vec<(Rank, DepartureKind)> {
-        let departures = self.departures().into_iter();
-        let near = self.near.as_ref().map(Near::ended).unwrap_or_default();
-        let mut ended: Vec<(Rank, DepartureKind)> = departures
-            .map(|gone| (gone.rank, gone.how))
-            .filter(|(rank, how)| *how != DepartureKind::GaveUp && near.iter().all(|one| one.0 != *rank))
-            .collect();
-        ended.extend(&near);
+        self.take_news();
+        let mut ended = self.near.as_ref().map(Near::ended).unwrap_or_default();
+        for rank in 0..self.gone.size() as Rank {
+            if let (Some(how), true) = (self.gone.ended(rank), ended.iter().all(|one| one.0 != rank)) {
+                ended.push((rank, how));
+            }
+        }
         ended.sort_by_key(|(rank, _)| *rank);
         ended
     }
@@ -315,80 +297,12 @@ impl Star {
         (own.and_then(address), root.and_then(address))
     }
 
-    fn how(&self, rank: Rank) -> Option<DepartureKind> {
-        let stored = self.gone[rank as usize].load(Ordering::Acquire);
-        KINDS.get(usize::from(stored).checked_sub(1)?).copied()
-    }
-
-    fn mark(&self, rank: Rank, how: DepartureKind) {
-        let stored = KINDS.iter().position(|kind| *kind == how).map_or(1, |at| at + 1);
-        if let (true, Some(place)) = (rank != self.rank, self.gone.get(rank as usize)) {
-            // The first that is known of a rank stays.
-            let _ = place.compare_exchange(0, stored as u8, Ordering::AcqRel, Ordering::Acquire);
-        }
-    }
-
-    /// Takes the hub's news between two steps, without waiting.
-    fn hear(&self, line: &mut Line) -> Result<(), BootstrapError> {
-        if !line.channel.is_closed() {
-            let socket = std::sync::Arc::clone(line.channel.socket());
-            let mut entries = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)];
-            if socket::poll_until(&mut entries, Instant::now())? > 0 {
-                line.channel.receive().map_err(protocol)?;
-            }
-            line.look_after_delivery();
-        }
-        while let Some(message) = line.channel.next_message() {
-            self.note(line, message)?;
-        }
-        if line.channel.is_closed() {
-            self.lose_hub(line);
-        }
-        Ok(())
-    }
-
-    /// What the hub says that is no part of a step.
-    fn note(&self, line: &mut Line, message: Message) -> Result<(), BootstrapError> {
-        match message.kind {
-            Kind::News => {
-                let News { gone } = message::decode(&message.body).map_err(protocol)?;
-                for (rank, leaving) in gone {
-                    self.mark(rank, leaving.how);
-                    if let (Some(verdict), true) = (leaving.verdict, rank != self.rank) {
-                        line.verdict.get_or_insert(verdict.into_error());
-                    }
-                }
-                Ok(())
-            }
-            Kind::Verdict => {
-                let verdict: Verdict = message::decode(&message.body).map_err(protocol)?;
-                line.verdict.get_or_insert(verdict.into_error());
-                Ok(())
-            }
-            // To a question of a wait that has ended; of a wait that was given up.
-            Kind::Answer | Kind::Survivors => Ok(()),
-            kind => Err(protocol(format!("sent a {kind:?} between two steps"))),
-        }
-    }
-
-    /// The hub is in rank 0's process.
-    fn lose_hub(&self, line: &Line) {
-        self.mark(
-            0,
-            if line.channel.is_out_of_reach() {
-                DepartureKind::OutOfReach
-            } else {
-                DepartureKind::Died
-            },
-        );
-    }
-
     /// Why a step cannot be finished: what the others gave up for, or that somebody is gone.
     fn hopeless(&self, line: &Line, name: &str) -> Option<BootstrapError> {
         if let Some(verdict) = &line.verdict {
             return Some(verdict.clone());
         }
-        let gone = (0..self.gone.len() as Rank).filter_map(|rank| Some((self.how(rank)?, rank)));
+        let gone = (0..self.gone.size() as Rank).filter_map(|rank| Some((self.gone.how(rank)?, rank)));
         let (_, rank) = gone.min()?;
         Some(self.departed_in(name, rank))
     }
@@ -396,13 +310,13 @@ impl Star {
     fn departed_in(&self, name: &str, rank: Rank) -> BootstrapError {
         BootstrapError::Departed {
             rank,
-            how: self.how(rank).unwrap_or(DepartureKind::Died),
+            how: self.gone.how(rank).unwrap_or(DepartureKind::Died),
             step: name.into(),
         }
     }
 
     fn overdue(&self, inquiry: &Inquiry, name: &str, started: Instant) -> BootstrapError {
-        let (size, step, waited) = (self.gone.len() as u32, name.to_owned(), started.elapsed());
+        let (size, step, waited) = (self.gone.size() as u32, name.to_owned(), started.elapsed());
         match inquiry.behind() {
             None => BootstrapError::Unanswered { step, waited },
             Some([]) => BootstrapError::Unfinished { size, step, waited },

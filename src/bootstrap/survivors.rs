@@ -20,8 +20,9 @@ const STEP: &str = "shrinking";
 /// How soon and how late the others are looked at again.
 const FIRST_LOOK: Duration = Duration::from_micros(50);
 const LAST_LOOK: Duration = Duration::from_millis(2);
-/// How long a death may take to show that has made what the survivors build fail.
-const WITNESS: Duration = Duration::from_millis(300);
+/// How long a death may take to show that has made what the survivors build fail: a connection to a process closes
+/// before the process has quite ended, and on a busy machine long before.
+const WITNESS: Duration = Duration::from_secs(3);
 
 /// The living ranks of a job, about to meet anew. See [`Membership::survivors`].
 #[derive(Debug)]

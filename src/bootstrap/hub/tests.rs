@@ -166,3 +166,31 @@ fn who_dies_in_a_step_ends_it_for_all() {
         assert_eq!((gone[0].0, gone[0].1.how), (2, DepartureKind::Died));
     }
 }
+
+#[test]
+fn that_a_rank_ends_after_it_has_given_up_is_said_too() {
+    let mut ranks = hub(3);
+    let leaving = |how, last| Leaving {
+        how,
+        verdict: None,
+        last,
+    };
+    let given_up = leaving(DepartureKind::GaveUp, false);
+    ranks[1].queue_body(Kind::Leaving, message::encode(&given_up));
+    ranks[1].flush().unwrap();
+    for rank in [0, 2] {
+        let gone = news(&mut ranks[rank]);
+        assert_eq!(
+            (gone[0].0, gone[0].1.how, gone[0].1.last),
+            (1, DepartureKind::GaveUp, false)
+        );
+    }
+    drop(ranks.remove(1));
+    for rank in &mut ranks {
+        let gone = news(rank);
+        assert_eq!(
+            (gone[0].0, gone[0].1.how, gone[0].1.last),
+            (1, DepartureKind::Died, true)
+        );
+    }
+}
