@@ -142,8 +142,7 @@ impl Group {
         describe: impl Fn() -> Waited,
     ) -> Option<EngineError> {
         if self.disagrees(sequence, signature, details, peer) {
-            self.give_up(Trouble::Mismatch(sequence as u32));
-            return Some(self.mismatch(sequence));
+            return Some(self.fall_out(sequence));
         }
         self.look_after(sequence, peer, still, describe)
     }
@@ -290,6 +289,21 @@ impl Group {
             .is_some_and(|(theirs, place)| {
                 theirs != signature || details.is_some_and(|details| place != details)
             })
+    }
+
+    /// What comes of a disagreement about operation `sequence`, of which all are told. Where a rank has already said that
+    /// all is over, it is that: who has heard of it may well call something else than those who have not.
+    #[cold]
+    pub(super) fn fall_out(&self, sequence: u64) -> EngineError {
+        let over = |trouble: &Trouble| matches!(trouble, Trouble::Aborted | Trouble::Gone(_));
+        let mut boards = (0..).zip(&self.boards);
+        if let Some((rank, trouble)) =
+            boards.find_map(|(rank, board)| Some((rank, board.trouble().filter(over)?)))
+        {
+            return self.said(rank, trouble);
+        }
+        self.give_up(Trouble::Mismatch(sequence as u32));
+        self.mismatch(sequence)
     }
 
     /// Who called what as operation `sequence`; waits up to a second for those who have not called yet.

@@ -147,8 +147,7 @@ pub unsafe fn small_exchange(
             await_peer(core, small, peer)?;
         }
         if theirs.signature(sequence) != signature {
-            group.give_up(Trouble::Mismatch(sequence as u32));
-            return Err(group.mismatch(sequence));
+            return Err(group.fall_out(sequence));
         }
         sources[peer as usize] = place(theirs);
     }

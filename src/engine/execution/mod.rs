@@ -8,7 +8,7 @@ mod blocked;
 use std::sync::atomic::Ordering;
 
 use super::board::{CHUNK_BITS, progress};
-use super::{Call, EngineError, Group, Trouble, reduce};
+use super::{Call, EngineError, Group, reduce};
 use crate::observe::{CopySite, Kind, NONE};
 use crate::plan::lowered::{Action, Buffer, Place, Progress, Task, chunk_count};
 
@@ -177,8 +177,7 @@ impl Execution {
             if !seen.agreed {
                 seen.agreed = true;
                 if group.disagrees(call.sequence, call.signature, Some(call.details()), wait.rank) {
-                    group.give_up(Trouble::Mismatch(call.sequence as u32));
-                    return Err(group.mismatch(call.sequence));
+                    return Err(group.fall_out(call.sequence));
                 }
             }
         }

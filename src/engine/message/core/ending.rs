@@ -23,10 +23,14 @@ impl MessageCore {
         {
             // What others have said is heard by who drives, and nobody does just now.
             self.turn(&mut inner);
-            let told = inner.told.map(|told| inner.judge(0, told).error);
+            let verdict = inner.told.map(|told| inner.judge(0, told));
+            // What is in progress may still end well; nothing that comes later can.
+            if let (Some(verdict), true) = (&verdict, inner.order.is_empty() && inner.letters.is_empty()) {
+                self.fail(&mut inner, verdict);
+            }
             self.release(inner);
-            if let Some(error) = told {
-                return Some(error);
+            if let Some(verdict) = verdict {
+                return Some(verdict.error);
             }
         }
         self.poison.get().cloned()
