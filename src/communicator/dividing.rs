@@ -42,6 +42,31 @@ impl Communicator {
     /// those of this one, and the current [timeout](Communicator::timeout). It takes a few milliseconds and, on each
     /// rank, about as many descriptors as joining the job did; it waits for operations that are in progress here.
     ///
+    /// ```
+    /// use sapwood::{bootstrap::Job, communicator::Communicator, engine::reduce::Operation};
+    ///
+    /// let rank = |job: Job| -> Result<f32, sapwood::communicator::CommunicatorError> {
+    ///     let whole = Communicator::builder().join(&job)?;
+    ///     // Ranks 0 and 1 in one, 2 and 3 in another.
+    ///     let half = whole.split(Some(whole.rank() / 2), 0)?.expect("every rank gave a color");
+    ///     let mut window = half.window::<f32>(10)?;
+    ///     window.fill(whole.rank() as f32);
+    ///     half.all_reduce(&mut window, Operation::Sum)?;
+    ///     let sum = window[0];
+    ///     half.finalize()?;
+    ///     whole.finalize()?;
+    ///     Ok(sum)
+    /// };
+    /// let ranks: Vec<_> = Job::local(4)?
+    ///     .into_iter()
+    ///     .map(|job| std::thread::spawn(move || rank(job)))
+    ///     .collect();
+    /// for (rank, sum) in ranks.into_iter().zip([1.0, 1.0, 5.0, 5.0]) {
+    ///     assert_eq!(rank.join().unwrap()?, sum);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Communicator::all_gather_bytes`], after which this communicator cannot be divided or given new windows any
     /// more; as [`Builder::join`], which concerns the new communicator alone.

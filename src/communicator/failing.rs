@@ -6,9 +6,20 @@ use crate::engine::{Engine, EngineError};
 impl Communicator {
     /// What has failed so that the communicator cannot be used any more, if anything has that this rank can know of
     /// without waiting: an operation of this rank, one of another rank that has told, a rank that has died, an abort.
-    /// [`CommunicatorError::culprit`] says which rank it is about. It never blocks, changes nothing, and costs a system
-    /// call or two: for a look now and then, between or during operations. Another thread asks
+    /// [`CommunicatorError::culprit`] says which rank it is about. It never blocks, ends nothing that is in progress, and
+    /// costs a system call or two: for a look now and then, between or during operations. Another thread asks
     /// [`AbortHandle::async_error`].
+    ///
+    /// ```
+    /// use sapwood::{bootstrap::Job, communicator::Communicator};
+    ///
+    /// let communicator = Communicator::builder().join(&Job::local(1)?.remove(0))?;
+    /// assert!(communicator.async_error().is_none());
+    /// communicator.abort_handle().abort(); // any thread may
+    /// let error = communicator.async_error().expect("it was aborted");
+    /// assert_eq!(error.culprit(), Some(0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn async_error(&self) -> Option<CommunicatorError> {
         self.abort_handle().async_error()
     }

@@ -19,6 +19,23 @@ impl Communicator {
     /// On one host it does not matter which ranks have died. Across hosts rank 0's process carries what the others
     /// say, so that its death leaves an error that says so to all of them.
     ///
+    /// ```no_run
+    /// use sapwood::communicator::{Communicator, CommunicatorError, Window};
+    /// use sapwood::engine::reduce::Operation;
+    ///
+    /// /// The sum, of those who are left if some are not.
+    /// fn sum(communicator: &mut Communicator, gradient: &mut Window<f32>) -> Result<(), CommunicatorError> {
+    ///     while let Err(error) = communicator.all_reduce(gradient, Operation::Sum) {
+    ///         eprintln!("{error}"); // names who is dead
+    ///         let rest = communicator.shrink()?;
+    ///         communicator.abort(&[&*gradient])?; // nobody reads the old window any more
+    ///         *gradient = rest.window(gradient.len())?; // to be filled anew: the old one may hold parts of sums
+    ///         *communicator = rest;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// A rank that lives and does not call this by the deadline, or cannot take part: its name; this can be called
     /// again then. A communicator that was shrunk before. Whatever [`Builder::join`](super::Builder::join) can end in.
