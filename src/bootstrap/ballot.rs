@@ -225,6 +225,16 @@ impl Ballot<'_> {
 
     /// Ends the attempt because of a rank, unless it has ended; says how it did.
     pub(super) fn fail(&self, attempt: u32, blamed: Rank) -> End {
+        self.close(attempt, Some(blamed))
+    }
+
+    /// This rank, which is not ready, cannot be any more, because of one that is dead: also if that one was ready.
+    /// Ends the attempt, unless it has ended; says how it did.
+    pub(super) fn begin_anew(&self, attempt: u32) -> End {
+        self.close(attempt, None)
+    }
+
+    fn close(&self, attempt: u32, blamed: Option<Rank>) -> End {
         loop {
             let seen = self.outcome.load(Ordering::Acquire);
             let outcome = Outcome::unpack(seen);
@@ -236,7 +246,7 @@ impl Ballot<'_> {
             }
             let next = Outcome {
                 attempt: attempt + 1,
-                blamed: Some(blamed),
+                blamed,
                 made: false,
             };
             let _ = self

@@ -207,6 +207,10 @@ impl Survivors<'_> {
             if let Some(end) = ballot.end(self.attempt, ranks, &gone) {
                 return end;
             }
+            // The one that made this rank's part fail may have been ready itself, and is missed by nobody else.
+            if !made && ranks.iter().any(|rank| gone.contains(rank)) {
+                return ballot.begin_anew(self.attempt);
+            }
             if Instant::now() >= until {
                 let late = ballot.late(self.attempt, ranks).into_iter();
                 let blamed = if made { late.min().unwrap_or(own) } else { own };

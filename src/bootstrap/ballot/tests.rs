@@ -174,6 +174,23 @@ fn a_failure_that_is_no_death_ends_the_attempt_for_all() {
 }
 
 #[test]
+fn who_fails_because_of_one_that_was_ready_has_all_begin_anew() {
+    let world = World::new(3);
+    let ballots = [0, 1, 2].map(|rank| world.ballot(rank));
+    for ballot in &ballots {
+        assert_eq!(ballot.come(), Ok(0));
+    }
+    assert_eq!(ballots[0].survivors(0), Some(Ok(vec![0, 1, 2])));
+    ballots[0].be_ready(0);
+    ballots[2].be_ready(0);
+    // Rank 2 has died since: nobody who is late is dead, and rank 1, which needed it, is late for ever.
+    assert_eq!(ballots[0].end(0, &[0, 1, 2], &[2]), None);
+    assert_eq!(ballots[1].begin_anew(0), End::Again);
+    assert_eq!(ballots[0].end(0, &[0, 1, 2], &[2]), Some(End::Again));
+    assert_eq!((ballots[0].come(), ballots[1].come()), (Ok(1), Ok(1)));
+}
+
+#[test]
 fn who_is_written_out_hears_of_it() {
     let world = World::new(2);
     world.ballot(0).exclude(0, [1]);
