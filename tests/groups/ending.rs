@@ -42,9 +42,11 @@ fn finalize_names_a_rank_that_left_without_it() {
 #[test]
 fn failures_are_seen_without_waiting() {
     for way in WAYS {
+        let all_are_through = Gathering::of(3);
         with(3, way, |communicator| {
             assert!(communicator.async_error().is_none());
             communicator.barrier().unwrap();
+            all_are_through.wait();
             if communicator.rank() == 2 {
                 communicator.abort_handle().abort();
             }
@@ -64,8 +66,10 @@ fn failures_are_seen_without_waiting() {
 #[test]
 fn a_death_is_seen_without_waiting() {
     for way in WAYS {
+        let all_are_through = Gathering::of(3);
         with(3, way, |communicator| {
             communicator.barrier().unwrap();
+            all_are_through.wait();
             if communicator.rank() == 1 {
                 let dies = AssertUnwindSafe(|| {
                     let _own = communicator;
@@ -89,10 +93,11 @@ const LONG: Duration = Duration::from_secs(300);
 #[test]
 fn abort_from_another_thread_ends_operations_on_every_rank() {
     for way in WAYS {
-        let all_have_heard = Gathering::of(4);
+        let (all_are_through, all_have_heard) = (Gathering::of(4), Gathering::of(4));
         with_patience(4, way, LONG, |communicator| {
             let mut window = communicator.window::<f32>(100_000).unwrap();
             communicator.all_reduce(&mut window, Operation::Sum).unwrap();
+            all_are_through.wait();
             let handle = communicator.abort_handle();
             // Rank 3 never comes: the others would wait for it.
             let error = match communicator.rank() {

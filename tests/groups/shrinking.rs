@@ -63,9 +63,10 @@ fn text(outcome: Result<Communicator, CommunicatorError>) -> String {
 
 #[test]
 fn who_does_not_come_to_shrink_is_named_and_may_come_later() {
-    let all_have_given_up_once = Gathering::of(3);
+    let (all_are_through, all_have_given_up_once) = (Gathering::of(3), Gathering::of(3));
     with(3, Way::Mapped, |whole| {
         whole.barrier().unwrap();
+        all_are_through.wait();
         if whole.rank() != 2 {
             whole.set_timeout(Duration::from_millis(200));
             let error = text(whole.shrink());

@@ -141,15 +141,20 @@ fn a_rank_that_gave_up_goes_on_hearing_who_has_gone() {
         let gone = news(rank);
         assert_eq!((gone[0].0, gone[0].1.how), (2, DepartureKind::Left));
     }
-    // A connection that ends without a word is a death; what was said before stands.
+    // A connection that ends without a word is a death: once for who had given up, and never for who had left.
     let last = ranks.remove(0);
     drop(last);
     drop(ranks.remove(1));
+    let gone = news(&mut ranks[0]);
+    assert_eq!(
+        (gone.len(), gone[0].0, gone[0].1.how),
+        (1, 0, DepartureKind::Died)
+    );
     ranks[0].queue_body(Kind::Question, message::encode(&Question { sequence: 9 }));
     assert_eq!(
         next(&mut ranks[0]).unwrap().kind,
         Kind::Answer,
-        "rank 0 is not news twice"
+        "nobody's end is news twice"
     );
 }
 
