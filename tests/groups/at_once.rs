@@ -132,3 +132,18 @@ fn a_thread_that_stands_still_anywhere_holds_up_no_other_communicator() {
         });
     }
 }
+
+/// Over tcp nobody but the rank itself answers those who call it: it may be busy elsewhere for longer than an address
+/// that leads nowhere is tried.
+#[test]
+fn a_rank_may_let_the_others_wait_for_its_first_operation() {
+    for way in WAYS {
+        with(2, way, |whole| {
+            let mut window = whole.window::<i64>(20_000).unwrap();
+            if whole.rank() == 0 {
+                std::thread::sleep(Duration::from_secs(6));
+            }
+            whole.all_reduce(&mut window, Operation::Sum).unwrap();
+        });
+    }
+}
