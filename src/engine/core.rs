@@ -166,7 +166,7 @@ impl Core {
         engine.letters.windows.remember(window);
     }
 
-    /// Waits until `sequence` may begin: a board tells [`DEPTH`] operations apart, the oldest in progress included.
+    /// Waits until `sequence` may begin: a board tells 256 operations apart, the oldest in progress included.
     ///
     /// # Errors
     /// An earlier failure.
