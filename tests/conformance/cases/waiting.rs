@@ -189,16 +189,23 @@ fn polite(member: &mut Member) {
     const WAIT: Duration = Duration::from_secs(5);
     let mut line = member.connect();
     line.expect_immediates(1 - member.rank, 0, 8);
-    let before = processor_time();
-    let start = Instant::now();
-    while start.elapsed() < WAIT {
-        line.endpoint.wait(start + WAIT).expect("wait");
-        assert!(line.poll_all().is_empty());
+    // A busy or emulated machine makes each wake-up dear: the best of three. Who spins is far off at once.
+    let mut least = WAIT;
+    for _ in 0..3 {
+        let before = processor_time();
+        let start = Instant::now();
+        while start.elapsed() < WAIT {
+            line.endpoint.wait(start + WAIT).expect("wait");
+            assert!(line.poll_all().is_empty());
+        }
+        least = least.min(processor_time() - before);
+        if least < WAIT / 100 || least > WAIT / 4 {
+            break;
+        }
     }
-    let used = processor_time() - before;
     assert!(
-        used < WAIT / 100,
-        "{used:?} of processor time for waiting {WAIT:?}"
+        least < WAIT / 100,
+        "{least:?} of processor time for waiting {WAIT:?}"
     );
     member.barrier();
 }
