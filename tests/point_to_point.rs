@@ -317,7 +317,42 @@ fn ranks_that_no_collective_has_connected_are_told_how() {
     });
 }
 
+/// Whichever of the two is started before a call for which all ranks come together.
+fn messages_move_while_ranks_come_together(reach: Reach) {
+    with(2, reach.builder(), |communicator| {
+        let (rank, peer) = (communicator.rank(), 1 - communicator.rank());
+        let window = || communicator.window::<u32>(50_000).unwrap();
+        let (mut from, into) = (window(), window());
+        from.fill(rank + 1);
+        // It is received after the window was made.
+        if rank == 0 {
+            let started = communicator.start_receive(into, peer, 1).unwrap();
+            let _another = window();
+            communicator.all_gather_bytes("settings", &[]).unwrap();
+            // Kept: the other rank's part of this window is used below.
+            let received = started.wait().unwrap();
+            assert!(received.iter().all(|x| *x == 2));
+            let started = communicator.start_send(from, peer, 2).unwrap();
+            let _another = window();
+            started.wait().unwrap();
+        } else {
+            let mut into = into;
+            let _another = window();
+            communicator.all_gather_bytes("settings", &[]).unwrap();
+            communicator.send(&from, 0..50_000, peer, 1).unwrap();
+            // It is received before the window is made.
+            assert_eq!(
+                communicator.receive(&mut into, 0..50_000, peer, 2).unwrap(),
+                50_000
+            );
+            let _another = window();
+            assert!(into.iter().all(|x| *x == 1));
+        }
+    });
+}
+
 over_both! {
+    messages_move_while_ranks_come_together,
     every_length_arrives,
     all_send_to_all_at_once_in_a_group,
     the_nth_send_meets_the_nth_receive,

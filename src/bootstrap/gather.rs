@@ -283,7 +283,7 @@ impl Step<'_> {
     }
 
     fn still(&self) -> Result<(), BootstrapError> {
-        if self.liveness.is_interrupted() {
+        if !self.liveness.meanwhile.waits_on() {
             return Err(BootstrapError::Interrupted {
                 step: self.name.into(),
             });

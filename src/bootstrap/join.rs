@@ -3,7 +3,6 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -12,6 +11,7 @@ use super::attempt::Attempt;
 use super::channel::Channel;
 use super::control::Control;
 use super::liveness::{Liveness, Processes};
+use super::meanwhile::Meanwhile;
 use super::membership::Meeting;
 use super::message::{self, Peer};
 use super::near::Near;
@@ -61,7 +61,7 @@ fn root_on_one_host(arrived: Arrived) -> Joined {
             descriptors: arrived.pidfds,
         },
         connections,
-        interrupted: AtomicBool::new(false),
+        meanwhile: Meanwhile::default(),
     };
     let one_host = OneHost::new(liveness, Control::Root(arrived.channels));
     (arrived.peers, Meeting::OneHost(Box::new(one_host)), arrived.salt)
@@ -83,7 +83,7 @@ fn leaf_on_one_host(job: &Job, deadline: Instant, watch: &mut Watch<'_>) -> Resu
             descriptors: Arc::new(descriptors),
         },
         connections: vec![(0, Arc::clone(channel.socket()))],
-        interrupted: AtomicBool::new(false),
+        meanwhile: Meanwhile::default(),
     };
     let one_host = OneHost::new(liveness, Control::Leaf(Box::new(channel)));
     Ok((table.peers, Meeting::OneHost(Box::new(one_host)), table.salt))

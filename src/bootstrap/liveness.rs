@@ -7,12 +7,12 @@
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 
 use super::Rank;
+use super::meanwhile::Meanwhile;
 use super::message::Peer;
 use super::roll::{Presence, Roll};
 
@@ -77,13 +77,13 @@ pub(super) struct Liveness {
     pub(super) processes: Processes,
     /// The control connections and the ranks at their other ends.
     pub(super) connections: Vec<(Rank, Arc<OwnedFd>)>,
-    /// This rank is to wait for nobody any more.
-    pub(super) interrupted: AtomicBool,
+    /// While this rank waits.
+    pub(super) meanwhile: Meanwhile,
 }
 
 impl Liveness {
     pub(super) fn is_interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Acquire)
+        self.meanwhile.is_interrupted()
     }
 
     /// All ranks that are gone, by rank. Does not block: one system call, and a load for each rank.

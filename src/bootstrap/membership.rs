@@ -266,6 +266,15 @@ impl Membership {
         }
     }
 
+    /// What this rank does every few milliseconds while it waits in [`Self::all_gather`]: it must not block, nor call this
+    /// membership. Once.
+    pub fn while_waiting(&self, work: impl Fn() + Send + Sync + 'static) {
+        match &self.meeting {
+            Meeting::OneHost(one_host) => one_host.liveness.meanwhile.set_work(Box::new(work)),
+            Meeting::Network(star) => star.meanwhile.set_work(Box::new(work)),
+        }
+    }
+
     /// Whether [`Self::interrupt`] was called.
     pub(super) fn is_interrupted(&self) -> bool {
         match &self.meeting {

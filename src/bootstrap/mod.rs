@@ -32,6 +32,7 @@ mod interface;
 mod job;
 mod join;
 mod liveness;
+mod meanwhile;
 mod membership;
 mod message;
 mod near;

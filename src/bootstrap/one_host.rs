@@ -2,7 +2,6 @@
 //! the descriptors of their processes.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -61,7 +60,7 @@ impl OneHost {
 
     /// Ends the wait of whoever is in a step; the others see that this rank has given up.
     pub(super) fn interrupt(&self) {
-        self.liveness.interrupted.store(true, Ordering::Release);
+        self.liveness.meanwhile.interrupt();
         self.give_up();
     }
 

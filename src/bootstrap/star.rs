@@ -10,13 +10,14 @@ mod surviving;
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::channel::Channel;
 use super::control;
 use super::inquiry::Inquiry;
+use super::meanwhile::Meanwhile;
 use super::message::{self, ContributionHeader, Kind, Leaving};
 use super::near::Near;
 use super::parts::{self, Brought};
@@ -35,8 +36,8 @@ pub(super) struct Star {
     near: Option<Near>,
     /// The number of the survivors' next attempt to come together; none, once one has ended well.
     attempt: AtomicU32,
-    /// This rank is to wait for nobody any more.
-    interrupted: AtomicBool,
+    /// While this rank waits.
+    pub(super) meanwhile: Meanwhile,
 }
 
 /// The connection to the hub.
@@ -66,7 +67,7 @@ impl Star {
             gone: Gone::nobody(size),
             near: None,
             attempt: AtomicU32::new(0),
-            interrupted: AtomicBool::new(false),
+            meanwhile: Meanwhile::default(),
         }
     }
 
@@ -95,7 +96,7 @@ impl Star {
 
     /// Ends the wait of whoever is in a step; that one tells the others. Where nobody is, they are told at once.
     pub(super) fn interrupt(&self) {
-        self.interrupted.store(true, Ordering::Release);
+        self.meanwhile.interrupt();
         if let Ok(mut line) = self.line.try_lock()
             && line.broken.is_none()
         {
@@ -105,7 +106,7 @@ impl Star {
     }
 
     pub(super) fn is_interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Acquire)
+        self.meanwhile.is_interrupted()
     }
 
     /// Tells everybody that this rank has given up, and why.
@@ -198,7 +199,7 @@ impl Star {
                 self.lose_hub(line);
                 return Err(self.departed_in(name, 0));
             }
-            if self.is_interrupted() {
+            if !self.meanwhile.waits_on() {
                 return Err(BootstrapError::Interrupted { step: name.into() });
             }
             if Instant::now() >= deadline {

@@ -139,6 +139,14 @@ impl Builder {
             ahead: Cell::new((0, 0)),
             in_step: Cell::new(false),
         };
+        // Weakly: the engine keeps the members.
+        let engine = Arc::downgrade(&communicator.engine);
+        let members = communicator.meeting.borrow().members.clone();
+        members.while_waiting(move || {
+            if let Some(engine) = engine.upgrade() {
+                engine.poll();
+            }
+        });
         if !load_store {
             communicator.connect_for_barriers()?;
         }

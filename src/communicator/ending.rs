@@ -26,6 +26,8 @@ impl Communicator {
     /// gone, named. The communicator is dropped all the same.
     pub fn finalize(self) -> Result<(), CommunicatorError> {
         self.settle()?;
+        self.engine.wait_until(|| self.engine.is_idle());
+        self.usable()?;
         let meeting = self.meeting.borrow();
         meeting.all_gather("finalizing", &(), Vec::new())?;
         Ok(())

@@ -38,6 +38,11 @@ impl Members {
         self.0.interrupt();
     }
 
+    /// What this rank moves on while it waits for the others.
+    pub(super) fn while_waiting(&self, work: impl Fn() + Send + Sync + 'static) {
+        self.0.while_waiting(work);
+    }
+
     pub(super) fn membership(&self) -> &Membership {
         &self.0
     }

@@ -284,11 +284,12 @@ impl Communicator {
         }
     }
 
-    /// Waits until nothing is in flight. The calls that go through the bootstrap drive nothing while they wait, and a
-    /// rank that waits for an operation would wait in vain for one that is in such a call.
+    /// Waits until no collective is in flight, before a call that goes through the bootstrap. Messages between two ranks
+    /// may be: another rank may be waiting for one before it comes, or send one only afterwards. They are moved on while
+    /// this rank waits for the others.
     fn settle(&self) -> Result<(), CommunicatorError> {
         self.usable()?;
-        self.engine.wait_until(|| self.engine.is_idle());
+        self.engine.wait_until(|| self.engine.has_no_calls());
         self.usable()
     }
 

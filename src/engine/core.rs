@@ -238,6 +238,12 @@ impl Core {
             == 0
     }
 
+    /// Whether no collective is in progress.
+    pub fn has_no_calls(&self) -> bool {
+        let engine = self.engine.lock().expect("nothing panics with the token in hand");
+        engine.active.is_empty()
+    }
+
     /// Drives until the operation has ended.
     ///
     /// # Errors

@@ -119,6 +119,11 @@ impl Engine {
         either!(self, core => core.is_idle())
     }
 
+    /// Whether no collective is in progress; messages between two ranks may be.
+    pub fn has_no_calls(&self) -> bool {
+        either!(self, core => core.has_no_calls())
+    }
+
     /// Drives until the operation has ended.
     ///
     /// # Errors

@@ -35,6 +35,8 @@ pub struct MessageCore {
     started: Mutex<Vec<Boxed>>,
     /// Operations started and not ended.
     active: AtomicUsize,
+    /// Those of them that are messages between two ranks: raised after `active`, lowered before it.
+    letters: AtomicUsize,
     /// All operations below this number have ended.
     floor: AtomicU64,
     poison: OnceLock<EngineError>,
@@ -70,6 +72,7 @@ impl MessageCore {
             token: Token::new(Inner::new(rank, ranks, generation, endpoint), alarm),
             started: Mutex::default(),
             active: AtomicUsize::new(0),
+            letters: AtomicUsize::new(0),
             floor: AtomicU64::new(1),
             poison: OnceLock::new(),
             birthplace: Birthplace::here(),
@@ -144,6 +147,9 @@ impl MessageCore {
             // Whoever fails everything sets the poison, then empties the box.
             self.check()?;
             self.active.fetch_add(1, Ordering::Relaxed);
+            if let Boxed::Letter(..) = &boxed {
+                self.letters.fetch_add(1, Ordering::Relaxed);
+            }
             started.push(boxed);
         }
         // Whoever has the token looks into the box before it sleeps.
@@ -185,6 +191,11 @@ impl MessageCore {
     /// Whether nothing is in progress.
     pub fn is_idle(&self) -> bool {
         self.active.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether no collective is in progress. For the caller's thread, which is the only one that starts anything.
+    pub fn has_no_calls(&self) -> bool {
+        self.active.load(Ordering::Acquire) == self.letters.load(Ordering::Acquire)
     }
 
     /// Drives until the operation has ended.
@@ -300,6 +311,8 @@ impl MessageCore {
     fn publish(&self, inner: &mut Inner) {
         let finished = std::mem::take(&mut inner.finished);
         if finished != 0 {
+            let letters = std::mem::take(&mut inner.finished_letters);
+            self.letters.fetch_sub(letters, Ordering::Release);
             self.active.fetch_sub(finished, Ordering::Release);
             self.token.ring();
         }

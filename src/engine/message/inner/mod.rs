@@ -88,6 +88,8 @@ pub(super) struct Inner {
     pub woken: Vec<Waker>,
     /// Operations that ended since this was last asked.
     pub finished: usize,
+    /// Those of them that were messages between two ranks.
+    pub finished_letters: usize,
     /// A call of a peer that is not this rank's, in an operation that has begun here.
     odd: Option<(u64, u32, Called)>,
     /// What other ranks have said about their giving up, until an operation here comes to stand still.
@@ -121,6 +123,7 @@ impl Inner {
             completions: Vec::with_capacity(BATCH),
             woken: Vec::new(),
             finished: 0,
+            finished_letters: 0,
             odd: None,
             told: None,
             flooded: false,
@@ -319,7 +322,9 @@ impl Inner {
         }
         self.order.clear();
         self.early.clear();
-        self.finished += self.letters.end_all(error, &mut self.woken);
+        let letters = self.letters.end_all(error, &mut self.woken);
+        self.finished += letters;
+        self.finished_letters += letters;
     }
 }
 

@@ -192,6 +192,7 @@ impl Inner {
         observers.recorder.mark(Kind::End, number, 0, 0, peer, moved);
         self.woken.extend(ticket.end_with(outcome));
         self.finished += 1;
+        self.finished_letters += 1;
     }
 
     /// A message to oneself.
@@ -219,6 +220,7 @@ impl Inner {
             let end = if index == send { &outcome } else { &other };
             self.woken.extend(one.ticket.end_with(end.clone()));
             self.finished += 1;
+            self.finished_letters += 1;
         }
     }
 
