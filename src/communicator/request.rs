@@ -36,6 +36,8 @@ pub struct Request {
     pub(super) operation: Operation,
     /// Of each rank's part, or for an all-to-all of each pair.
     counts: Option<Vec<usize>>,
+    /// Where parts begin, if it was said: one list, or for an all-to-all one for inputs and one for results.
+    displacements: Vec<Vec<usize>>,
 }
 
 impl Request {
@@ -44,6 +46,7 @@ impl Request {
             collective,
             operation,
             counts: None,
+            displacements: Vec::new(),
         }
     }
 
@@ -94,9 +97,24 @@ impl Request {
         self
     }
 
+    /// With parts of [`Request::varying`] lengths that begin where `displacements[r]` says, in elements from the start of
+    /// the window that has the parts of all; what lies between them is left alone. The parts must not overlap. Not for an
+    /// all-to-all, which has [`Request::displaced_pairs`].
+    pub fn displaced(mut self, displacements: &[usize]) -> Self {
+        self.displacements = vec![displacements.to_vec()];
+        self
+    }
+
+    /// The same for an all-to-all: what rank `s` sends to rank `r` begins at element `sent[s * ranks + r]` of the sender's
+    /// input and at element `received[s * ranks + r]` of the receiver's result.
+    pub fn displaced_pairs(mut self, sent: &[usize], received: &[usize]) -> Self {
+        self.displacements = vec![sent.to_vec(), received.to_vec()];
+        self
+    }
+
     /// Whether parts differ in length.
     pub(super) fn has_counts(&self) -> bool {
-        self.counts.is_some()
+        self.counts.is_some() || !self.displacements.is_empty()
     }
 
     /// The collective's name.
@@ -241,6 +259,7 @@ impl Communicator {
             collective,
             operation,
             ref counts,
+            ref displacements,
         } = *request;
         let call = collective.name();
         let refuse = |what: String| Err(self.argument(call, what));
@@ -264,6 +283,9 @@ impl Communicator {
             result,
         };
         match counts {
+            None if !displacements.is_empty() => {
+                return refuse("displacements need counts: Request::varying gives them".into());
+            }
             None => {
                 let count = self.even_count(collective, input.len, result.map(|result| result.len))?;
                 fitted.partition = Partition::even(count);
@@ -271,13 +293,25 @@ impl Communicator {
                 fitted.total = input.len.max(result.map_or(0, |result| result.len));
             }
             Some(counts) => {
-                let partition = match collective {
-                    Collective::AllToAll => Partition::per_pair(self.ranks, counts),
-                    _ => Partition::per_rank(counts),
+                let partition = match (collective, &displacements[..]) {
+                    (Collective::AllToAll, []) => Partition::per_pair(self.ranks, counts),
+                    (Collective::AllToAll, [sent, received]) => {
+                        Partition::per_pair_at(self.ranks, counts, sent, received)
+                    }
+                    (_, []) => Partition::per_rank(counts),
+                    (_, [begins]) if collective != Collective::AllToAll => {
+                        Partition::per_rank_at(counts, begins)
+                    }
+                    _ => {
+                        return refuse(
+                            "an all-to-all takes displacements for each pair, on both sides; others one for each rank"
+                                .into(),
+                        );
+                    }
                 };
                 let wrong = |error: crate::plan::PlanError| self.argument(call, error.to_string());
                 fitted.partition = partition.map_err(wrong)?;
-                fitted.counts = fingerprint(counts);
+                fitted.counts = fingerprint(displacements.iter().chain([counts]).flatten());
                 fitted.total = self.varying(&fitted).map_err(|what| self.argument(call, what))?;
             }
         }
@@ -386,9 +420,9 @@ impl Communicator {
     }
 }
 
-/// FNV-1a of counts: the same on every rank that has the same.
-fn fingerprint(counts: &[usize]) -> u64 {
-    let bytes = counts.iter().flat_map(|count| (*count as u64).to_le_bytes());
+/// FNV-1a of counts and displacements: the same on every rank that has the same.
+fn fingerprint<'a>(counts: impl Iterator<Item = &'a usize>) -> u64 {
+    let bytes = counts.flat_map(|count| (*count as u64).to_le_bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

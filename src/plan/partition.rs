@@ -4,6 +4,7 @@
 //! # Buffers
 //! A buffer holds the blocks that the rank contributes ([`Cut::contributes`]) or gets ([`Cut::defines`]), without gaps,
 //! in the order of their parts; an all-to-all's input in the order of receivers, its result in the order of senders.
+//! Where the caller says where parts begin, they lie there.
 //!
 //! In place a rank has one buffer for both, laid out as the longer one: what it contributes or gets alone (its own part)
 //! lies where that part lies among all of them. So it is in NCCL. An all-to-all cannot be done in place.
@@ -33,14 +34,25 @@ enum Counts {
     Even {
         count: usize,
     },
-    /// Before each rank's part, and after the last.
-    PerRank(Arc<[usize]>),
-    /// `[sender][receiver]`: before what goes to the receiver in the sender's input; then `[receiver][sender]`: before
-    /// what comes from the sender in the receiver's result. Each row has `ranks + 1` entries.
+    /// By rank, and where the last of them ends.
+    PerRank {
+        parts: Arc<[Part]>,
+        end: usize,
+    },
+    /// `[sender][receiver]` in the sender's input, then `[receiver][sender]` in the receiver's result; and where each
+    /// input, then each result, ends.
     PerPair {
         ranks: u32,
-        places: Arc<[usize]>,
+        parts: Arc<[Part]>,
+        ends: Arc<[usize]>,
     },
+}
+
+/// A part in a buffer that has several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    begin: usize,
+    len: usize,
 }
 
 impl Partition {
@@ -56,9 +68,23 @@ impl Partition {
     /// # Errors
     /// [`PlanError::Counts`] where there is none, or their sum is more than can be counted.
     pub fn per_rank(counts: &[usize]) -> Result<Self, PlanError> {
-        let places = sums(counts.iter().copied()).filter(|_| !counts.is_empty());
-        let places = places.ok_or_else(|| refuse(counts.len(), counts.len().max(1)))?;
-        Ok(Self(Counts::PerRank(places.into())))
+        let begins = begins(counts.iter().copied())?;
+        Self::per_rank_at(counts, &begins)
+    }
+
+    /// The same with parts that begin at these elements of a buffer that has them all: gaps are left alone.
+    ///
+    /// # Errors
+    /// As there, and parts that overlap.
+    pub fn per_rank_at(counts: &[usize], begins: &[usize]) -> Result<Self, PlanError> {
+        let wanted = counts.len().max(1);
+        as_many("counts", counts.len(), wanted)?;
+        as_many("displacements", begins.len(), wanted)?;
+        let (parts, end) = lay_out(counts.iter().copied(), begins)?;
+        Ok(Self(Counts::PerRank {
+            parts: parts.into(),
+            end,
+        }))
     }
 
     /// One count for each pair of ranks, for an all-to-all: `counts[sender * ranks + receiver]`. Counts may be 0.
@@ -68,41 +94,109 @@ impl Partition {
     /// counted.
     pub fn per_pair(ranks: u32, counts: &[usize]) -> Result<Self, PlanError> {
         let p = ranks as usize;
-        if p == 0 || p.checked_mul(p) != Some(counts.len()) {
-            return Err(refuse(counts.len(), p.saturating_mul(p)));
-        }
-        let mut places = Vec::with_capacity(2 * p * (p + 1));
-        for row in counts.chunks(p) {
-            places.extend(sums(row.iter().copied()).ok_or_else(|| refuse(p * p, p * p))?);
+        as_many("counts", counts.len(), p.saturating_mul(p))?;
+        let (mut sent, mut received) = (Vec::with_capacity(p * p), vec![0; p * p]);
+        for row in counts.chunks(p.max(1)) {
+            sent.extend(begins(row.iter().copied())?);
         }
         for receiver in 0..p {
             let column = counts.iter().skip(receiver).step_by(p);
-            places.extend(sums(column.copied()).ok_or_else(|| refuse(p * p, p * p))?);
+            for (sender, begin) in begins(column.copied())?.into_iter().enumerate() {
+                received[sender * p + receiver] = begin;
+            }
+        }
+        Self::per_pair_at(ranks, counts, &sent, &received)
+    }
+
+    /// The same with places of their own, numbered like the counts: where what goes to the receiver begins in the sender's
+    /// input, and where it begins in the receiver's result. Gaps are left alone.
+    ///
+    /// # Errors
+    /// As there, and parts that overlap in one buffer.
+    pub fn per_pair_at(
+        ranks: u32,
+        counts: &[usize],
+        sent: &[usize],
+        received: &[usize],
+    ) -> Result<Self, PlanError> {
+        let p = ranks as usize;
+        let wanted = p.saturating_mul(p).max(1);
+        as_many("counts", counts.len(), wanted)?;
+        as_many("displacements to send from", sent.len(), wanted)?;
+        as_many("displacements to receive at", received.len(), wanted)?;
+        let (mut parts, mut ends) = (Vec::with_capacity(2 * p * p), Vec::with_capacity(2 * p));
+        for (row, sent) in counts.chunks(p).zip(sent.chunks(p)) {
+            let (laid_out, end) = lay_out(row.iter().copied(), sent)?;
+            parts.extend(laid_out);
+            ends.push(end);
+        }
+        for receiver in 0..p {
+            let column = |all: &[usize]| all.iter().skip(receiver).step_by(p).copied().collect::<Vec<_>>();
+            let (laid_out, end) = lay_out(column(counts).into_iter(), &column(received))?;
+            parts.extend(laid_out);
+            ends.push(end);
         }
         Ok(Self(Counts::PerPair {
             ranks,
-            places: places.into(),
+            parts: parts.into(),
+            ends: ends.into(),
         }))
     }
 }
 
-/// What lies before each part, and after the last; none where that is more than can be counted.
-fn sums(counts: impl Iterator<Item = usize>) -> Option<Vec<usize>> {
-    let mut places = vec![0usize];
-    let mut sum = 0usize;
+/// Where each part begins if there are no gaps.
+fn begins(counts: impl Iterator<Item = usize>) -> Result<Vec<usize>, PlanError> {
+    let (mut begins, mut sum) = (Vec::new(), 0usize);
     for count in counts {
-        sum = sum.checked_add(count)?;
-        places.push(sum);
+        begins.push(sum);
+        sum = sum.checked_add(count).ok_or_else(too_many)?;
     }
-    Some(places)
+    Ok(begins)
 }
 
-fn refuse(found: usize, wanted: usize) -> PlanError {
-    let reason = match found == wanted {
-        true => "their sum is more elements than can be counted".to_owned(),
-        false => format!("there are {found}, where {wanted} are needed"),
+/// The parts of one buffer, and where the last of them ends. Those without elements lie nowhere.
+fn lay_out(counts: impl Iterator<Item = usize>, begins: &[usize]) -> Result<(Vec<Part>, usize), PlanError> {
+    let parts = counts.zip(begins).map(|(len, begin)| Part { begin: *begin, len });
+    let parts = parts.collect::<Vec<_>>();
+    let mut end = 0;
+    let mut order = (0..parts.len())
+        .filter(|at| parts[*at].len != 0)
+        .collect::<Vec<_>>();
+    order.sort_unstable_by_key(|at| parts[*at].begin);
+    for (number, &at) in order.iter().enumerate() {
+        let Part { begin, len } = parts[at];
+        if begin < end {
+            let before = order[number - 1];
+            return Err(PlanError::Counts {
+                reason: format!(
+                    "the parts of ranks {} and {} overlap: one begins at element {begin}, the other ends before element {end}",
+                    before.min(at),
+                    before.max(at)
+                ),
+            });
+        }
+        end = begin.checked_add(len).ok_or_else(too_many)?;
+    }
+    Ok((parts, end))
+}
+
+fn too_many() -> PlanError {
+    PlanError::Counts {
+        reason: "their sum is more elements than can be counted".to_owned(),
+    }
+}
+
+fn as_many(what: &str, found: usize, wanted: usize) -> Result<(), PlanError> {
+    if found == wanted {
+        return Ok(());
+    }
+    let what = match what {
+        "counts" => String::new(),
+        what => format!(" {what}"),
     };
-    PlanError::Counts { reason }
+    Err(PlanError::Counts {
+        reason: format!("there are {found}{what}, where {wanted} are needed"),
+    })
 }
 
 /// Where the elements of each block are, for one call. Nothing here allocates, and nothing overflows.
@@ -136,12 +230,12 @@ impl<'a> Placement<'a> {
                     "{count} elements for each of {ranks} ranks are more than can be counted"
                 ));
             }
-            Counts::PerRank(places) => {
+            Counts::PerRank { parts, .. } => {
                 if !collective.has_parts() || collective == Collective::AllToAll {
                     return refuse(format!("{collective} does not take a count for each rank"));
                 }
-                if places.len() != ranks + 1 {
-                    return refuse(format!("there are {} for {ranks} ranks", places.len() - 1));
+                if parts.len() != ranks {
+                    return refuse(format!("there are {} for {ranks} ranks", parts.len()));
                 }
             }
             Counts::PerPair { ranks: theirs, .. } => {
@@ -172,12 +266,9 @@ impl<'a> Placement<'a> {
     fn part_len(&self, block: u32) -> usize {
         match (self.counts, self.cut.owners(block)) {
             (Counts::Even { count }, _) => *count,
-            (Counts::PerRank(places), Some((owner, _))) => {
-                places[owner as usize + 1] - places[owner as usize]
-            }
-            (Counts::PerPair { ranks, places }, Some((sender, receiver))) => {
-                let at = sender as usize * (*ranks as usize + 1) + receiver as usize;
-                places[at + 1] - places[at]
+            (Counts::PerRank { parts, .. }, Some((owner, _))) => parts[owner as usize].len,
+            (Counts::PerPair { ranks, parts, .. }, Some((sender, receiver))) => {
+                parts[sender as usize * *ranks as usize + receiver as usize].len
             }
             // `new` let no such pair in.
             (_, None) => 0,
@@ -213,13 +304,13 @@ impl<'a> Placement<'a> {
             _ if self.is_own_part(side, rank) => 0,
             (Counts::Even { count }, Side::Input) => count * receiver as usize,
             (Counts::Even { count }, Side::Result) => count * sender as usize,
-            (Counts::PerRank(places), _) => places[sender as usize],
-            (Counts::PerPair { ranks, places }, Side::Input) => {
-                places[sender as usize * (*ranks as usize + 1) + receiver as usize]
+            (Counts::PerRank { parts, .. }, _) => parts[sender as usize].begin,
+            (Counts::PerPair { ranks, parts, .. }, Side::Input) => {
+                parts[sender as usize * *ranks as usize + receiver as usize].begin
             }
-            (Counts::PerPair { ranks, places }, Side::Result) => {
+            (Counts::PerPair { ranks, parts, .. }, Side::Result) => {
                 let row = *ranks as usize + receiver as usize;
-                places[row * (*ranks as usize + 1) + sender as usize]
+                parts[row * *ranks as usize + sender as usize].begin
             }
         };
         part + within
@@ -245,6 +336,27 @@ impl<'a> Placement<'a> {
         };
         let (collective, ranks) = (self.cut.collective(), self.cut.ranks());
         let k = self.cut.blocks_per_part();
+        match self.counts {
+            Counts::PerRank { parts, end } => {
+                let own = parts[rank as usize];
+                return if !holds(rank * k) {
+                    0
+                } else if self.is_own_part(side, rank) {
+                    own.len
+                } else if holds((rank + 1) % ranks * k) {
+                    *end
+                } else {
+                    own.begin + own.len
+                };
+            }
+            Counts::PerPair { ends, .. } => {
+                return match side {
+                    Side::Input => ends[rank as usize],
+                    Side::Result => ends[ranks as usize + rank as usize],
+                };
+            }
+            Counts::Even { .. } => {}
+        }
         // The last block that it holds; parts lie in the order of the ranks.
         let last = match (collective, side) {
             (Collective::Barrier, _) => return 0,

@@ -169,3 +169,83 @@ pub fn a_ring_of_many_ranks_has_slots_enough(reach: Reach) {
         );
     });
 }
+
+/// Parts in the reverse order of the ranks, with gaps, by every plan.
+pub fn parts_may_lie_anywhere(reach: Reach) {
+    everywhere(reach, &[2, 5], |communicator, collective, what| {
+        let (rank, size) = (communicator.rank(), communicator.size());
+        if !collective.has_parts() {
+            return;
+        }
+        let parts = Parts::varying(size, 3_001, collective);
+        let plain = expected(collective, &parts, rank);
+        let (needs, gets) = lengths(collective, &parts, rank);
+        // Of rows of one buffer each: where each part begins, and where it began without gaps.
+        let row = |counts: &[usize]| {
+            let mut at = 5;
+            let mut begins = vec![0; counts.len()];
+            for (begin, count) in begins.iter_mut().zip(counts).rev() {
+                *begin = at;
+                at += count + 3;
+            }
+            begins
+        };
+        let p = size as usize;
+        let column = |receiver: usize| {
+            let counts = parts.counts.iter().skip(receiver).step_by(p);
+            counts.copied().collect::<Vec<_>>()
+        };
+        let request = request(collective).varying(&parts.counts);
+        let all_to_all = collective == Collective::AllToAll;
+        let (request, sent, received) = if all_to_all {
+            let sent = parts.counts.chunks(p).flat_map(row).collect::<Vec<_>>();
+            let columns = (0..p).map(|to| row(&column(to))).collect::<Vec<_>>();
+            let received = (0..p * p)
+                .map(|pair| columns[pair % p][pair / p])
+                .collect::<Vec<_>>();
+            let own_sent = sent[rank as usize * p..][..p].to_vec();
+            let own_received = columns[rank as usize].clone();
+            (
+                request.displaced_pairs(&sent, &received),
+                (parts.counts[rank as usize * p..][..p].to_vec(), own_sent),
+                (column(rank as usize), own_received),
+            )
+        } else {
+            let begins = row(&parts.counts);
+            let list = (parts.counts.clone(), begins.clone());
+            (request.displaced(&begins), list.clone(), list)
+        };
+        let room = 3_100 * p + 20;
+        let mut input = communicator.window::<u32>(room).unwrap();
+        let mut result = communicator.window::<u32>(room).unwrap();
+        let spread = |into: &mut [u32], from: &[u32], (counts, begins): &(Vec<usize>, Vec<usize>)| {
+            let mut before = 0;
+            for (count, begin) in counts.iter().zip(begins) {
+                into[*begin..][..*count].copy_from_slice(&from[before..][..*count]);
+                before += count;
+            }
+        };
+        let mut own = vec![0; needs];
+        fill(&mut own, rank, 0, needs);
+        // What is one part alone lies at the start.
+        let parts_go =
+            matches!(collective, Collective::ReduceScatter | Collective::Scatter { .. }) || all_to_all;
+        let parts_come =
+            matches!(collective, Collective::AllGather | Collective::Gather { .. }) || all_to_all;
+        input.fill(UNTOUCHED);
+        match parts_go {
+            true => spread(&mut input, &own, &sent),
+            false => input[..needs].copy_from_slice(&own),
+        }
+        result.fill(UNTOUCHED);
+        let mut right = result.to_vec();
+        if let Some(plain) = plain {
+            match parts_come {
+                true => spread(&mut right, &plain, &received),
+                false => right[..gets].copy_from_slice(&plain),
+            }
+        }
+        communicator.call_into(&request, &input, &mut result).unwrap();
+        assert!(result[..] == right[..], "{what}, rank {rank}, displaced");
+    });
+}

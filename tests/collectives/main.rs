@@ -16,6 +16,8 @@ use support::{Reach, over_both};
 over_both! {
     every_collective_by_every_plan_is_the_reference,
     parts_may_have_different_lengths_or_none,
+    parts_may_lie_anywhere,
+    displacements_that_do_not_fit_are_refused_on_every_rank,
     a_ring_of_many_ranks_has_slots_enough,
     a_ring_of_several_channels_runs,
     small_operations_leave_a_started_ones_line_alone,

@@ -138,3 +138,28 @@ pub fn calls_in_another_order_are_named_on_every_rank(reach: Reach) {
         assert!(error.contains("disagree"), "{error}");
     }
 }
+
+pub fn displacements_that_do_not_fit_are_refused_on_every_rank(reach: Reach) {
+    with(2, reach.builder(), |communicator| {
+        let short = communicator.window::<f32>(4).unwrap();
+        let mut long = communicator.window::<f32>(10).unwrap();
+        long.fill(7.0);
+        let gather = || Request::all_gather().varying(&[3, 2]);
+        for (request, why) in [
+            (gather().displaced(&[0, 2]), "ranks 0 and 1 overlap"),
+            (gather().displaced(&[0, 9]), "of 11 elements"),
+            (gather().displaced(&[0]), "there are 1 displacements"),
+            (Request::all_gather().displaced(&[0, 5]), "need counts"),
+            (gather().displaced_pairs(&[0, 5], &[0, 5]), "one for each rank"),
+        ] {
+            let error = text(communicator.call_into(&request, &short, &mut long));
+            assert!(error.contains(why) && error.contains("all-gather"), "{error}");
+        }
+        assert!(long.iter().all(|x| *x == 7.0), "something was written");
+        // Other displacements than the other rank's: both hear of it.
+        let rank = communicator.rank() as usize;
+        let request = gather().displaced(&[0, 4 + rank]);
+        let error = text(communicator.call_into(&request, &short, &mut long));
+        assert!(error.contains("rank"), "{error}");
+    });
+}

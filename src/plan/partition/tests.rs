@@ -175,3 +175,52 @@ fn counts_that_cannot_be_are_refused_in_words() {
         "4 blocks do not cut the 3 parts of all-gather into as many each"
     );
 }
+
+#[test]
+fn parts_lie_where_it_was_said() {
+    let cut = Cut::new(Collective::AllGather, 3, 6).unwrap();
+    let partition = Partition::per_rank_at(&[2, 0, 3], &[10, 99, 4]).unwrap();
+    let apart = Placement::new(cut, &partition, false).unwrap();
+    let inside = Placement::new(cut, &partition, true).unwrap();
+    let at =
+        |placement: &Placement<'_>, side, block| (placement.offset(side, 2, block), placement.len(block));
+    // Two blocks to a part.
+    assert_eq!(at(&apart, Side::Result, 0), (10, 1));
+    assert_eq!(at(&apart, Side::Result, 1), (11, 1));
+    assert_eq!(at(&apart, Side::Result, 4), (4, 1));
+    assert_eq!(at(&apart, Side::Input, 4), (0, 1));
+    assert_eq!(at(&inside, Side::Input, 5), (5, 2));
+    assert_eq!(
+        [Side::Input, Side::Result].map(|side| apart.elements(side, 2)),
+        [3, 12]
+    );
+    assert_eq!(inside.elements(Side::Input, 2), 7);
+
+    let cut = Cut::new(Collective::AllToAll, 2, 4).unwrap();
+    let partition = Partition::per_pair_at(2, &[1, 2, 3, 4], &[9, 0, 0, 5], &[0, 7, 8, 1]).unwrap();
+    let placement = Placement::new(cut, &partition, false).unwrap();
+    // From rank 0 to rank 1: two elements, from 0 of its input to 7 of the other's result.
+    assert_eq!(
+        (
+            placement.offset(Side::Input, 0, 1),
+            placement.offset(Side::Result, 1, 1)
+        ),
+        (0, 7)
+    );
+    assert_eq!([0, 1].map(|rank| placement.elements(Side::Input, rank)), [10, 9]);
+    assert_eq!([0, 1].map(|rank| placement.elements(Side::Result, rank)), [11, 9]);
+}
+
+#[test]
+fn parts_that_overlap_are_named() {
+    let text = |outcome: Result<Partition, PlanError>| outcome.unwrap_err().to_string();
+    let overlap = text(Partition::per_rank_at(&[3, 1, 2], &[0, 8, 2]));
+    assert!(overlap.contains("ranks 0 and 2 overlap"), "{overlap}");
+    assert!(Partition::per_rank_at(&[3, 0, 2], &[0, 1, 3]).is_ok());
+    assert!(text(Partition::per_rank_at(&[1, 1], &[0])).contains("there are 1 displacements, where 2"));
+    assert!(text(Partition::per_rank_at(&[2], &[usize::MAX])).contains("more elements than can be counted"));
+    let (counts, apart, same) = ([1; 4], [0, 1, 0, 1], [0, 0, 1, 1]);
+    assert!(Partition::per_pair_at(2, &counts, &apart, &same).is_ok());
+    assert!(text(Partition::per_pair_at(2, &counts, &same, &same)).contains("overlap"));
+    assert!(text(Partition::per_pair_at(2, &counts, &apart, &apart)).contains("overlap"));
+}
