@@ -158,6 +158,8 @@ fn the_same_bytes_reach_their_destinations() {
                 communicator.counters().bytes_exchanged
             })
         });
+        // A byte is counted by the rank that moves it: who that is depends on the reach, how many there are does not.
+        let [mapped, messages] = [mapped, messages].map(|counts| counts.iter().sum::<u64>());
         assert_eq!(mapped, messages, "{plan}");
     }
 }

@@ -14,7 +14,7 @@ mod collectives;
 mod oracle;
 use collectives::{KINDS, collective};
 
-const REACHES: [Reach; 2] = [Reach::LoadStore, Reach::Message { slots: 3 }];
+const REACHES: [Reach; 3] = [Reach::Load, Reach::LoadStore, Reach::Message { slots: 3 }];
 
 /// The collectives that have a hierarchical plan.
 fn on_hosts_kinds() -> Vec<u8> {

@@ -279,7 +279,7 @@ fn notify_waiters(programs: &mut [Program]) {
 
 /// Hunts among the collectives that the builder has. With parts there are so many tasks that few ranks must do.
 fn hunt(name: &str, sizes: &[u32]) {
-    for reach in [Reach::LoadStore, Reach::Message { slots: 2 }] {
+    for reach in [Reach::Load, Reach::LoadStore, Reach::Message { slots: 2 }] {
         let mut total = Count::default();
         for &ranks in sizes {
             for collective in collectives::all(1 % ranks) {
@@ -457,7 +457,7 @@ fn symmetric_mutants_get_the_same_verdict_either_way() {
         ("pairwise", Collective::AllToAll),
         ("dissemination", Collective::Barrier),
     ] {
-        for reach in [Reach::LoadStore, Reach::Message { slots: 2 }] {
+        for reach in [Reach::Load, Reach::LoadStore, Reach::Message { slots: 2 }] {
             for ranks in 2..=5 {
                 let plan = builders::build(name, collective, ranks).unwrap();
                 let claim = Claim {

@@ -44,6 +44,7 @@ fn any_plan(most: u32) -> impl Strategy<Value = Plan> {
 
 fn any_reach() -> impl Strategy<Value = Reach> {
     prop_oneof![
+        Just(Reach::Load),
         Just(Reach::LoadStore),
         (1u32..12).prop_map(|slots| Reach::Message { slots })
     ]

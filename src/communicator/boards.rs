@@ -59,12 +59,12 @@ impl Mapped {
         &mut self,
         meeting: &mut Meeting,
         call: &'static str,
-        region: &Region,
+        (region, access): (&Region, Access),
         (offset, len): (usize, usize),
         kind: &str,
     ) -> Result<WindowMap, CommunicatorError> {
         let import = |rank, parcel| self.endpoint.import(rank, parcel);
-        let shared = meeting.share(call, (region, Access::READ), (offset, len), kind, import)?;
+        let shared = meeting.share(call, (region, access), (offset, len), kind, import)?;
         let mut memory: Vec<Arc<dyn Any + Send + Sync>> = vec![Arc::new(Held {
             _registration: shared.registration,
         })];
@@ -80,7 +80,7 @@ impl Mapped {
             bases.push(unsafe { base.add(offset) });
             memory.push(Arc::new(Imported { _remote: remote }));
         }
-        // SAFETY: each base is that rank's memory of `len` bytes; `memory` keeps all of it.
+        // SAFETY: each base is that rank's memory of `len` bytes, mapped as `access` allows; `memory` keeps all of it.
         Ok(unsafe { WindowMap::new(shared.id, meeting.rank, bases.into(), len, memory) })
     }
 
@@ -93,7 +93,13 @@ impl Mapped {
     ) -> Result<(Group, Layout), CommunicatorError> {
         let layout = Layout::new(ranks, tasks, SMALL_BYTES);
         let region = Region::host(layout.bytes(), HugePages::Never)?;
-        let map = Arc::new(self.share(meeting, "sharing boards", &region, (0, layout.bytes()), "board")?);
+        let map = Arc::new(self.share(
+            meeting,
+            "sharing boards",
+            (&region, Access::READ),
+            (0, layout.bytes()),
+            "board",
+        )?);
         let boards = map.bases().iter().map(|base: &NonNull<u8>| {
             let memory: Arc<dyn Any + Send + Sync> = map.clone();
             // SAFETY: `share` has checked that there are this many bytes; regions start on a page as zeroes; only

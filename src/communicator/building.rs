@@ -13,7 +13,7 @@ use super::shapes::{Shapes, Way, staging_slots};
 use super::{Communicator, CommunicatorError};
 use crate::bootstrap::{DEFAULT_TIMEOUT, Job, Membership};
 use crate::engine::{Core, Engine, Extent, MessageCore, SLOT_BYTES};
-use crate::fabric::{Fabric, select};
+use crate::fabric::{Access, Fabric, select};
 use crate::memory::Region;
 use crate::plan::{Collective, builders};
 
@@ -101,7 +101,13 @@ impl Builder {
             let (group, layout) = mapped.group(&mut meeting, ranks, plans.most_tasks(ranks))?;
             let region = Region::untouched(staging_slots(&layout) * SLOT_BYTES)?;
             let bytes = (0, region.len());
-            let staging = mapped.share(&mut meeting, "sharing staging slots", &region, bytes, "staging")?;
+            let staging = mapped.share(
+                &mut meeting,
+                "sharing staging slots",
+                (&region, Access::READ),
+                bytes,
+                "staging",
+            )?;
             let staging = Extent::new(Arc::new(staging), 0, region.len());
             (
                 Engine::Boards(Core::new(group)),

@@ -34,7 +34,7 @@ impl Communicator {
     }
 
     /// Gives up: every operation in flight and every later one fails, on every rank. Waits until no other rank can
-    /// read this one's memory any more; then windows are no longer in custody.
+    /// reach this one's memory any more; then windows are no longer in custody.
     ///
     /// # Errors
     /// A window of another communicator, before anything is given up.
@@ -46,7 +46,7 @@ impl Communicator {
         }
         if windows.iter().any(|window| window.owner() != self.id) {
             let what =
-                "a window was registered with another communicator, whose ranks may still read it".into();
+                "a window was registered with another communicator, whose ranks may still reach it".into();
             return Err(self.argument("abort", what));
         }
         self.abort_handle().abort();
@@ -105,13 +105,13 @@ pub trait Custody {
     #[doc(hidden)]
     fn owner(&self) -> u64;
 
-    /// Nobody else can read the window any more.
+    /// Nobody else can reach the window any more.
     #[doc(hidden)]
     fn release(&self, silence: &silence::Silence);
 }
 
 mod silence {
-    /// That no other rank can read this one's memory any more; only [`super::Communicator::abort`] can say so.
+    /// That no other rank can reach this one's memory any more; only [`super::Communicator::abort`] can say so.
     #[derive(Debug)]
     pub struct Silence(pub(super) ());
 }

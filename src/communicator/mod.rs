@@ -46,6 +46,7 @@ pub use window::Window;
 
 use crate::bootstrap::Job;
 use crate::engine::{Engine, Extent, FARTHEST, MAXIMUM_SEQUENCE};
+use crate::fabric::Access;
 use crate::memory::{Buffer, Element};
 use crate::observe::{CounterValues, Event, Recorder};
 use boards::Mapped;
@@ -187,7 +188,13 @@ impl Communicator {
             }
             (Engine::Boards(_), mapped) => {
                 let mapped = mapped.as_mut().expect("made with the boards");
-                mapped.share(meeting, call, buffer.region(), range, T::TYPE.name())?
+                mapped.share(
+                    meeting,
+                    call,
+                    (buffer.region(), Access::READ_WRITE),
+                    range,
+                    T::TYPE.name(),
+                )?
             }
         };
         let window = Window::new(buffer, map, self.id);

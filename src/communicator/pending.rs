@@ -68,7 +68,7 @@ impl<W: Windows> Started<W> {
     /// Waits for the end and hands the windows back. The deadline is the one with which it was started.
     ///
     /// # Errors
-    /// How the operation failed; the windows' memory then stays with the peers that may still read it.
+    /// How the operation failed; the windows' memory then stays with the peers that may still reach it.
     pub fn wait(mut self) -> Result<W, CommunicatorError> {
         let outcome = self.engine.wait(&self.ticket);
         self.hand_back(outcome.map_err(Into::into))

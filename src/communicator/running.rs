@@ -9,7 +9,7 @@ use crate::engine::{
     parts_shown, small_exchange,
 };
 use crate::memory::{DataType, Element};
-use crate::plan::{Collective, default_chunk_bytes};
+use crate::plan::{Collective, default_chunk_bytes, default_past_caches_bytes};
 
 /// A call that goes the way of small ones: a request that fits its memory, with equal parts.
 pub(super) struct Quick {
@@ -173,6 +173,7 @@ impl Communicator {
             partition: fitted.partition.clone(),
             counts: fitted.counts,
             in_place: fitted.in_place(),
+            past_caches: !fitted.in_place() && total * size >= default_past_caches_bytes(),
             chunk: (chunk / size).max(1),
             divisor: self.divisor(operation),
             memory: fitted.memory(),

@@ -13,13 +13,13 @@ pub(super) struct Shared {
     pub(super) map: Arc<WindowMap>,
     /// Which communicator it belongs to.
     pub(super) owner: u64,
-    /// Peers may still read it although the operation on it has failed.
+    /// Peers may still reach it although the operation on it has failed.
     custody: AtomicBool,
 }
 
 /// `len` elements on every rank of a communicator, at the same place in the window on each.
 ///
-/// It is used as a slice while no operation has it. After an operation on it has failed, peers may still read it
+/// It is used as a slice while no operation has it. After an operation on it has failed, peers may still reach it
 /// until they have heard of the failure: it is then in custody, and using it panics, until
 /// [`Communicator::abort`](super::Communicator::abort) has made sure that they do not any more.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl<T: Element> Window<T> {
         self.buffer.len()
     }
 
-    /// Whether peers may still read it although the operation on it has failed.
+    /// Whether peers may still reach it although the operation on it has failed.
     pub fn in_custody(&self) -> bool {
         self.shared.custody.load(Ordering::Acquire)
     }
@@ -98,7 +98,7 @@ impl<T: Element> Window<T> {
     fn check_custody(&self) {
         assert!(
             !self.in_custody(),
-            "this window is in custody: an operation on it failed and peers may still read it. \
+            "this window is in custody: an operation on it failed and peers may still reach it. \
              Communicator::abort gives it back"
         );
     }

@@ -26,7 +26,7 @@ pub struct Prepared {
 
 impl Prepared {
     /// Checks what the engine relies on: that the program is this rank's, needs no more counters and staging than
-    /// there are, and stores into this rank's memory only.
+    /// there are, and stores into no other rank's memory than results.
     ///
     /// # Errors
     /// A sentence that says what is wrong with the plan.
@@ -47,8 +47,9 @@ impl Prepared {
             let (Action::Reduce { into, .. } | Action::Copy { into, .. }) = &task.action else {
                 continue;
             };
-            if let Some(place) = into.iter().find(|place| place.rank != program.rank) {
-                return Err(format!("plan {plan} stores into memory of rank {}", place.rank));
+            let elsewhere = |place: &&Place| place.rank != program.rank && place.buffer != Buffer::Result;
+            if let Some(place) = into.iter().find(elsewhere) {
+                return Err(format!("plan {plan} stores into slots of rank {}", place.rank));
             }
         }
         Ok(Self {
@@ -132,6 +133,8 @@ pub struct Call {
     pub counts: u64,
     /// Input and result are one buffer.
     pub in_place: bool,
+    /// What is stored into several ranks' results goes past the caches, which it would not stay in.
+    pub past_caches: bool,
     /// Elements of a chunk, at least 1.
     pub chunk: usize,
     /// What an average is divided by, else 1.

@@ -29,6 +29,12 @@ impl Access {
         remote_write: false,
         remote_atomic: false,
     };
+    /// Peers may read and write.
+    pub const READ_WRITE: Self = Self {
+        remote_read: true,
+        remote_write: true,
+        remote_atomic: false,
+    };
     /// Peers may do everything.
     pub const ALL: Self = Self {
         remote_read: true,

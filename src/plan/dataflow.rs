@@ -292,6 +292,12 @@ pub trait Rule: fmt::Debug + Send + Sync {
         4
     }
 
+    /// Whether every final value is combined from inputs alone, those of all ranks, and copied from there by every other
+    /// rank: who combines it can then as well store it into all results, where ranks can write each other's memory.
+    fn in_one_round(&self) -> bool {
+        false
+    }
+
     /// Where data must be sent, a rank's streams are its steps, then one for each entry of `uses` whose value is not a
     /// copy step (a copy step passes its own value on). This is the index of the stream that sends `value`.
     /// To be overridden where a rank has many steps.

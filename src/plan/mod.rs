@@ -39,7 +39,7 @@ pub use error::PlanError;
 pub use hosts::hierarchical_name;
 pub use lowering::Reach;
 pub use partition::{Partition, Placement, Side};
-pub use table::{Table, default_chunk_bytes, default_plan, default_plan_on};
+pub use table::{Table, default_chunk_bytes, default_past_caches_bytes, default_plan, default_plan_on};
 
 /// The most ranks a plan may have.
 pub const MAX_RANKS: u32 = 4096;

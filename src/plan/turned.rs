@@ -398,6 +398,16 @@ impl Rule for Turned {
         self.reductions.len()
     }
 
+    fn in_one_round(&self) -> bool {
+        let star = |tree: &Tree| tree.parents.iter().all(|parent| *parent == 0);
+        let stars = self
+            .trees
+            .channels
+            .iter()
+            .all(|(rise, fall)| star(rise) && star(fall));
+        stars && self.copies.len() > 0 && self.reductions.len() > 0
+    }
+
     fn layout(&self) -> Layout {
         self.trees.layout.clone()
     }

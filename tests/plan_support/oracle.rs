@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use sapwood::plan::lowered::{Action, Buffer, Place, Program, Progress, Rank};
 use sapwood::plan::verify::Claim;
-use sapwood::plan::{Collective, Cut, Partition, Placement, Side};
+use sapwood::plan::{Collective, Cut, Partition, Placement, Reach, Side};
 
 /// A small generator (SplitMix64): no library's may change what a seed means.
 pub struct Random(u64);
@@ -335,7 +335,8 @@ impl Machine<'_> {
                 return Err(format!("rank {rank} writes into an input"));
             }
             let cell = self.cell(place, block, chunk);
-            if place.rank as usize == rank {
+            // A store is seen by whoever has heard, by however many ranks, of what came after it; a message is not.
+            if place.rank as usize == rank || self.claim.reach == Reach::LoadStore {
                 self.memory.insert(cell, word);
             } else {
                 self.flights.push(Flight {

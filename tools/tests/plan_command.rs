@@ -70,8 +70,8 @@ fn verify_proves_every_plan_and_writes_one_row_for_each() {
             .filter(|collective| (builder.supports)(**collective));
         supported.map(|_| builder.name)
     });
-    // Six numbers of ranks; two reaches.
-    assert_eq!(rows.len(), pairs.count() * 6 * 2);
+    // Six numbers of ranks; three reaches.
+    assert_eq!(rows.len(), pairs.count() * 6 * 3);
     assert!(
         rows.iter()
             .all(|row| row["proved"] == true && row["time_ms"].is_f64())

@@ -49,6 +49,7 @@ pub(super) struct Execution {
     seen: Vec<Seen>,
     places: Vec<usize>,
     sources: Vec<*const u8>,
+    into: Vec<*mut u8>,
     factors: Vec<f64>,
     /// The first task that is not over.
     first: usize,
@@ -58,7 +59,7 @@ pub(super) struct Execution {
     waiting: Option<(u16, u32, u32)>,
 }
 
-// SAFETY: `sources` is scratch space, empty between rounds; the rest is plain data.
+// SAFETY: `sources` and `into` are scratch space, empty between rounds; the rest is plain data.
 unsafe impl Send for Execution {}
 
 impl Execution {
@@ -207,26 +208,40 @@ impl Execution {
                         .enumerate()
                         .map(|(index, place)| pointer(call, *place, at(index), chunk).cast_const()),
                 );
-                let first = pointer(call, into[0], at(sources.len()), chunk);
+                self.into.clear();
+                self.into.extend(
+                    into.iter()
+                        .zip(sources.len()..)
+                        .map(|(place, index)| pointer(call, *place, at(index), chunk)),
+                );
                 let divisor = if *complete { call.divisor } else { 1 };
-                match call.scale {
+                if call.scale.is_some() {
+                    self.factors.clear();
+                    self.factors
+                        .extend(sources.iter().map(|place| factor(call, group, *place)));
+                }
+                let combine = |into, sources: &[*const u8], count| match call.scale {
                     // SAFETY: the plan was proved: the waits that hold say that every source is written and that nobody
-                    // accesses the destination, which is this rank's; pointers are within the call's extents.
-                    None => unsafe { (call.kernel)(first, &self.sources, count, divisor) },
-                    Some(scale) => {
-                        self.factors.clear();
-                        self.factors
-                            .extend(sources.iter().map(|place| factor(call, group, *place)));
-                        // SAFETY: as above.
-                        unsafe { (scale.kernel)(first, &self.sources, &self.factors, count) };
-                    }
+                    // accesses the destinations; pointers are within the call's extents.
+                    None => unsafe { (call.kernel)(into, sources, count, divisor) },
+                    // SAFETY: as above.
+                    Some(scale) => unsafe { (scale.kernel)(into, sources, &self.factors, count) },
+                };
+                match self.into[..] {
+                    [only] => combine(only, &self.sources, count),
+                    // SAFETY: as above.
+                    _ => unsafe {
+                        let elements = (count, call.element);
+                        reduce::spread(&self.into, &mut self.sources, elements, call.past_caches, combine);
+                    },
                 }
                 self.sources.clear();
-                for (place, index) in into.iter().zip(sources.len()..).skip(1) {
-                    // SAFETY: as above.
-                    unsafe { reduce::copy(pointer(call, *place, at(index), chunk), first, bytes) };
-                }
-                let remote = sources.iter().filter(|place| place.rank != own).count();
+                self.into.clear();
+                let remote = sources
+                    .iter()
+                    .chain(into)
+                    .filter(|place| place.rank != own)
+                    .count();
                 let peer = sources
                     .iter()
                     .find(|place| place.rank != own)

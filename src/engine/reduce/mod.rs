@@ -16,6 +16,7 @@
 mod arithmetic;
 mod operation;
 mod portable;
+mod spread;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -27,6 +28,7 @@ use half::{bf16, f16};
 use crate::memory::DataType;
 use arithmetic::{Max, Min, Product, Sum};
 pub use operation::{Factor, Operation, UnknownOperation};
+pub(super) use spread::spread;
 
 /// Combines `count` elements of each of `sources` into `into`, and for an average divides by `divisor` at the end.
 ///

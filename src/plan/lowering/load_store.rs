@@ -3,6 +3,10 @@
 //! Nobody may end while others read its memory. In an all-reduce a rank whose contribution was pulled knows so from the
 //! final value; readers of final values, of a broadcast and of partial sums that only a root completes are waited for
 //! by a signal at the end.
+//!
+//! Where ranks may also write each other's memory and a plan has one round ([`in_one_round`](crate::plan::dataflow::Rule::in_one_round)),
+//! who combines a block stores it into all results. Every element is then read once and written once for each rank, and
+//! what was a copy is a wait.
 
 use super::{
     BEGIN, Consumers, chunk, input, others, partial_in_result, pulled_slots, ranks_of, result, staged,
@@ -11,8 +15,8 @@ use super::{
 use crate::plan::dataflow::{Collective, Consumer, Plan, Step, Value};
 use crate::plan::lowered::{Action, Place, Progress, Rank, Task, Wait};
 
-/// The tasks of `rank` and how many staging slots they use.
-pub(super) fn tasks(plan: &Plan, rank: Rank) -> (Vec<Task>, u32) {
+/// The tasks of `rank` and how many staging slots they use. With `stored`, who combines a value stores it everywhere.
+pub(super) fn tasks(plan: &Plan, rank: Rank, stored: bool) -> (Vec<Task>, u32) {
     let steps = plan.rule().steps(rank);
     let slots = pulled_slots(plan);
     let consumers = Consumers::of(plan, rank, steps.len());
@@ -28,16 +32,30 @@ pub(super) fn tasks(plan: &Plan, rank: Rank) -> (Vec<Task>, u32) {
     let mut staging_slots = 0;
     for (index, step) in steps.iter().enumerate() {
         let mine = &consumers.steps[index];
+        if let (
+            true,
+            Step::Copy {
+                source: Value::Step { rank: by, step },
+                ..
+            },
+        ) = (stored, step)
+        {
+            tasks.push(signal(vec![whole(*by, step_task(*step))], Vec::new()));
+            continue;
+        }
         let mut waits = Vec::with_capacity(step.sources().len());
         for source in step.sources() {
             waits.extend(ready(rank, *source));
         }
-        let mut into = result(rank);
+        let mut into = vec![result(rank)];
+        if stored {
+            into.extend(mine.iter().map(|reader| result(reader.rank)));
+        }
         if let Some(before) = plan.rule().after(rank, index as u32) {
             waits.push(whole(rank, step_task(before)));
         }
         if staged(plan, rank, step) {
-            into = staging(rank, index as u32, slots);
+            into = vec![staging(rank, index as u32, slots)];
             staging_slots = (index as u32 + 1) * slots;
             let readers = mine.iter();
             waits.extend(readers.map(|reader| chunk(reader.rank, step_task(reader.step), slots)));
@@ -49,12 +67,12 @@ pub(super) fn tasks(plan: &Plan, rank: Rank) -> (Vec<Task>, u32) {
         let action = match step {
             Step::Reduce { complete, .. } => Action::Reduce {
                 sources: places.collect(),
-                into: vec![into],
+                into,
                 complete: *complete,
             },
             Step::Copy { source, .. } => Action::Copy {
                 source: place(plan, slots, step.block(), *source),
-                into: vec![into],
+                into,
             },
             Step::Signal { .. } => Action::Signal,
         };
@@ -72,7 +90,7 @@ pub(super) fn tasks(plan: &Plan, rank: Rank) -> (Vec<Task>, u32) {
     }
 
     let readers: Vec<Wait> = (consumers.steps.iter().flatten().chain(&consumers.input))
-        .filter(|reader| waits_for_reader(plan, reduces(reader)))
+        .filter(|reader| !stored && waits_for_reader(plan, reduces(reader)))
         .map(|reader| whole(reader.rank, step_task(reader.step)))
         .collect();
     if !readers.is_empty() {

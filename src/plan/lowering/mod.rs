@@ -14,7 +14,11 @@ use super::lowered::{Action, Buffer, Place, Program, Progress, Rank, Task, Wait}
 /// What ranks can do with each other's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reach {
-    /// They read it as their own (one host): data is pulled, and nobody but the owner writes.
+    /// They read it as their own: data is pulled, and nobody but the owner writes. So no rank that was left behind can
+    /// store into memory that others have gone on to use.
+    Load,
+    /// They read and write it as their own (one host): data is pulled, but for final values that are complete in one
+    /// round, which are stored where they are needed.
     LoadStore,
     /// They write into it with a message (RDMA, sockets): data is pushed, and nobody but the owner reads.
     Message {
@@ -27,6 +31,7 @@ impl Reach {
     /// The word for it on a command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Load => "load",
             Self::LoadStore => "load-store",
             Self::Message { .. } => "message",
         }
@@ -69,7 +74,8 @@ impl Plan {
         let (tasks, staging_slots) = match (self.ranks(), self.collective(), reach) {
             (1, _, _) => (alone(self, rank), 0),
             (_, Collective::Barrier, _) => (barrier(self, rank), 0),
-            (_, _, Reach::LoadStore) => load_store::tasks(self, rank),
+            (_, _, Reach::Load) => load_store::tasks(self, rank, false),
+            (_, _, Reach::LoadStore) => load_store::tasks(self, rank, self.rule().in_one_round()),
             (_, _, Reach::Message { slots }) => message::tasks(self, rank, slots),
         };
         Ok(Program {

@@ -153,7 +153,17 @@ fn check_task(claim: &Claim, cut: Cut, world: &World<'_>, at: At, task: &Task) -
     }
     // A slot number follows from the chunk's in either form, so a place cannot be two things to one task.
     match claim.reach {
-        Reach::LoadStore => match into.iter().find(|place| place.rank != at.rank) {
+        Reach::LoadStore => match into
+            .iter()
+            .find(|place| place.rank != at.rank && place.buffer != Buffer::Result)
+        {
+            Some(place) => Err(format!(
+                "it writes into rank {}'s memory elsewhere than into its result",
+                place.rank
+            )),
+            None => Ok(()),
+        },
+        Reach::Load => match into.iter().find(|place| place.rank != at.rank) {
             Some(place) => Err(format!(
                 "it writes into rank {}'s memory, which may only be read",
                 place.rank

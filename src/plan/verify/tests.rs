@@ -24,7 +24,8 @@ pub(crate) fn collectives(ranks: u32) -> Vec<Collective> {
     all
 }
 
-const REACHES: [Reach; 4] = [
+const REACHES: [Reach; 5] = [
+    Reach::Load,
     Reach::LoadStore,
     Reach::Message { slots: 1 },
     Reach::Message { slots: 2 },

@@ -71,7 +71,9 @@ impl CollectiveName {
 /// A kind of reach, as typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ReachName {
-    /// Ranks read each other's memory, as on one host
+    /// Ranks read each other's memory, and nobody but the owner writes, as with backup workers on one host
+    Load,
+    /// Ranks read and write each other's memory, as on one host
     LoadStore,
     /// Ranks write into each other's memory with messages, as over a network
     Message,
@@ -82,9 +84,10 @@ enum ReachName {
 impl ReachName {
     fn with_slots(self, slots: u32) -> Vec<Reach> {
         match self {
+            Self::Load => vec![Reach::Load],
             Self::LoadStore => vec![Reach::LoadStore],
             Self::Message => vec![Reach::Message { slots }],
-            Self::All => vec![Reach::LoadStore, Reach::Message { slots }],
+            Self::All => vec![Reach::Load, Reach::LoadStore, Reach::Message { slots }],
         }
     }
 }

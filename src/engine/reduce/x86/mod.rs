@@ -109,6 +109,27 @@ pub(super) unsafe fn divided<S: Packed, C: Combine>(
     }
 }
 
+/// Copies past the caches. The stores are ordered with later ones only by a fence.
+///
+/// # Safety
+/// `from` is valid for reads and `into` for writes of `bytes` bytes, which do not overlap; [`available`] must have said yes.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn stream(into: *mut u8, from: *const u8, bytes: usize) {
+    use std::arch::x86_64::{__m256i, _mm256_loadu_si256, _mm256_stream_si256};
+    const LANE: usize = size_of::<__m256i>();
+    let head = into.align_offset(LANE).min(bytes);
+    // SAFETY: in bounds by the caller's contract; a lane is stored only where it is aligned.
+    unsafe {
+        std::ptr::copy_nonoverlapping(from, into, head);
+        let mut at = head;
+        while bytes - at >= LANE {
+            _mm256_stream_si256(into.add(at).cast(), _mm256_loadu_si256(from.add(at).cast()));
+            at += LANE;
+        }
+        std::ptr::copy_nonoverlapping(from.add(at), into.add(at), bytes - at);
+    }
+}
+
 /// A kernel that multiplies each source by its factor before it is added.
 ///
 /// # Safety
