@@ -235,6 +235,27 @@ fn many_operations_in_flight_end_in_any_order(reach: Reach) {
     });
 }
 
+/// One rank calls what another starts, at every length at which a call goes another way.
+fn a_call_and_a_start_are_the_same_operation(reach: Reach) {
+    with(3, reach.builder(), |communicator| {
+        // Tiny ones, which calls show to all, are not started by others: that is another operation.
+        for count in [200, 2048, 50_000, 300_000] {
+            for turn in 0..12 {
+                let mut window = communicator.window::<u32>(count).unwrap();
+                window.fill(communicator.rank() + turn);
+                let window = if (communicator.rank() + turn).is_multiple_of(3) {
+                    communicator.all_reduce(&mut window, Operation::Sum).unwrap();
+                    window
+                } else {
+                    let pending = communicator.start_all_reduce(window, Operation::Sum).unwrap();
+                    pending.wait().unwrap()
+                };
+                assert!(window.iter().all(|sum| *sum == 3 + 3 * turn), "{count}");
+            }
+        }
+    });
+}
+
 fn a_dropped_handle_detaches_the_operation(reach: Reach) {
     with(2, reach.builder(), |communicator| {
         for _ in 0..20 {
@@ -253,10 +274,10 @@ fn text<T: std::fmt::Debug>(outcome: Result<T, CommunicatorError>) -> String {
 }
 
 fn a_mismatch_names_the_odd_rank_on_every_rank(reach: Reach) {
-    for (count, other) in [(4, 5), (100_000, 100_001), (2, 100_000)] {
+    for (count, other) in [(4, 5), (1000, 1001), (400_000, 400_001), (2, 400_000), (2, 1000)] {
         let errors = with(4, reach.builder(), |communicator| {
             let count = if communicator.rank() == 2 { other } else { count };
-            let mut window = communicator.window::<f32>(200_000).unwrap();
+            let mut window = communicator.window::<f32>(500_000).unwrap();
             text(communicator.all_reduce_range(&mut window, 0..count, Operation::Sum))
         });
         for error in errors {
@@ -284,10 +305,10 @@ fn a_mismatch_names_the_odd_rank_on_every_rank(reach: Reach) {
 }
 
 fn a_rank_that_never_comes_is_named_at_the_deadline(reach: Reach) {
-    for count in [2, 100_000] {
+    for count in [2, 1000, 400_000] {
         let errors = with(3, reach.builder(), |communicator| {
             communicator.set_timeout(Duration::from_millis(300));
-            let mut window = communicator.window::<f32>(100_000).unwrap();
+            let mut window = communicator.window::<f32>(400_000).unwrap();
             if communicator.rank() == 1 {
                 std::thread::sleep(Duration::from_millis(1500));
                 return None;
@@ -478,6 +499,7 @@ over_both! {
     contributions_are_multiplied_by_their_ranks_factor,
     sums_are_bit_identical_on_every_rank_and_every_time,
     many_operations_in_flight_end_in_any_order,
+    a_call_and_a_start_are_the_same_operation,
     a_dropped_handle_detaches_the_operation,
     a_mismatch_names_the_odd_rank_on_every_rank,
     a_rank_that_never_comes_is_named_at_the_deadline,

@@ -7,6 +7,10 @@ use super::{Communicator, CommunicatorError, lazily};
 use crate::engine::{Core, Engine, Signature, fits_small, parts_shown};
 use crate::plan::Collective;
 
+/// The longest vector of an all-reduce of windows that is shown to all, in bytes, rather than stored straight into all
+/// results: a second round of waiting is dearer up to here, copying what is shown beyond.
+const SHOWN_AT_MOST: usize = 512;
+
 impl Communicator {
     /// The name of the plan that a collective runs whose longest buffer has `bytes` bytes on a rank. Small ones run
     /// none, where ranks look into each other's memory: every rank reads what all show (`flat`).
@@ -16,10 +20,23 @@ impl Communicator {
         } else {
             bytes
         };
-        if self.small_way(collective, part).is_some() {
+        if self.flat_way(collective, part).is_some() {
             return "flat".into();
         }
         self.plan_for(collective, bytes).to_owned()
+    }
+
+    /// As [`Self::small_way`], for what lies in windows: what is not tiny, and every rank combines a block of, is stored
+    /// straight into all results instead.
+    #[inline]
+    pub(super) fn flat_way(&self, collective: Collective, part: usize) -> Option<&Core> {
+        let straight = || self.plan_for(collective, part) == "direct";
+        let stored = collective == Collective::AllReduce && part > SHOWN_AT_MOST && straight();
+        if stored {
+            None
+        } else {
+            self.small_way(collective, part)
+        }
     }
 
     #[inline]

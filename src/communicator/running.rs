@@ -5,8 +5,8 @@ use super::window::Shared;
 use super::{Communicator, CommunicatorError};
 use crate::engine::reduce::{self, Operation};
 use crate::engine::{
-    Call, Core, Engine, FARTHEST, MOST_AHEAD, SLOT_BYTES, Scale, Signature, Small, may_run_ahead,
-    parts_shown, small_exchange,
+    Call, Core, Engine, FARTHEST, MOST_AHEAD, SLOT_BYTES, Scale, Signature, Small, is_straight,
+    may_run_ahead, parts_shown, small_exchange, straight,
 };
 use crate::memory::{DataType, Element};
 use crate::plan::{Collective, default_chunk_bytes, default_past_caches_bytes};
@@ -81,7 +81,7 @@ impl Communicator {
         let fits = !request.has_counts()
             && collective.root().is_none_or(|root| root < self.ranks)
             && (operation.factor().is_none() || data_type.is_float())
-            && self.small_way(collective, part).is_some();
+            && self.flat_way(collective, part).is_some();
         let quick = Quick {
             collective,
             operation,
@@ -116,6 +116,15 @@ impl Communicator {
 
     pub(super) fn run_plan(&self, fitted: &Fitted<'_>) -> Result<(), CommunicatorError> {
         let call = self.prepare(fitted, None)?;
+        if let Engine::Boards(core) = &*self.engine
+            && is_straight(&call)
+        {
+            let held = Held(fitted.shared());
+            // SAFETY: the windows are borrowed until this returns.
+            unsafe { straight(core, &call) }.inspect_err(|error| core.abandon(error))?;
+            std::mem::forget(held);
+            return Ok(());
+        }
         // SAFETY: the caller's borrow of the windows lasts until this returns, and it returns only after the end.
         let started = unsafe { self.engine().start(call) };
         // A panic on the way takes the windows into custody too.
@@ -231,7 +240,7 @@ impl Communicator {
             timeout: self.timeout(),
         };
         // SAFETY: passed on; every rank makes the same calls in the same order, so the turns agree, and
-        // `small_way` has said that it fits.
+        // `small_way` or `flat_way` has said that it fits.
         let outcome = unsafe { small_exchange(core, &small, input, result) };
         self.ahead.set(match ahead {
             None => (0, 0),

@@ -20,6 +20,8 @@ pub struct Prepared {
     plan_hash: u64,
     /// What its blocks stand for.
     pub(super) cut: Cut,
+    /// The task that stores into all results, where there is little else.
+    pub(super) storing_task: Option<usize>,
     /// How its messages go, where ranks reach each other by messages.
     pub(super) route: Option<Route>,
 }
@@ -54,6 +56,7 @@ impl Prepared {
         }
         Ok(Self {
             cut: cut(&program)?,
+            storing_task: super::straight::storing_task(&program.tasks, program.ranks),
             program,
             plan: plan.into(),
             plan_hash: super::signature::hash(plan),
@@ -74,6 +77,7 @@ impl Prepared {
         let route = Route::new(&program, of).map_err(|why| format!("plan {plan}: {why}"))?;
         Ok(Self {
             cut: cut(&program)?,
+            storing_task: None,
             program,
             plan: plan.into(),
             plan_hash: super::signature::hash(plan),

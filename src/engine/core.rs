@@ -160,6 +160,16 @@ impl Core {
         Ok(())
     }
 
+    /// The token: nobody falls silent while it is in hand. For a caller that touches peers' memory itself.
+    ///
+    /// # Errors
+    /// An earlier failure.
+    pub(super) fn token(&self) -> Result<impl Sized + '_, EngineError> {
+        let engine = self.engine.lock().expect("nothing panics with the token in hand");
+        self.check()?;
+        Ok(engine)
+    }
+
     /// Lets messages lie in a window.
     pub fn remember(&self, window: &Arc<WindowMap>) {
         let mut engine = self.engine.lock().expect("nothing panics with the token in hand");

@@ -2,6 +2,7 @@
 //! what the sums are for.
 
 mod address;
+mod awaiting;
 mod board;
 mod call;
 mod core;
@@ -17,6 +18,7 @@ mod mismatch;
 pub mod reduce;
 mod signature;
 mod small;
+mod straight;
 mod surface;
 mod ticket;
 mod trouble;
@@ -40,6 +42,7 @@ pub use signature::Signature;
 pub use small::{
     FARTHEST, MOST_AHEAD, SMALL_BYTES, Small, fits_small, may_run_ahead, parts_shown, small_exchange,
 };
+pub use straight::{is_straight, straight};
 pub use surface::Engine;
 pub use ticket::Ticket;
 pub use trouble::Trouble;

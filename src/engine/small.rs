@@ -7,12 +7,12 @@
 //! may run ahead: their payloads lie in lines and slots of their own, none of which is used again before an operation in
 //! which all wait for all. Callers see to that ([`MOST_AHEAD`], [`FARTHEST`]).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::awaiting::Awaited;
 use super::board::{AHEAD, AHEAD_BYTES, DEPTH, LINE_PAYLOAD, SCALED_PAYLOAD};
 use super::reduce::{self, Kernel};
-use super::wait::{Turn, wait};
-use super::{Board, Core, EngineError, Group, Scale, Signature, Trouble, Waited};
+use super::{Board, Core, EngineError, Group, Scale, Signature};
 use crate::observe::{CopySite, Kind, NONE};
 use crate::plan::Collective;
 
@@ -37,9 +37,6 @@ const SMALL_RANKS: u32 = 32;
 pub fn fits_small(ranks: u32, bytes: usize) -> bool {
     ranks <= SMALL_RANKS && bytes <= SMALL_BYTES && bytes * ranks as usize <= 4 * SMALL_BYTES
 }
-
-/// Looks without a pause in between.
-const AT_ONCE: u32 = 64;
 
 /// One small operation.
 #[derive(Clone, Copy, Debug)]
@@ -143,8 +140,18 @@ pub unsafe fn small_exchange(
             continue;
         }
         let theirs = &group.boards[peer as usize];
-        if theirs.announced(sequence) != sequence {
-            await_peer(core, small, peer)?;
+        let here = || theirs.announced(sequence) == sequence;
+        if !here() {
+            let awaited = Awaited {
+                sequence,
+                signature,
+                details: None,
+                plan: "flat",
+                peer,
+                step: "it has not called this operation yet",
+                timeout: small.timeout,
+            };
+            awaited.here(core, here)?;
         }
         if theirs.signature(sequence) != signature {
             return Err(group.fall_out(sequence));
@@ -259,71 +266,4 @@ unsafe fn take(
             (ranks - 1) * bytes
         }
     }
-}
-
-#[inline(never)]
-fn await_peer(core: &Core, small: &Small, peer: u32) -> Result<(), EngineError> {
-    let group: &Group = core.group();
-    let sequence = small.sequence;
-    let board = &group.boards[peer as usize];
-    let here = || board.announced(sequence) == sequence;
-    // A pause is longer than most of these waits.
-    for _ in 0..group.patience.spins.min(AT_ONCE) {
-        if here() {
-            return Ok(());
-        }
-    }
-    for _ in 0..group.patience.spins {
-        if here() {
-            return Ok(());
-        }
-        std::hint::spin_loop();
-    }
-    let recorder = &group.caller.recorder;
-    let began = Instant::now();
-    recorder.mark(Kind::WaitBegin, sequence as u32, 0, 0, peer, 0);
-    group.caller.counters.wait();
-    let waited = wait(
-        group,
-        || {
-            if here() {
-                Turn::Done
-            } else if core.drive() {
-                // The peer may need operations that were started here to end before it comes.
-                Turn::Progressed
-            } else {
-                Turn::Idle
-            }
-        },
-        || {
-            core.look();
-            group.board().wait_for(Some(peer));
-            let (last, chain) = group.last_awaited(sequence, peer);
-            let describe = || Waited {
-                last,
-                operation: small.signature.to_string(),
-                sequence,
-                plan: "flat".into(),
-                peer,
-                step: format!("it has not called this operation yet{chain}"),
-            };
-            if let Some(error) = group.look(sequence, small.signature, None, peer, || !here(), describe) {
-                return Err(error);
-            }
-            let waited = began.elapsed();
-            if waited >= small.timeout && !here() {
-                group.give_up(Trouble::Deadline(last));
-                return Err(EngineError::Deadline {
-                    rank: group.rank,
-                    waited,
-                    on: describe(),
-                });
-            }
-            Ok(())
-        },
-    );
-    core.hand_on();
-    group.board().wait_for(None);
-    recorder.mark(Kind::WaitEnd, sequence as u32, 0, 0, peer, 0);
-    waited
 }
