@@ -1,6 +1,7 @@
 //! The bootstrap between real processes: this program starts itself again as the ranks, kills some of them, and
 //! reads what the others say. (Its own `main`, so that a rank is not a test in disguise.)
 
+mod identified;
 mod launchers;
 #[path = "../name_spaces/mod.rs"]
 mod name_spaces;
@@ -15,7 +16,10 @@ use libtest_mimic::Arguments;
 
 fn main() -> std::process::ExitCode {
     if let Ok(role) = std::env::var(ranks::ROLE) {
-        roles::play(&role);
+        match role.strip_prefix("identified ") {
+            Some(rank) => identified::play(rank),
+            None => roles::play(&role),
+        }
         return std::process::ExitCode::SUCCESS;
     }
     let trials = [
@@ -24,6 +28,7 @@ fn main() -> std::process::ExitCode {
         strangers::trials(),
         namespaces::trials(),
         launchers::trials(),
+        identified::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
 }
