@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::boards::Mapped;
 use super::connect::{self, Meeting};
 use super::members::Members;
-use super::plans::{Plans, every};
+use super::plans::Plans;
 use super::shapes::{Shapes, Way, staging_slots};
 use super::{Communicator, CommunicatorError};
 use crate::bootstrap::{DEFAULT_TIMEOUT, Job, Membership};
@@ -56,7 +56,7 @@ impl Builder {
         if let Some(plan) = &self.plan {
             // Refused before anybody is met, if it can do nothing at all.
             let found = builders::find(plan)?;
-            let mut others = every(0).into_iter();
+            let mut others = Collective::every(0).into_iter();
             if let Err(error) = found.build(Collective::AllReduce, job.size)
                 && !others.any(|collective| found.build(collective, job.size).is_ok())
             {

@@ -14,40 +14,8 @@ pub(super) struct Plans {
 #[derive(Debug)]
 struct Forced {
     name: String,
-    /// Which collectives it can do, by [`kind`].
-    usable: [bool; KINDS],
-}
-
-const KINDS: usize = 9;
-
-/// Every collective there is, with a root where it has one.
-pub(super) const fn every(root: u32) -> [Collective; KINDS] {
-    [
-        Collective::AllReduce,
-        Collective::Reduce { root },
-        Collective::Broadcast { root },
-        Collective::Barrier,
-        Collective::ReduceScatter,
-        Collective::AllGather,
-        Collective::Gather { root },
-        Collective::Scatter { root },
-        Collective::AllToAll,
-    ]
-}
-
-/// Its place in [`every`].
-fn kind(collective: Collective) -> usize {
-    match collective {
-        Collective::AllReduce => 0,
-        Collective::Reduce { .. } => 1,
-        Collective::Broadcast { .. } => 2,
-        Collective::Barrier => 3,
-        Collective::ReduceScatter => 4,
-        Collective::AllGather => 5,
-        Collective::Gather { .. } => 6,
-        Collective::Scatter { .. } => 7,
-        Collective::AllToAll => 8,
-    }
+    /// Which collectives it can do, by [`Collective::index`].
+    usable: [bool; Collective::COUNT],
 }
 
 impl Plans {
@@ -55,7 +23,7 @@ impl Plans {
     pub(super) fn new(forced: Option<String>, hosts: &[u32]) -> Self {
         let ranks = hosts.len() as u32;
         let forced = forced.map(|name| Forced {
-            usable: every(0).map(|collective| builders::build(&name, collective, ranks).is_ok()),
+            usable: Collective::every(0).map(|collective| builders::build(&name, collective, ranks).is_ok()),
             name,
         });
         Self {
@@ -74,7 +42,7 @@ impl Plans {
     #[inline]
     pub(super) fn choose(&self, collective: Collective, bytes: usize) -> &str {
         match &self.forced {
-            Some(forced) if forced.usable[kind(collective)] => &forced.name,
+            Some(forced) if forced.usable[collective.index()] => &forced.name,
             _ => self.table.choose(collective, bytes),
         }
     }
@@ -85,7 +53,7 @@ impl Plans {
         let Some(Forced { name, .. }) = &self.forced else {
             return 0;
         };
-        let plans = every(0)
+        let plans = Collective::every(0)
             .into_iter()
             .filter_map(|collective| builders::build(name, collective, ranks).ok());
         let tasks = |plan: Plan| {

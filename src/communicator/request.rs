@@ -147,8 +147,6 @@ pub(super) struct Fitted<'a> {
     pub(super) data_type: DataType,
     /// How many elements are whose.
     pub(super) partition: Partition,
-    /// Of each part (of the whole where there are no parts), where all have as many.
-    pub(super) even: Option<usize>,
     /// Stands for counts that differ.
     pub(super) counts: u64,
     /// Elements of the longest buffer of a rank.
@@ -186,7 +184,6 @@ pub(super) const BARRIER: Fitted<'static> = Fitted {
     operation: Operation::Sum,
     data_type: DataType::U8,
     partition: Partition::even(0),
-    even: Some(0),
     counts: 0,
     total: 0,
     input: None,
@@ -276,7 +273,6 @@ impl Communicator {
             operation,
             data_type,
             partition: Partition::even(0),
-            even: None,
             counts: 0,
             total: 0,
             input: Some(input),
@@ -289,7 +285,6 @@ impl Communicator {
             None => {
                 let count = self.even_count(collective, input.len, result.map(|result| result.len))?;
                 fitted.partition = Partition::even(count);
-                fitted.even = Some(count);
                 fitted.total = input.len.max(result.map_or(0, |result| result.len));
             }
             Some(counts) => {

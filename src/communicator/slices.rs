@@ -30,7 +30,6 @@ impl Communicator {
             operation,
             data_type: T::TYPE,
             partition: Partition::even(count),
-            even: Some(count),
             counts: 0,
             total: count,
             input: None,

@@ -47,7 +47,6 @@ impl Communicator {
             operation,
             data_type: T::TYPE,
             partition: Partition::even(count),
-            even: Some(count),
             counts: 0,
             total: count,
             input: Some(self.read_piece("exchange", window, 0..count)?),

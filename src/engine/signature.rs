@@ -35,19 +35,6 @@ const COUNT: u32 = ROOT + 12;
 /// The largest element count that a signature holds.
 pub const MAXIMUM_COUNT: usize = (1 << (64 - COUNT)) - 1;
 
-/// The code of each is its place here, from 1.
-const COLLECTIVES: [Collective; 9] = [
-    Collective::AllReduce,
-    Collective::Reduce { root: 0 },
-    Collective::Broadcast { root: 0 },
-    Collective::Barrier,
-    Collective::ReduceScatter,
-    Collective::AllGather,
-    Collective::Gather { root: 0 },
-    Collective::Scatter { root: 0 },
-    Collective::AllToAll,
-];
-
 impl Signature {
     /// Packs a call. `count` is in elements, at most [`MAXIMUM_COUNT`]; the plan takes part as 8 bits of a hash of
     /// its name. The factor of a pre-multiplied sum takes no part: each rank has its own.
@@ -86,17 +73,8 @@ impl Signature {
             Operation::Average => 4,
             Operation::PreMultipliedSum(_) => 5,
         };
-        let kind: u64 = match collective {
-            Collective::AllReduce => 1,
-            Collective::Reduce { .. } => 2,
-            Collective::Broadcast { .. } => 3,
-            Collective::Barrier => 4,
-            Collective::ReduceScatter => 5,
-            Collective::AllGather => 6,
-            Collective::Gather { .. } => 7,
-            Collective::Scatter { .. } => 8,
-            Collective::AllToAll => 9,
-        };
+        // From 1: nothing is no collective.
+        let kind = collective.index() as u64 + 1;
         let plan = (plan >> 56) ^ (plan & 0xff);
         Self(
             kind | operation << OPERATION
@@ -115,7 +93,7 @@ impl Signature {
     /// The collective, but for its root.
     fn kind(self) -> Option<Collective> {
         let code = self.field(0, OPERATION) as usize;
-        COLLECTIVES.get(code.wrapping_sub(1)).copied()
+        Collective::every(0).get(code.wrapping_sub(1)).copied()
     }
 
     /// The collective's name, without its root.
@@ -182,8 +160,10 @@ mod tests {
             let word = Signature::flat(Collective::AllReduce, Operation::Sum, *listed, 10);
             assert!(word.to_string().contains(listed.name()), "{word}");
         }
-        let words = COLLECTIVES.map(|it| Signature::new(it, Operation::Sum, DataType::F32, "ring", 10));
-        for (collective, word) in COLLECTIVES.iter().zip(words) {
+        let every = Collective::every(0);
+        let words = every.map(|it| Signature::new(it, Operation::Sum, DataType::F32, "ring", 10));
+        for (code, (collective, word)) in (1..).zip(every.iter().zip(words)) {
+            assert_eq!(word.field(0, OPERATION), code, "{collective}");
             assert_eq!(word.collective(), collective.name());
             assert_eq!(words.iter().filter(|other| **other == word).count(), 1);
         }

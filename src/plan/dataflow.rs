@@ -47,6 +47,40 @@ pub enum Collective {
 }
 
 impl Collective {
+    /// How many there are.
+    pub const COUNT: usize = 9;
+
+    /// Every one, with this root where it has one.
+    pub const fn every(root: Rank) -> [Self; Self::COUNT] {
+        [
+            Self::AllReduce,
+            Self::Reduce { root },
+            Self::Broadcast { root },
+            Self::Barrier,
+            Self::ReduceScatter,
+            Self::AllGather,
+            Self::Gather { root },
+            Self::Scatter { root },
+            Self::AllToAll,
+        ]
+    }
+
+    /// Its place in [`Collective::every`]. Ranks tell each other what they call by it, so that it never changes.
+    #[inline]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::AllReduce => 0,
+            Self::Reduce { .. } => 1,
+            Self::Broadcast { .. } => 2,
+            Self::Barrier => 3,
+            Self::ReduceScatter => 4,
+            Self::AllGather => 5,
+            Self::Gather { .. } => 6,
+            Self::Scatter { .. } => 7,
+            Self::AllToAll => 8,
+        }
+    }
+
     /// The word for it on a command line, without the root.
     pub fn name(self) -> &'static str {
         match self {
