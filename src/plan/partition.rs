@@ -154,10 +154,11 @@ fn begins(counts: impl Iterator<Item = usize>) -> Result<Vec<usize>, PlanError> 
     Ok(begins)
 }
 
-/// The parts of one buffer, and where the last of them ends. Those without elements lie nowhere.
+/// The parts of one buffer, and where the last of them ends. Those without elements lie nowhere: no farther
+/// than that end, wherever they were said to, so that their place can be reckoned with.
 fn lay_out(counts: impl Iterator<Item = usize>, begins: &[usize]) -> Result<(Vec<Part>, usize), PlanError> {
     let parts = counts.zip(begins).map(|(len, begin)| Part { begin: *begin, len });
-    let parts = parts.collect::<Vec<_>>();
+    let mut parts = parts.collect::<Vec<_>>();
     let mut end = 0;
     let mut order = (0..parts.len())
         .filter(|at| parts[*at].len != 0)
@@ -176,6 +177,9 @@ fn lay_out(counts: impl Iterator<Item = usize>, begins: &[usize]) -> Result<(Vec
             });
         }
         end = begin.checked_add(len).ok_or_else(too_many)?;
+    }
+    for part in parts.iter_mut().filter(|part| part.len == 0) {
+        part.begin = part.begin.min(end);
     }
     Ok((parts, end))
 }

@@ -224,3 +224,22 @@ fn parts_that_overlap_are_named() {
     assert!(text(Partition::per_pair_at(2, &counts, &same, &same)).contains("overlap"));
     assert!(text(Partition::per_pair_at(2, &counts, &apart, &apart)).contains("overlap"));
 }
+
+#[test]
+fn a_part_without_elements_lies_nowhere() {
+    let partition = Partition::per_rank_at(&[2, 0], &[1, usize::MAX]).unwrap();
+    let cut = Cut::new(Collective::ReduceScatter, 2, 2).unwrap();
+    let inside = Placement::new(cut, &partition, true).unwrap();
+    // It asks for no memory behind the others, and nobody computes with where it was said to be.
+    assert_eq!((inside.offset(Side::Result, 1, 1), inside.len(1)), (3, 0));
+    assert_eq!(
+        [Side::Input, Side::Result].map(|side| inside.elements(side, 1)),
+        [3, 3]
+    );
+    let none = usize::MAX;
+    let pairs = Partition::per_pair_at(2, &[1, 0, 0, 1], &[0, none, none, 0], &[0, none, none, 0]).unwrap();
+    let cut = Cut::new(Collective::AllToAll, 2, 4).unwrap();
+    let placement = Placement::new(cut, &pairs, false).unwrap();
+    assert_eq!(placement.offset(Side::Input, 0, 1), 1);
+    assert_eq!(placement.offset(Side::Result, 1, 1), 1);
+}
