@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::CommunicatorError;
 use super::connect::Meeting;
 use crate::engine::{Board, Group, Layout, SMALL_BYTES, WindowMap};
-use crate::fabric::{Access, Endpoint, Parcel, Patience, Registration, RemoteRegion};
+use crate::fabric::{Access, Endpoint, FabricError, Parcel, Patience, Registration, RemoteRegion};
 use crate::memory::{HugePages, Region};
 
 /// A rank's way to the others' memory.
@@ -63,7 +63,19 @@ impl Mapped {
         (offset, len): (usize, usize),
         kind: &str,
     ) -> Result<WindowMap, CommunicatorError> {
-        let import = |rank, parcel| self.endpoint.import(rank, parcel);
+        let own = meeting.rank;
+        let import = |peer, parcel| {
+            let region = self.endpoint.import(peer, parcel)?;
+            match region.mapped() {
+                Some(_) => Ok(region),
+                None => Err(FabricError::Parcel {
+                    rank: own,
+                    peer,
+                    what: "memory to be mapped",
+                    why: "it cannot be mapped here".into(),
+                }),
+            }
+        };
         let shared = meeting.share(call, (region, access), (offset, len), kind, import)?;
         let mut memory: Vec<Arc<dyn Any + Send + Sync>> = vec![Arc::new(Held {
             _registration: shared.registration,

@@ -87,7 +87,7 @@ impl Meeting {
         (region, access): (&Region, Access),
         (offset, len): (usize, usize),
         kind: &str,
-        mut import: impl FnMut(u32, Parcel) -> Result<Arc<dyn RemoteRegion>, FabricError>,
+        import: impl FnMut(u32, Parcel) -> Result<Arc<dyn RemoteRegion>, FabricError>,
     ) -> Result<Shared, CommunicatorError> {
         let registered = self.fabric.register(region, access);
         let exported = registered.and_then(|registration| Ok((registration.export()?, registration)));
@@ -112,24 +112,38 @@ impl Meeting {
                 why,
             });
         }
-        let mut shared = Shared {
+        // Before anything is taken in: where any two differ, every rank finds one that differs from it.
+        let other = (0..).zip(&given).find_map(|(rank, (theirs, _))| {
+            let differs = (theirs.len, theirs.kind.as_str()) != (len as u64, kind);
+            differs.then(|| format!("rank {rank} has {} bytes of {}", theirs.len, theirs.kind))
+        });
+        if let Some(theirs) = other {
+            return Err(CommunicatorError::Disagreement {
+                rank: self.rank,
+                call,
+                what: format!("{theirs}, rank {} has {len} bytes of {kind}", self.rank),
+            });
+        }
+        let taken = self.take_in(call, given, import);
+        let remote = self.all_or_none(call, taken)?;
+        Ok(Shared {
             id,
             registration,
-            remote: Vec::with_capacity(given.len()),
-        };
+            remote,
+        })
+    }
+
+    /// Takes in what the others have offered.
+    fn take_in(
+        &self,
+        call: &'static str,
+        given: Given<Offer>,
+        mut import: impl FnMut(u32, Parcel) -> Result<Arc<dyn RemoteRegion>, FabricError>,
+    ) -> Result<Vec<Option<RemotePart>>, CommunicatorError> {
+        let mut remote = Vec::with_capacity(given.len());
         for (rank, (theirs, descriptors)) in (0..).zip(given) {
-            if (theirs.len, theirs.kind.as_str()) != (len as u64, kind) {
-                return Err(CommunicatorError::Disagreement {
-                    rank: self.rank,
-                    call,
-                    what: format!(
-                        "rank {rank} has {} bytes of {}, rank {} has {len} bytes of {kind}",
-                        theirs.len, theirs.kind, self.rank
-                    ),
-                });
-            }
             if rank == self.rank {
-                shared.remote.push(None);
+                remote.push(None);
                 continue;
             }
             let parcel = Parcel {
@@ -144,9 +158,31 @@ impl Meeting {
             if !inside {
                 return Err(self.unusable(rank));
             }
-            shared.remote.push(Some((region, theirs.offset as usize)));
+            remote.push(Some((region, theirs.offset as usize)));
         }
-        Ok(shared)
+        Ok(remote)
+    }
+
+    /// What this rank has made, if every rank has; else all of them fail, and know because of whom. Collective.
+    fn all_or_none<T>(
+        &self,
+        call: &'static str,
+        made: Result<T, CommunicatorError>,
+    ) -> Result<T, CommunicatorError> {
+        let problem = made.as_ref().err().map(ToString::to_string);
+        let problems = self.all_gather(call, &problem, Vec::new())?;
+        let failed = (0..)
+            .zip(problems)
+            .find_map(|(rank, (why, _))| Some((rank, why?)));
+        match (made, failed) {
+            (Ok(_), Some((peer, why))) => Err(CommunicatorError::Declined {
+                rank: self.rank,
+                call,
+                peer,
+                why,
+            }),
+            (made, _) => made,
+        }
     }
 
     /// Takes part in sharing memory without having any, so that all ranks hear of it. Collective. What to return.
@@ -230,5 +266,68 @@ impl Meeting {
             why,
         }
         .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bootstrap::{Job, Membership};
+    use crate::fabric::shm::Shm;
+    use crate::memory::HugePages;
+
+    /// Memory of a peer that nobody looks at.
+    #[derive(Debug)]
+    struct Theirs(u32);
+
+    impl RemoteRegion for Theirs {
+        fn peer(&self) -> u32 {
+            self.0
+        }
+        fn len(&self) -> usize {
+            4096
+        }
+        fn mapped(&self) -> Option<std::ptr::NonNull<u8>> {
+            None
+        }
+        fn as_any(&self) -> &dyn std::any::Any {
+            self
+        }
+    }
+
+    fn one_cannot_take_it_in(job: &Job) {
+        let timeout = Duration::from_secs(60);
+        let members = Members::new(Membership::join(job, Instant::now() + timeout).unwrap());
+        let mut meeting = Meeting::new(job.rank, members, Arc::new(Shm::new().unwrap()), timeout);
+        let region = Region::host(4096, HugePages::Never).unwrap();
+        let mut share = |fails: bool| {
+            let import = |peer, _| match fails && peer == 2 {
+                false => Ok(Arc::new(Theirs(peer)) as Arc<dyn RemoteRegion>),
+                true => Err(FabricError::Parcel {
+                    rank: job.rank,
+                    peer,
+                    what: "a region",
+                    why: "there is no room to map it".into(),
+                }),
+            };
+            meeting.share("registering", (&region, Access::READ), (0, 4096), "float", import)
+        };
+        let error = share(job.rank == 1).err().expect("no rank has it").to_string();
+        assert!(error.contains("no room to map it"), "{error}");
+        if job.rank != 1 {
+            assert!(error.contains("rank 1 could not take part"), "{error}");
+        }
+        // Nothing has changed but for the number, which is the same on all.
+        assert_eq!(share(false).ok().map(|shared| shared.id), Some(1));
+    }
+
+    #[test]
+    fn what_one_rank_cannot_take_in_no_rank_has() {
+        let jobs = Job::local(3).unwrap();
+        std::thread::scope(|scope| {
+            for job in &jobs {
+                scope.spawn(move || one_cannot_take_it_in(job));
+            }
+        });
     }
 }
