@@ -1,10 +1,10 @@
 //! The end of a communicator: aborted by any thread, or left. Windows are given back when nobody can reach them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::members::Members;
 use super::{Communicator, CommunicatorError, Window};
+use crate::bootstrap::Membership;
 use crate::engine::Engine;
 use crate::memory::Element;
 
@@ -12,8 +12,9 @@ impl Communicator {
     /// A handle with which any thread may abort.
     pub fn abort_handle(&self) -> AbortHandle {
         AbortHandle {
-            engine: self.engine.clone(),
-            members: self.meeting.borrow().members.clone(),
+            rank: self.rank,
+            engine: Arc::downgrade(&self.engine),
+            members: self.meeting.borrow().members.weak(),
         }
     }
 
@@ -126,18 +127,26 @@ impl<T: Element> Custody for Window<T> {
     }
 }
 
-/// Aborts a communicator from any thread: its operations fail on every rank.
+/// Aborts a communicator from any thread: its operations fail on every rank. It may be kept for longer than the
+/// communicator, and holds nothing of it open then.
 #[derive(Clone, Debug)]
 pub struct AbortHandle {
-    pub(super) engine: Arc<Engine>,
-    pub(super) members: Members,
+    pub(super) rank: u32,
+    pub(super) engine: Weak<Engine>,
+    /// Which the engine keeps.
+    pub(super) members: Weak<Membership>,
 }
 
 impl AbortHandle {
     /// Fails every operation in flight and every later one, on every rank; also one that waits for all ranks to come
-    /// to a collective call that moves no data (registering, splitting). Returns at once.
+    /// to a collective call that moves no data (registering, splitting). Returns at once. Nothing happens where the
+    /// communicator is gone.
     pub fn abort(&self) {
-        self.engine.abort();
-        self.members.interrupt();
+        if let Some(engine) = self.engine.upgrade() {
+            engine.abort();
+        }
+        if let Some(members) = self.members.upgrade() {
+            members.interrupt();
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! What has failed, for who does not want to wait for it: a look that never blocks.
 
+use super::members::first_death;
 use super::{AbortHandle, Communicator, CommunicatorError};
-use crate::engine::{Engine, EngineError};
+use crate::engine::EngineError;
 
 impl Communicator {
     /// What has failed so that the communicator cannot be used any more, if anything has that this rank can know of
@@ -26,13 +27,16 @@ impl Communicator {
 }
 
 impl AbortHandle {
-    /// As [`Communicator::async_error`], from any thread.
+    /// As [`Communicator::async_error`], from any thread; also where the communicator is gone, which is an error, too.
     pub fn async_error(&self) -> Option<CommunicatorError> {
-        let engine: &Engine = &self.engine;
+        let (Some(engine), Some(members)) = (self.engine.upgrade(), self.members.upgrade()) else {
+            let (rank, reason) = (self.rank, "it was dropped".to_owned());
+            return Some(EngineError::Poisoned { rank, reason }.into());
+        };
         if let Some(error) = engine.failure() {
             return Some(error.into());
         }
-        let death = self.members.first_death()?;
+        let death = first_death(&members)?;
         Some(
             EngineError::Gone {
                 rank: engine.rank(),

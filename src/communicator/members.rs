@@ -1,7 +1,7 @@
 //! The membership as the engine needs it: asked who is gone, by a rank that is about to sleep.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::bootstrap::{BootstrapError, Departure, DepartureKind, Gathered, Membership};
@@ -47,12 +47,21 @@ impl Members {
         &self.0
     }
 
+    /// For who must not keep it.
+    pub(super) fn weak(&self) -> Weak<Membership> {
+        Arc::downgrade(&self.0)
+    }
+
     /// A rank that is known to have died.
     pub(super) fn first_death(&self) -> Option<Departure> {
-        let died =
-            |departure: &Departure| matches!(departure.how, DepartureKind::Died | DepartureKind::Panicked);
-        self.0.departures().into_iter().find(died)
+        first_death(&self.0)
     }
+}
+
+/// A rank that is known to have died.
+pub(super) fn first_death(membership: &Membership) -> Option<Departure> {
+    let died = |departure: &Departure| matches!(departure.how, DepartureKind::Died | DepartureKind::Panicked);
+    membership.departures().into_iter().find(died)
 }
 
 impl Liveness for Members {

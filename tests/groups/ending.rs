@@ -181,3 +181,28 @@ fn abort_ends_the_wait_of_its_own_rank() {
         }
     }
 }
+
+/// Who is gone is not waited for, whatever it has kept.
+#[test]
+fn a_handle_that_is_kept_holds_nothing_open() {
+    for way in WAYS {
+        for jobs in [Job::local(2).unwrap(), networked(2, &["one"])] {
+            let over = Gathering::of(2);
+            on_threads(&way.of(jobs), |job| {
+                let communicator = way.builder().timeout(Duration::from_secs(20)).join(job).unwrap();
+                if job.rank == 0 {
+                    let rest = communicator.shrink().unwrap();
+                    assert_eq!((rest.size(), sum(&rest, 3)), (1, 3));
+                    over.wait();
+                    return;
+                }
+                let handle = communicator.abort_handle();
+                drop(communicator);
+                over.wait();
+                let error = handle.async_error().expect("it is gone").to_string();
+                assert!(error.contains("dropped"), "{error}");
+                handle.abort();
+            });
+        }
+    }
+}
