@@ -291,6 +291,55 @@ fn a_rank_that_leaves_or_aborts_ends_the_wait(reach: Reach) {
     }
 }
 
+fn who_waits_for_two_that_have_left_is_told_long_before_the_deadline(reach: Reach) {
+    let errors = with(3, reach.builder(), |communicator| {
+        let windows = [(); 2].map(|()| communicator.window::<f32>(10).unwrap());
+        if communicator.rank() != 0 {
+            return None;
+        }
+        communicator.set_timeout(Duration::from_secs(20));
+        let [first, second] = windows;
+        let one = communicator.start_receive(first, 1, 0).unwrap();
+        let other = communicator.start_receive(second, 2, 0).unwrap();
+        Some([text(one.wait()), text(other.wait())])
+    });
+    for error in errors.into_iter().flatten().flatten() {
+        assert!(error.contains("left") && !error.contains("20."), "{error}");
+    }
+}
+
+/// Whom a rank has waited for once is not to blame for what comes later.
+#[test]
+fn who_has_got_its_message_waits_for_nobody_any_more() {
+    let errors = with(3, Reach::Mapped.builder(), |communicator| {
+        let mut window = communicator.window::<f32>(100_000).unwrap();
+        match communicator.rank() {
+            1 => assert_eq!(communicator.receive(&mut window, 0..10, 2, 0).unwrap(), 10),
+            2 => {
+                // So that it is waited for long enough to be said.
+                std::thread::sleep(Duration::from_millis(200));
+                communicator.send(&window, 0..10, 1, 0).unwrap();
+            }
+            _ => communicator.set_timeout(Duration::from_millis(500)),
+        }
+        communicator.barrier().unwrap();
+        if communicator.rank() == 0 {
+            return Some(communicator.all_reduce(&mut window, Operation::Sum).unwrap_err());
+        }
+        // They have called it, and do nothing more for it.
+        let started = communicator.start_all_reduce(window, Operation::Sum).unwrap();
+        std::thread::sleep(Duration::from_millis(1500));
+        let _ = started.wait();
+        None
+    });
+    let error = errors.into_iter().flatten().next().expect("rank 0's");
+    assert!(
+        !error.to_string().contains("rank 1 itself waits for rank 2"),
+        "{error}"
+    );
+    assert_eq!(error.culprit(), Some(1), "{error}");
+}
+
 #[test]
 fn ranks_that_no_collective_has_connected_are_told_how() {
     // Nine ranks' barriers go along a tree.
@@ -361,4 +410,5 @@ over_both! {
     a_window_that_the_other_rank_has_dropped_is_named,
     a_rank_that_never_comes_is_named,
     a_rank_that_leaves_or_aborts_ends_the_wait,
+    who_waits_for_two_that_have_left_is_told_long_before_the_deadline,
 }

@@ -28,6 +28,8 @@ enum State {
 #[derive(Debug, Default)]
 pub(super) struct Letters {
     under_way: Vec<UnderWay<State>>,
+    /// The board says whom this rank waits for.
+    waits: bool,
     pub windows: Windows,
 }
 
@@ -51,7 +53,11 @@ impl Letters {
 
     /// Moves on what can move; says whether anything did.
     pub fn round(&mut self, group: &Group, woken: &mut Vec<Waker>) -> bool {
-        let Self { under_way, windows } = self;
+        let Self {
+            under_way,
+            waits,
+            windows,
+        } = self;
         let mut progressed = false;
         let mut index = 0;
         while index < under_way.len() {
@@ -67,6 +73,10 @@ impl Letters {
                 continue;
             };
             progressed = true;
+            if std::mem::take(waits) {
+                // Else a later deadline would be blamed on whom this rank waited for long ago.
+                group.board().wait_for(None);
+            }
             let UnderWay { letter, ticket, .. } = under_way.remove(index);
             let (peer, number) = (letter.peer, letter.number as u32);
             // The memory is let go of before anybody hears of the end.
@@ -84,7 +94,8 @@ impl Letters {
     }
 
     /// Whether waiting on makes sense. Asked before sleeping.
-    pub fn look(&self, group: &Group) -> Result<(), EngineError> {
+    pub fn look(&mut self, group: &Group) -> Result<(), EngineError> {
+        self.waits |= !self.under_way.is_empty();
         for UnderWay { letter, began, .. } in &self.under_way {
             let peer = letter.peer;
             let still = || !is_answered(letter, group);

@@ -34,6 +34,22 @@ pub(super) enum Told {
     },
 }
 
+/// A rank that cannot be waited for any more, as it seems.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suspicion {
+    /// Because of whom: the rank itself, or a dead one that it may be waiting for.
+    culprit: u32,
+    since: Instant,
+    patience: Duration,
+}
+
+impl Suspicion {
+    /// Whether it may come to nothing yet.
+    fn is_open(&self, now: Instant) -> bool {
+        now - self.since < self.patience
+    }
+}
+
 /// Rare, so that it may be large.
 pub(super) type Failure = Box<Verdict>;
 
@@ -147,7 +163,7 @@ impl Inner {
             return Err(self.judge(oldest, told));
         }
         let now = Instant::now();
-        if self.suspect.is_none() && now - self.looked < LOOK_EVERY {
+        if !self.suspects_any(now) && now - self.looked < LOOK_EVERY {
             return Ok(());
         }
         self.looked = now;
@@ -231,15 +247,39 @@ impl Inner {
             (Some((culprit, how)), None) => (culprit, how, AFTER_A_DEATH),
             (Some((culprit, how)), Some(_)) => (culprit, how, LAST_WORDS),
             (None, Some(how)) => (peer, how, LAST_WORDS),
-            (None, None) => return None,
-        };
-        match self.suspect {
-            Some((known, since)) if known == culprit => (now - since >= patience).then_some((culprit, how)),
-            _ => {
-                self.suspect = Some((culprit, now));
-                None
+            (None, None) => {
+                self.trust(peer);
+                return None;
             }
+        };
+        // Each link has its own: who waits for several that are gone suspects them in turn.
+        let suspicion = Suspicion {
+            culprit,
+            since: now,
+            patience,
+        };
+        let known = self.suspects.entry(peer).or_insert(suspicion);
+        if known.culprit != culprit {
+            *known = suspicion;
         }
+        known.patience = patience;
+        (!known.is_open(now)).then_some((culprit, how))
+    }
+
+    /// Whether it is about to show that a rank is gone.
+    pub(super) fn suspects_any(&self, now: Instant) -> bool {
+        self.suspects.values().any(|suspicion| suspicion.is_open(now))
+    }
+
+    /// Something has come from a rank: so long it is not gone.
+    pub(super) fn trust(&mut self, peer: u32) {
+        self.suspects.remove(&peer);
+    }
+
+    /// Something has moved: what the dead have done may be enough.
+    pub(super) fn trust_the_living(&mut self) {
+        self.suspects
+            .retain(|peer, suspicion| *peer == suspicion.culprit || suspicion.patience != AFTER_A_DEATH);
     }
 
     /// Whom this rank holds responsible, as far as it can see.

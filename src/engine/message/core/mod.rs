@@ -256,7 +256,10 @@ impl MessageCore {
 
     /// Sleeps on the endpoint, unless there is something in the box; says whether it slept its time out.
     fn sleep(&self, inner: &mut Inner, nap: Duration) -> bool {
-        let nap = if inner.suspect.is_some() { SHORT_NAP } else { nap };
+        let nap = match inner.suspects_any(Instant::now()) {
+            true => SHORT_NAP,
+            false => nap,
+        };
         let mut deadline = Instant::now() + nap;
         if let Some(first) = inner.deadline() {
             deadline = deadline.min(first.max(Instant::now() + SHORT_NAP));

@@ -77,6 +77,9 @@ impl Inner {
             .map_err(|error| self.broken(&error));
         let mut verdict = Ok(!completions.is_empty());
         for completion in &completions {
+            if completion.status == Status::Success {
+                self.trust(completion.peer);
+            }
             // All are taken, so that the links' accounts stay right.
             if let Err(error) = self.take(completion, floor, observers) {
                 verdict = verdict.and(Err(error));

@@ -13,7 +13,7 @@ use super::letters::Letters;
 use super::link::Link;
 use super::note::Called;
 use super::staging::Staging;
-use super::trouble::{Failure, Told};
+use super::trouble::{Failure, Suspicion, Told};
 use crate::engine::board::DEPTH;
 use crate::engine::{Call, EngineError, Letter, Observers, Ticket};
 use crate::fabric::{Completion, Endpoint, Parcel};
@@ -96,7 +96,8 @@ pub(super) struct Inner {
     pub told: Option<Told>,
     /// Whether the others know that this rank gives up.
     pub flooded: bool,
-    pub suspect: Option<(u32, Instant)>,
+    /// By rank that something here waits for.
+    pub suspects: BTreeMap<u32, Suspicion>,
     pub looked: Instant,
     /// Of the fabric's copies, those that were counted.
     copied: u64,
@@ -127,7 +128,7 @@ impl Inner {
             odd: None,
             told: None,
             flooded: false,
-            suspect: None,
+            suspects: BTreeMap::new(),
             looked: Instant::now(),
             copied: 0,
         }
@@ -202,7 +203,7 @@ impl Inner {
             progressed |= link.give_back(&mut **self.endpoint.as_mut().expect(LEFT), self.generation);
         }
         if progressed {
-            self.suspect = None;
+            self.trust_the_living();
             let copied = self.fabric_copies();
             let more = copied.saturating_sub(std::mem::replace(&mut self.copied, copied));
             if more != 0 {

@@ -226,9 +226,9 @@ impl Inner {
 
     /// Looks after deadlines and other ranks, for messages. Asked before each sleep.
     pub fn look_after_letters(&mut self, liveness: &dyn Liveness) -> Result<(), Failure> {
-        let Some(first) = self.letters.under_way.first().map(|one| one.letter.peer) else {
+        if self.letters.is_empty() {
             return Ok(());
-        };
+        }
         if let Some(told) = self.told.take() {
             return Err(self.judge(0, told));
         }
@@ -242,9 +242,10 @@ impl Inner {
                 on: On::Begin,
             };
             // One look at the system's witnesses is enough for all that go to one rank.
-            let gone = match index == 0 || peer != first {
-                true => self.departed(&blocked, liveness, now),
-                false => None,
+            let mut before = self.letters.under_way[..index].iter();
+            let gone = match before.any(|one| one.letter.peer == peer) {
+                false => self.departed(&blocked, liveness, now),
+                true => None,
             };
             let UnderWay {
                 letter, began, state, ..
