@@ -21,11 +21,12 @@ impl Meanwhile {
     }
 
     pub(super) fn interrupt(&self) {
-        self.interrupted.store(true, Ordering::Release);
+        // In one order with the lock that is tried afterwards, and let go of before it is read.
+        self.interrupted.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn is_interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Acquire)
+        self.interrupted.load(Ordering::SeqCst)
     }
 
     /// One turn of waiting: does what there is to do, and says whether this rank is to wait on.

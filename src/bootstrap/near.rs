@@ -88,6 +88,11 @@ impl Near {
             .collect()
     }
 
+    /// See [`Membership::interrupt`].
+    pub(super) fn interrupt(&self) {
+        self.membership.interrupt();
+    }
+
     pub(super) fn give_up(&self) {
         self.membership.give_up_silently();
     }

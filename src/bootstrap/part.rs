@@ -29,12 +29,19 @@ pub struct Reachable {
 }
 
 impl Reachable {
-    pub(super) fn own(&self) -> Option<IpAddr> {
-        self.own
+    /// Its own address, unless that leads other hosts to themselves: a rank on rank 0's host may speak to it so.
+    pub(super) fn own_elsewhere(&self) -> Option<IpAddr> {
+        self.own.filter(|own| !own.is_loopback())
     }
 
-    pub(super) fn root(&self) -> Option<IpAddr> {
-        self.root
+    /// At which address all of these reach this one's host.
+    pub(super) fn seen_by<'a>(&self, all: impl Iterator<Item = &'a Self> + Clone) -> Option<IpAddr> {
+        // Nobody but the others can say how rank 0's host is reached: it may listen at every address. Who speaks to it
+        // by a loopback address is on it, too.
+        let mut seen = all.clone().filter_map(|one| one.root);
+        let elsewhere = || seen.find(|root| !root.is_loopback());
+        let known = self.own_elsewhere().or_else(elsewhere).or(self.own);
+        known.or_else(|| all.clone().find_map(|one| one.root))
     }
 }
 
@@ -142,10 +149,9 @@ impl Membership {
             .all(|rank| self.host(*rank) == self.host(self.rank()));
         match &self.meeting {
             Meeting::Network(_) if !one_host => {
-                let own = &reachable.get(self.rank() as usize);
-                // Nobody but the others can say how rank 0 is reached: it may listen at every address.
-                let seen = reachable.iter().find_map(|one| one.root);
-                let address = own.and_then(|own| own.own).or(seen).ok_or_else(|| {
+                let own = reachable.get(self.rank() as usize);
+                let seen = own.and_then(|own| own.seen_by(reachable.iter()));
+                let address = seen.ok_or_else(|| {
                     BootstrapError::InvalidJob(
                         "no rank knows at which address this rank's host can be reached".into(),
                     )
@@ -248,5 +254,37 @@ impl Part<'_> {
     pub(super) fn gone(&self) -> Option<(Rank, DepartureKind)> {
         let mut gone = self.whole.ended().into_iter();
         gone.find(|(rank, _)| self.ranks.contains(rank))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_other_host_is_led_to_itself() {
+        let reachable = |own: Option<&str>, root: Option<&str>| Reachable {
+            own: own.map(|own| own.parse().unwrap()),
+            root: root.map(|root| root.parse().unwrap()),
+        };
+        let address = |all: &[Reachable], of: usize| all[of].seen_by(all.iter()).map(|ip| ip.to_string());
+        // Rank 1 shares a host with rank 0, whose name means a loopback address there; ranks 2 and 3 are elsewhere.
+        let two_hosts = [
+            reachable(None, None),
+            reachable(Some("127.0.0.1"), Some("127.0.1.1")),
+            reachable(Some("192.0.2.7"), Some("192.0.2.1")),
+            reachable(Some("192.0.2.8"), Some("192.0.2.1")),
+        ];
+        let first = Some("192.0.2.1".to_owned());
+        assert_eq!([0, 1].map(|of| address(&two_hosts, of)), [first.clone(), first]);
+        assert_eq!(address(&two_hosts, 2).as_deref(), Some("192.0.2.7"));
+        // All on one host, which some say is several.
+        let one_host = [
+            reachable(None, None),
+            reachable(Some("127.0.0.1"), Some("127.0.0.1")),
+        ];
+        assert_eq!(address(&one_host, 0).as_deref(), Some("127.0.0.1"));
+        assert_eq!(address(&one_host, 1).as_deref(), Some("127.0.0.1"));
+        assert_eq!(address(&[reachable(None, None)], 0), None);
     }
 }

@@ -7,6 +7,8 @@
 mod gone;
 mod hearing;
 mod surviving;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -97,7 +99,17 @@ impl Star {
     /// Ends the wait of whoever is in a step; that one tells the others. Where nobody is, they are told at once.
     pub(super) fn interrupt(&self) {
         self.meanwhile.interrupt();
-        if let Ok(mut line) = self.line.try_lock()
+        self.tell_of_interruption();
+        // Who is in a step may be waiting for a host-mate.
+        if let Some(near) = &self.near {
+            near.interrupt();
+        }
+    }
+
+    /// Tells the others of it, unless somebody holds the line: he does so when he lets go of it.
+    fn tell_of_interruption(&self) {
+        if self.is_interrupted()
+            && let Ok(mut line) = self.line.try_lock()
             && line.broken.is_none()
         {
             let step = "between two steps".into();

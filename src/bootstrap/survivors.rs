@@ -91,7 +91,7 @@ impl Membership {
         // Nobody knows yet whose place it is where all meet.
         let mut place: Job = self.job.part(0, 1);
         let reachable = self.reachable();
-        let host = match (&self.job.rendezvous, reachable.own()) {
+        let host = match (&self.job.rendezvous, reachable.own_elsewhere()) {
             (_, Some(own)) => own.to_string(),
             (Rendezvous::Network { host, .. }, None) => host.clone(),
             _ => return Err(BootstrapError::InvalidJob("a hub without a network".into())),
@@ -112,9 +112,7 @@ impl Membership {
         }
         let nobody = || BootstrapError::InvalidJob("no survivor knows where to meet the others".into());
         let first = coming.first().ok_or_else(nobody)?;
-        // How rank 0's host is reached, the others alone can say.
-        let seen = || coming.iter().find_map(|one| one.reachable.root());
-        let rendezvous = match first.reachable.own().or_else(seen) {
+        let rendezvous = match first.reachable.seen_by(coming.iter().map(|one| &one.reachable)) {
             Some(address) => Rendezvous::network(&address.to_string(), first.port)?,
             None => place.rendezvous.clone(),
         };

@@ -20,6 +20,7 @@ impl Star {
                 line.broken.get_or_insert(error);
             }
         }
+        self.tell_of_interruption();
     }
 
     /// Takes the hub's news between two steps, without waiting.
