@@ -1,10 +1,7 @@
 //! Real processes, one of which is killed at a random moment: the others' errors name it, nothing hangs, no sum is
 //! wrong, nothing is left behind. 20 rounds; `SAPWOOD_KILL_ROUNDS=300` for the long campaign.
 
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +10,10 @@ use sapwood::communicator::Communicator;
 use sapwood::engine::reduce::Operation;
 use sapwood::exchange::Exchange;
 use sapwood::fabric::shm::Shm;
+
+mod killing;
+
+use killing::{below, secret};
 
 const MODE: &str = "SAPWOOD_TEST_KILL_MODE";
 /// Before a mode: over a fabric without load/store reach.
@@ -120,24 +121,6 @@ fn value(rank: u32, step: usize, index: usize) -> f32 {
     ((index * 3 + rank as usize * 17 + step * 5) % 64) as f32 * 4.0
 }
 
-/// The job's secret, in a memory file that the children inherit: nothing in /tmp.
-fn secret() -> OwnedFd {
-    let file = rustix::fs::memfd_create("secret", rustix::fs::MemfdFlags::empty()).expect("a memory file");
-    let mut file = File::from(file);
-    file.write_all(&random::<[u8; 32]>()).expect("room for 32 bytes");
-    file.into()
-}
-
-fn random<T: Default + AsMut<[u8]>>() -> T {
-    let mut bytes = T::default();
-    rustix::rand::getrandom(bytes.as_mut(), rustix::rand::GetRandomFlags::empty()).expect("random bytes");
-    bytes
-}
-
-fn below(limit: u64) -> u64 {
-    u64::from_ne_bytes(random::<[u8; 8]>()) % limit
-}
-
 fn campaign(before_mode: &str, rounds: u32) -> Result<(), Failed> {
     let before = leftovers();
     let modes = [
@@ -171,19 +154,11 @@ fn campaign(before_mode: &str, rounds: u32) -> Result<(), Failed> {
 fn round(mode: &str) -> Result<Option<Duration>, String> {
     let secret = secret();
     let name = format!("@sapwood-kill-{:016x}", below(u64::MAX));
-    let program = std::env::current_exe().expect("this program");
     let mut children = (0..RANKS)
         .map(|rank| {
-            Command::new(&program)
+            killing::rank(rank, RANKS, &name, &secret)
                 .env(MODE, mode)
-                .env("SAPWOOD_RANK", rank.to_string())
-                .env("SAPWOOD_SIZE", RANKS.to_string())
-                .env("SAPWOOD_LOCAL_RANK", rank.to_string())
-                .env("SAPWOOD_RENDEZVOUS", &name)
-                .env("SAPWOOD_SECRET_FILE", format!("/dev/fd/{}", secret.as_raw_fd()))
                 .env("SAPWOOD_TIMEOUT", "8")
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
                 .spawn()
                 .expect("a child")
         })

@@ -3,10 +3,8 @@
 //! wrong, and everything is given back. How long it took is printed, and judged by no test.
 //! 20 rounds; `SAPWOOD_SHRINK_ROUNDS=300` for the long campaign.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ExitCode};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -16,6 +14,10 @@ use sapwood::bootstrap::Job;
 use sapwood::communicator::{Communicator, CommunicatorError, Window};
 use sapwood::engine::reduce::Operation;
 use sapwood::fabric::shm::Shm;
+
+mod killing;
+
+use killing::{below, secret};
 
 const MODE: &str = "SAPWOOD_TEST_SHRINK_MODE";
 /// Set where ranks with an odd number ask for failures, and do nothing else.
@@ -202,24 +204,6 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
-/// The job's secret, in a memory file that the children inherit: nothing in /tmp.
-fn secret() -> OwnedFd {
-    let file = rustix::fs::memfd_create("secret", rustix::fs::MemfdFlags::empty()).expect("a memory file");
-    let mut file = File::from(file);
-    file.write_all(&random::<[u8; 32]>()).expect("room for 32 bytes");
-    file.into()
-}
-
-fn random<T: Default + AsMut<[u8]>>() -> T {
-    let mut bytes = T::default();
-    rustix::rand::getrandom(bytes.as_mut(), rustix::rand::GetRandomFlags::empty()).expect("random bytes");
-    bytes
-}
-
-fn below(limit: u64) -> u64 {
-    u64::from_ne_bytes(random::<[u8; 8]>()) % limit
-}
-
 fn campaign(mode: &'static str, rounds: u32) -> Result<(), Failed> {
     let before = leftovers();
     let (mut together, mut longest) = (Vec::new(), 0);
@@ -264,11 +248,10 @@ fn round(mode: &str, watch: bool) -> Result<(Duration, u64), String> {
         let probe = std::net::TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
         place = probe.local_addr().map_err(|e| e.to_string())?.to_string();
     }
-    let program = std::env::current_exe().expect("this program");
     let (sender, lines) = channel::<Line>();
     let mut children: Vec<Child> = (0..RANKS)
         .map(|rank| {
-            let mut command = Command::new(&program);
+            let mut command = killing::rank(rank, RANKS, &place, &secret);
             match mode {
                 "tcp" => command.env("SAPWOOD_FABRIC", "tcp"),
                 "hosts" => command.env("SAPWOOD_HOST", ["left", "right"][rank as usize % 2]),
@@ -280,14 +263,7 @@ fn round(mode: &str, watch: bool) -> Result<(Duration, u64), String> {
             let mut child = command
                 .env(MODE, mode)
                 .env(SURVIVORS, left.to_string())
-                .env("SAPWOOD_RANK", rank.to_string())
-                .env("SAPWOOD_SIZE", RANKS.to_string())
-                .env("SAPWOOD_LOCAL_RANK", rank.to_string())
-                .env("SAPWOOD_RENDEZVOUS", &place)
-                .env("SAPWOOD_SECRET_FILE", format!("/dev/fd/{}", secret.as_raw_fd()))
                 .env("SAPWOOD_TIMEOUT", "60")
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
                 .spawn()
                 .expect("a child");
             let (output, sender) = (child.stdout.take().expect("piped"), sender.clone());

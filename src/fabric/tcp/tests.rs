@@ -139,6 +139,27 @@ impl Victim {
         (session, words)
     }
 
+    fn post(&mut self, id: u64, operation: Operation) {
+        let request = Request {
+            id,
+            operation,
+            signaled: true,
+        };
+        self.endpoint.post(1, &[request]).unwrap();
+    }
+
+    /// A send of nothing but this.
+    fn empty_send(&self, immediate: Option<u32>) -> Operation {
+        Operation::Send {
+            local: Slice {
+                registration: self.memory.clone(),
+                offset: 0,
+                len: 0,
+            },
+            immediate,
+        }
+    }
+
     /// Drives the endpoint until so much has completed.
     fn until(&mut self, count: usize) -> Vec<Completion> {
         let mut came = Vec::with_capacity(64);

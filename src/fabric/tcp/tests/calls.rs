@@ -142,26 +142,7 @@ fn a_call_that_led_to_somebody_else_leaves_nothing_behind() {
     }
     peer.connect(0, Parcel { bytes, descriptors }).unwrap();
     victim.endpoint.connect(1, theirs).unwrap();
-    let operation = Operation::Send {
-        local: Slice {
-            registration: victim.memory.clone(),
-            offset: 0,
-            len: 0,
-        },
-        immediate: Some(1),
-    };
-    let (id, signaled) = (9, true);
-    victim
-        .endpoint
-        .post(
-            1,
-            &[Request {
-                id,
-                operation,
-                signaled,
-            }],
-        )
-        .unwrap();
+    victim.post(9, victim.empty_send(Some(1)));
     let (mut came, mut went) = (Vec::with_capacity(8), Vec::with_capacity(8));
     let deadline = soon();
     while came.is_empty() || went.is_empty() {
@@ -183,21 +164,7 @@ fn requests_to_a_peer_that_never_calls_end_and_say_where_it_should_have() {
     let fabric = Tcp::open(settings).unwrap();
     let mut victim = Victim::of(fabric);
     victim.expect();
-    let operation = Operation::Send {
-        local: Slice {
-            registration: victim.memory.clone(),
-            offset: 0,
-            len: 0,
-        },
-        immediate: None,
-    };
-    let (id, signaled) = (9, true);
-    let request = Request {
-        id,
-        operation,
-        signaled,
-    };
-    victim.endpoint.post(1, &[request]).unwrap();
+    victim.post(9, victim.empty_send(None));
     let came = victim.until(1);
     assert_eq!((came[0].id, came[0].status), (9, Status::PeerUnreachable));
     let said = victim.endpoint.explain(&came[0]);

@@ -137,18 +137,7 @@ fn what_is_sent_of_requests_that_have_ended_is_what_they_were() {
         immediate: None,
     };
     rogue.say(&Frame::counts(0, 0), &[]);
-    let (id, signaled) = (99, true);
-    victim
-        .endpoint
-        .post(
-            1,
-            &[Request {
-                id,
-                operation,
-                signaled,
-            }],
-        )
-        .unwrap();
+    victim.post(99, operation);
     let mut bad = write_of(&victim, 0);
     bad.key += 1;
     bad.set_payload([7; INLINE], INLINE);
