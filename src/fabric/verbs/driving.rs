@@ -11,7 +11,7 @@ use crate::fabric::state::State;
 use crate::fabric::{Completion, FabricError, Fence};
 
 /// How often polls look at the device's events and at silent peers.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How many polls pass between two looks at the clock.
 const POLLS_PER_LOOK: i32 = 128;
 /// How long a fence waits for the device to give back what is in flight before it destroys the queue pairs.
@@ -45,7 +45,7 @@ impl VerbsEndpoint {
         if room > 0 {
             self.take_in(room, into)?;
         }
-        if self.looked.elapsed() >= LOOK_EVERY {
+        if Instant::now() >= self.look_from {
             self.look()?;
         }
         self.polls_left = if self.news || !self.backlog.is_empty() {
@@ -56,7 +56,7 @@ impl VerbsEndpoint {
         Ok(into.len() - before)
     }
 
-    /// See [`Endpoint::poll`]: the device gave something else than one small write's end.
+    /// See [`Endpoint::poll`]: the device gave something else than the end of one of `lone`'s requests.
     #[cold]
     #[inline(never)]
     pub(super) fn poll_other(
@@ -64,6 +64,15 @@ impl VerbsEndpoint {
         count: i32,
         into: &mut Vec<Completion>,
     ) -> Result<usize, FabricError> {
+        if count == 1 {
+            let report = self.queue.first();
+            let at = Ticket::connection_of(report.wr_id);
+            if let Some(connection) = self.connections.get_mut(at)
+                && connection.oldest_completed(report, into, &mut self.budget)
+            {
+                return Ok(1);
+            }
+        }
         self.poll_taken(count, into)
     }
 
@@ -132,9 +141,10 @@ impl VerbsEndpoint {
     pub(super) fn look(&mut self) -> Result<(), FabricError> {
         self.listener.read()?;
         self.act_on_events();
-        self.looked = Instant::now();
+        let now = Instant::now();
+        self.look_from = now + LOOK_EVERY;
         for connection in &mut self.connections {
-            connection.ask_for_peer(self.looked);
+            connection.ask_for_peer(now);
         }
         match &self.broken {
             None => Ok(()),

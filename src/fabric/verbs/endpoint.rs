@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::device::Device;
 use super::events::Listener;
 use super::explain;
+use super::lone::cold_path;
 use super::remote::VerbsRemote;
 use super::ticket::Ticket;
 use crate::fabric::fork::Birthplace;
@@ -51,7 +52,8 @@ pub(super) struct VerbsEndpoint {
     pub(super) largest_message: usize,
     /// Polls before one that looks at everything, the clock included; 0 where there is something to see.
     pub(super) polls_left: i32,
-    pub(super) looked: Instant,
+    /// From then on such a poll does so.
+    pub(super) look_from: Instant,
     /// A connection failed since the last poll.
     pub(super) news: bool,
     /// Why the endpoint as a whole is of no use any more.
@@ -80,7 +82,7 @@ impl VerbsEndpoint {
             patience: Patience::for_ranks(1),
             largest_message: super::opening::largest_message(&device)?,
             polls_left: 0,
-            looked: Instant::now(),
+            look_from: Instant::now() + super::driving::LOOK_EVERY,
             news: false,
             broken: None,
             device,
@@ -101,25 +103,8 @@ impl VerbsEndpoint {
             .ok_or_else(|| not_there(self.rank, peer, call, "prepared"))
     }
 
-    /// See [`Endpoint::post`]: something else than one small write.
-    #[cold]
-    #[inline(never)]
-    fn post_other(&mut self, peer: Rank, requests: &[Request]) -> Result<(), PostError> {
-        if let [request] = requests
-            && self.birthplace.is_here()
-            && let Some(at) = self.find(peer)
-        {
-            let connection = &mut *self.connections[at];
-            match connection.post_lone_fetch(request) {
-                Some(0) => return Ok(()),
-                Some(errno) => return connection.lone_refused(errno),
-                None => {}
-            }
-        }
-        self.post_any(peer, requests)
-    }
-
     /// See [`Endpoint::post`]: any requests.
+    #[cold]
     #[inline(never)]
     fn post_any(&mut self, peer: Rank, requests: &[Request]) -> Result<(), PostError> {
         self.birthplace.check(PostError::Forked)?;
@@ -168,7 +153,7 @@ impl Endpoint for VerbsEndpoint {
                 None => {}
             }
         }
-        self.post_other(peer, requests)
+        self.post_any(peer, requests)
     }
 
     fn post_receive(&mut self, peer: Rank, receive: Receive) -> Result<(), PostError> {
@@ -193,14 +178,15 @@ impl Endpoint for VerbsEndpoint {
             let at = Ticket::connection_of(report.wr_id);
             if let Some(connection) = self.connections.get_mut(at)
                 // SAFETY: the device was asked for no more than there is room for, and gave one.
-                && (unsafe { connection.lone_completed(report, into) }
-                    || connection.oldest_completed(report, into, &mut self.budget))
+                && unsafe { connection.lone_completed(report, into) }
             {
                 return Ok(1);
             }
         }
         // Nothing came: the alarm and the device's events can wait for the next look.
         if count == 0 {
+            // Not rare, but nobody waits for it: what came shall go straight on.
+            cold_path();
             return Ok(0);
         }
         self.poll_other(count, into)

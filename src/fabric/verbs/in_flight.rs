@@ -38,7 +38,7 @@ pub(super) struct Outgoing {
     pub weight: u8,
     /// Queue pairs that have yet to report it; 0 for what queue pair 0 alone carries, whose reports are in order.
     pub unreported_lanes: u8,
-    /// A write of which nothing needs to be known but its number and length; see `lone`.
+    /// Of `lone`'s: its success is reported, and it holds no memory if it is a write.
     pub lone: bool,
 }
 
@@ -239,11 +239,10 @@ impl<T> InFlight<T> {
 }
 
 impl InFlight<Outgoing> {
-    /// Makes entries of `lone`'s and `lone_fetch`'s ordinary ones, which have a place in the budget: so many.
+    /// Makes `lone`'s entries ordinary ones, which have a place in the budget: so many.
     pub fn count_lone(&mut self) -> usize {
         let mut counted = 0;
-        let uncounted = |entry: &&mut Outgoing| entry.weight == 0 && !entry.internal;
-        for entry in self.slots.iter_mut().flatten().filter(uncounted) {
+        for entry in self.slots.iter_mut().flatten().filter(|entry| entry.lone) {
             entry.lone = false;
             entry.weight = 1;
             counted += 1;
@@ -251,21 +250,12 @@ impl InFlight<Outgoing> {
         counted
     }
 
-    /// Takes the oldest entry out if it is one of `lone`'s: its number and length.
+    /// The place of the oldest entry, empty where there is none, and its number: who empties the one adds to the other.
     #[inline(always)]
-    pub fn pop_lone(&mut self) -> Option<(u64, usize)> {
+    pub fn oldest_place(&mut self) -> (&mut Option<Outgoing>, &mut u64) {
         let slot = self.head as usize & self.mask;
         // SAFETY: there are `mask + 1` slots.
-        let slot = unsafe { self.slots.get_unchecked_mut(slot) };
-        // An empty slot is that of an empty table.
-        let (id, bytes) = slot
-            .as_ref()
-            .filter(|entry| entry.lone)
-            .map(|entry| (entry.id, entry.bytes))?;
-        // Such an entry holds no memory: there is nothing to drop.
-        std::mem::forget(slot.take());
-        self.head += 1;
-        Some((id, bytes))
+        (unsafe { self.slots.get_unchecked_mut(slot) }, &mut self.head)
     }
 }
 

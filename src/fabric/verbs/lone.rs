@@ -23,6 +23,11 @@ use crate::fabric::{
     Completion, Opcode, Operation, PostError, Registration, RemoteRegion, RemoteSlice, Request, Slice, Status,
 };
 
+/// For the compiler: where this is called is not the straight way.
+#[cold]
+#[inline]
+pub(super) fn cold_path() {}
+
 /// Recognises one handle without keeping what it stands for alive: dropping the caller's last one must deregister.
 struct Known<T: ?Sized> {
     /// A copy of the handle's pointer that is only ever compared, never followed and never dropped.
@@ -52,14 +57,14 @@ pub(super) struct Familiar {
     registration: Known<dyn Registration>,
     /// Of the registration's first byte.
     pub address: u64,
-    pub key: u32,
     /// Its bytes.
     pub len: usize,
     /// The longest write of this kind from it.
     limit: usize,
+    /// The longest read into it.
+    pub longest_read: usize,
     region: Known<dyn RemoteRegion>,
     pub remote_address: u64,
-    pub remote_key: u32,
 }
 
 impl Familiar {
@@ -82,12 +87,15 @@ unsafe extern "C" fn unsupported(_: *mut ibv_qp, _: *mut ibv_send_wr, _: *mut *m
     libc::EOPNOTSUPP
 }
 
-/// A reported work request with one entry of memory.
-fn laid_out() -> Box<(ibv_send_wr, ibv_sge)> {
+/// A reported work request with one entry of memory: all but numbers and addresses is laid out.
+pub(super) type LaidOut = Box<(ibv_send_wr, ibv_sge)>;
+
+fn laid_out(opcode: ibv_wr_opcode) -> LaidOut {
     // SAFETY: numbers, null pointers and unions of these.
     let mut request = Box::new(unsafe { std::mem::zeroed::<(ibv_send_wr, ibv_sge)>() });
     request.0.sg_list = &raw mut request.1;
     request.0.num_sge = 1;
+    request.0.opcode = opcode;
     request.0.send_flags = IBV_SEND_SIGNALED;
     request
 }
@@ -97,10 +105,11 @@ pub(super) struct Lone {
     /// So many more such writes certainly fit; below 0, one that did not was tried. Above 0 only while the connection is connected and something is familiar.
     pub credit: isize,
     pub familiar: Option<Familiar>,
-    /// Laid out, the key of what is familiar included: numbers and addresses are to be filled in.
-    request: Box<(ibv_send_wr, ibv_sge)>,
-    /// As above, for what brings something back; keys are filled in, too.
-    pub fetch: Box<(ibv_send_wr, ibv_sge)>,
+    /// Laid out, the keys of what is familiar included.
+    write: LaidOut,
+    pub read: LaidOut,
+    /// Which of them it is, and what it works with, is to be filled in, too.
+    pub atomic: LaidOut,
     /// The only queue pair of the connection; live while that is connected.
     pub pair: *mut ibv_qp,
     pub post: PostSend,
@@ -123,9 +132,8 @@ unsafe impl Send for Lone {}
 impl Lone {
     /// For a connection over these queue pairs; only where there is one, writes can take this path.
     pub fn new(lanes: &[QueuePair], base: u64, inline_size: usize) -> Self {
-        let mut request = laid_out();
-        request.0.opcode = IBV_WR_RDMA_WRITE;
-        request.0.send_flags |= IBV_SEND_INLINE;
+        let mut write = laid_out(IBV_WR_RDMA_WRITE);
+        write.0.send_flags |= IBV_SEND_INLINE;
         let (pair, limit) = match lanes {
             [only] => (only.raw(), inline_size),
             _ => (null_mut(), 0),
@@ -137,8 +145,9 @@ impl Lone {
         Self {
             credit: 0,
             familiar: None,
-            request,
-            fetch: laid_out(),
+            write,
+            read: laid_out(IBV_WR_RDMA_READ),
+            atomic: laid_out(IBV_WR_ATOMIC_FETCH_AND_ADD),
             pair,
             post: post.unwrap_or(unsupported),
             bad: null_mut(),
@@ -147,6 +156,14 @@ impl Lone {
             ample: false,
             seen: (0, 0),
         }
+    }
+
+    /// Uses up the credit for one such request; whether there was any. If so, something is familiar: that is where
+    /// credit comes from (`renew`), and what is familiar is replaced but never taken away.
+    #[inline(always)]
+    pub fn spend(&mut self) -> bool {
+        self.credit -= 1;
+        self.credit >= 0
     }
 
     fn knows(&self, local: &Slice, remote: &RemoteSlice) -> bool {
@@ -185,34 +202,43 @@ impl Connection {
     /// was done, it is for the general path.
     #[inline(always)]
     pub fn post_lone(&mut self, request: &Request) -> Option<c_int> {
-        let Operation::Write {
-            local,
-            remote,
-            immediate: None,
-        } = &request.operation
-        else {
-            return None;
-        };
-        let lone = &mut self.lone;
         if !request.signaled {
             return None;
         }
-        lone.credit -= 1;
-        if lone.credit < 0 {
+        match &request.operation {
+            Operation::Write {
+                local,
+                remote,
+                immediate: None,
+            } => self.post_lone_write(request.id, local, remote),
+            operation => {
+                // Not rare: but the way of a write shall be the straight one.
+                cold_path();
+                match operation {
+                    Operation::Read { local, remote } => self.post_lone_read(request.id, local, remote),
+                    _ => self.post_lone_atomic(request),
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn post_lone_write(&mut self, id: u64, local: &Slice, remote: &RemoteSlice) -> Option<c_int> {
+        let lone = &mut self.lone;
+        if !lone.spend() {
             return None;
         }
-        // SAFETY: with credit there is something familiar: it is given in `renew`, and what is familiar is replaced but
-        // never taken away.
+        // SAFETY: as `spend` says.
         let familiar = unsafe { lone.familiar.as_ref().unwrap_unchecked() };
         if !familiar.covers(local, remote, familiar.limit) {
             return None;
         }
-        let (work, memory) = &mut *lone.request;
+        let (work, memory) = &mut *lone.write;
         work.wr_id = Ticket::number(lone.base, self.requests.next());
         work.wr.rdma.remote_addr = familiar.remote_address.wrapping_add(remote.offset as u64);
         memory.addr = familiar.address.wrapping_add(local.offset as u64);
         memory.length = local.len as u32;
-        self.requests.push_counted(Outgoing::lone(request.id, local.len));
+        self.requests.push_counted(Outgoing::lone(id, local.len));
         // SAFETY: with credit the connection is connected, so its queue pair is live; the device takes the bytes
         // during the call, while the caller's request keeps their registration.
         Some(unsafe { (lone.post)(lone.pair, work, &mut lone.bad) })
@@ -284,20 +310,25 @@ impl Connection {
                 self.lone.familiar = Some(Familiar {
                     registration: Known::new(&local.registration),
                     address: near.address,
-                    key: near.key,
                     len: whole.len,
                     limit: self.lone.limit.min(whole.len),
+                    longest_read: self.largest_message.min(whole.len),
                     region: Known::new(&remote.region),
                     remote_address: far.address,
-                    remote_key: far.key,
                 });
-                self.lone.request.0.wr.rdma.rkey = far.key;
+                let lone = &mut self.lone;
+                lone.write.0.wr.rdma.rkey = far.key;
+                lone.read.0.wr.rdma.rkey = far.key;
+                lone.atomic.0.wr.atomic.rkey = far.key;
+                // What is written is taken at the post, and needs none.
+                lone.read.1.lkey = near.key;
+                lone.atomic.1.lkey = near.key;
             }
             _ => {}
         }
     }
 
-    /// Takes in the report of such a write if it is that of the oldest request, and tells the caller; whether it was.
+    /// Takes in the report of such a request if it is that of the oldest one, and tells the caller; whether it was.
     ///
     /// # Safety
     /// `into` has capacity for one more.
@@ -306,15 +337,17 @@ impl Connection {
         if report.status != IBV_WC_SUCCESS || !self.requests.has_oldest_number(report.wr_id) {
             return false;
         }
-        let Some((id, bytes)) = self.requests.pop_lone() else {
+        let (place, oldest) = self.requests.oldest_place();
+        let Some(entry) = place.as_mut().filter(|entry| entry.lone) else {
             return false;
         };
+        *oldest += 1;
         let completion = Completion {
-            id,
+            id: entry.id,
             peer: self.peer,
-            opcode: Opcode::Write,
+            opcode: entry.opcode,
             status: Status::Success,
-            bytes,
+            bytes: entry.bytes,
             immediate: None,
         };
         let len = into.len();
@@ -323,6 +356,12 @@ impl Connection {
             into.as_mut_ptr().add(len).write(completion);
             into.set_len(len + 1);
         }
+        if entry.opcode != Opcode::Write {
+            // The device is through with this memory.
+            entry.registration = None;
+        }
+        // It holds nothing, or nothing any more: there is nothing to drop.
+        std::mem::forget(place.take());
         true
     }
 }

@@ -10,108 +10,102 @@ use super::in_flight::Outgoing;
 use super::ticket::Ticket;
 use crate::fabric::{Opcode, Operation, RemoteSlice, Request, Slice};
 
-/// What such a request is, taken apart.
-struct Fetch<'a> {
-    local: &'a Slice,
-    remote: &'a RemoteSlice,
-    opcode: Opcode,
-    verb: ibv_wr_opcode,
-    /// What an atomic works with.
-    operands: Option<(u64, u64)>,
+/// The memory of a read or atomic that the path could take.
+#[inline]
+pub(super) fn memory(operation: &Operation) -> Option<(&Slice, &RemoteSlice)> {
+    match operation {
+        Operation::Read { local, remote }
+        | Operation::FetchAdd { local, remote, .. }
+        | Operation::CompareSwap { local, remote, .. } => Some((local, remote)),
+        Operation::Write { .. } | Operation::Send { .. } => None,
+    }
 }
 
-impl<'a> Fetch<'a> {
+/// What the table keeps of such a request.
+#[inline(always)]
+fn entry(id: u64, local: &Slice, opcode: Opcode) -> Outgoing {
+    Outgoing {
+        registration: Some(local.registration.clone()),
+        opcode,
+        ..Outgoing::lone(id, local.len)
+    }
+}
+
+impl Connection {
+    /// As [`Connection::post_lone`], for a read.
     #[inline(always)]
-    fn of(operation: &'a Operation) -> Option<Self> {
-        let (local, remote, opcode, verb, operands) = match operation {
-            Operation::Read { local, remote } => (local, remote, Opcode::Read, IBV_WR_RDMA_READ, None),
-            Operation::FetchAdd { local, remote, add } => (
-                local,
-                remote,
-                Opcode::FetchAdd,
-                IBV_WR_ATOMIC_FETCH_AND_ADD,
-                Some((*add, 0)),
-            ),
+    pub(super) fn post_lone_read(&mut self, id: u64, local: &Slice, remote: &RemoteSlice) -> Option<c_int> {
+        let lone = &mut self.lone;
+        if !lone.spend() {
+            return None;
+        }
+        // SAFETY: as `spend` says.
+        let familiar = unsafe { lone.familiar.as_ref().unwrap_unchecked() };
+        if !familiar.covers(local, remote, familiar.longest_read) {
+            return None;
+        }
+        let (work, memory) = &mut *lone.read;
+        work.wr_id = Ticket::number(lone.base, self.requests.next());
+        work.wr.rdma.remote_addr = familiar.remote_address.wrapping_add(remote.offset as u64);
+        memory.addr = familiar.address.wrapping_add(local.offset as u64);
+        memory.length = local.len as u32;
+        self.requests.push_counted(entry(id, local, Opcode::Read));
+        // SAFETY: with credit the connection is connected, so its queue pair is live; the entry keeps the registration
+        // of the memory until the device is through with it.
+        Some(unsafe { (lone.post)(lone.pair, work, &mut lone.bad) })
+    }
+
+    /// As [`Connection::post_lone`], for an atomic; `None` for everything else, too.
+    #[inline(always)]
+    pub(super) fn post_lone_atomic(&mut self, request: &Request) -> Option<c_int> {
+        match &request.operation {
+            Operation::FetchAdd { local, remote, add } => {
+                const VERB: ibv_wr_opcode = IBV_WR_ATOMIC_FETCH_AND_ADD;
+                self.post_lone_word(request.id, local, remote, (Opcode::FetchAdd, VERB), (*add, 0))
+            }
             Operation::CompareSwap {
                 local,
                 remote,
                 expected,
                 desired,
-            } => (
-                local,
-                remote,
-                Opcode::CompareSwap,
-                IBV_WR_ATOMIC_CMP_AND_SWP,
-                Some((*expected, *desired)),
-            ),
-            Operation::Write { .. } | Operation::Send { .. } => return None,
-        };
-        Some(Self {
-            local,
-            remote,
-            opcode,
-            verb,
-            operands,
-        })
+            } => {
+                const VERB: ibv_wr_opcode = IBV_WR_ATOMIC_CMP_AND_SWP;
+                let operands = (*expected, *desired);
+                self.post_lone_word(request.id, local, remote, (Opcode::CompareSwap, VERB), operands)
+            }
+            _ => None,
+        }
     }
-}
 
-/// The memory of a read or atomic that the path could take.
-#[inline]
-pub(super) fn memory(operation: &Operation) -> Option<(&Slice, &RemoteSlice)> {
-    Fetch::of(operation).map(|fetch| (fetch.local, fetch.remote))
-}
-
-impl Connection {
-    /// As [`Connection::post_lone`], for these requests.
     #[inline(always)]
-    pub fn post_lone_fetch(&mut self, request: &Request) -> Option<c_int> {
-        let Fetch {
-            local,
-            remote,
-            opcode,
-            verb,
-            operands,
-        } = Fetch::of(&request.operation)?;
+    fn post_lone_word(
+        &mut self,
+        id: u64,
+        local: &Slice,
+        remote: &RemoteSlice,
+        (opcode, verb): (Opcode, ibv_wr_opcode),
+        (first, second): (u64, u64),
+    ) -> Option<c_int> {
         let lone = &mut self.lone;
-        if !request.signaled || lone.credit <= 0 {
+        if !lone.spend() {
             return None;
         }
-        let familiar = lone.familiar.as_ref()?;
-        if !familiar.covers(local, remote, familiar.len.min(self.largest_message)) {
-            return None;
-        }
+        // SAFETY: as `spend` says.
+        let familiar = unsafe { lone.familiar.as_ref().unwrap_unchecked() };
         let far = familiar.remote_address.wrapping_add(remote.offset as u64);
-        let (work, memory) = &mut *lone.fetch;
-        match operands {
-            None => {
-                work.wr.rdma.remote_addr = far;
-                work.wr.rdma.rkey = familiar.remote_key;
-            }
-            Some((first, second)) => {
-                if local.len != 8 || !far.is_multiple_of(8) {
-                    return None;
-                }
-                work.wr.atomic.remote_addr = far;
-                work.wr.atomic.rkey = familiar.remote_key;
-                work.wr.atomic.compare_add = first;
-                work.wr.atomic.swap = second;
-            }
+        if local.len != 8 || !familiar.covers(local, remote, familiar.len) || !far.is_multiple_of(8) {
+            return None;
         }
-        work.opcode = verb;
+        let (work, memory) = &mut *lone.atomic;
         work.wr_id = Ticket::number(lone.base, self.requests.next());
+        work.opcode = verb;
+        work.wr.atomic.remote_addr = far;
+        work.wr.atomic.compare_add = first;
+        work.wr.atomic.swap = second;
         memory.addr = familiar.address.wrapping_add(local.offset as u64);
-        memory.length = local.len as u32;
-        memory.lkey = familiar.key;
-        lone.credit -= 1;
-        self.requests.push(Outgoing {
-            registration: Some(local.registration.clone()),
-            opcode,
-            lone: false,
-            ..Outgoing::lone(request.id, local.len)
-        });
-        // SAFETY: with credit the connection is connected, so its queue pair is live; the entry keeps the registration
-        // of the memory until the device is through with it.
+        memory.length = 8;
+        self.requests.push_counted(entry(id, local, opcode));
+        // SAFETY: as for a read.
         Some(unsafe { (lone.post)(lone.pair, work, &mut lone.bad) })
     }
 }
