@@ -48,6 +48,9 @@ pub(super) fn measure(session: &mut Session, size: usize) -> Result<Option<Measu
     };
     let mut run = Run::new(session, size);
     let iterations = run.setup.iterations();
+    if let (false, Some(iterations)) = (run.answers, iterations) {
+        run.fetch(iterations, &mut stamps)?;
+    }
     loop {
         let number = run.lane.posted;
         if iterations.is_some_and(|iterations| number == iterations) {
@@ -190,6 +193,27 @@ impl<'a> Run<'a> {
         }
         self.ended = self.lane.ended;
         self.watch.came();
+        Ok(())
+    }
+
+    /// Reads or atomics, one after the other. Between a completion and the next post there is a reading of the clock and
+    /// nothing else: a device may still be busy with the one and take the other up at no cost, or just miss it and
+    /// have to be woken.
+    fn fetch(&mut self, iterations: u64, stamps: &mut Vec<u64>) -> Result<(), Failure> {
+        let mut number = 0;
+        self.request.id = number;
+        while number < iterations {
+            stamps.push(self.clock.now());
+            self.lane.post(std::slice::from_ref(&self.request))?;
+            self.watch.came();
+            number += 1;
+            self.request.id = number;
+            while self.lane.done < number {
+                if self.lane.poll_eagerly()? == 0 {
+                    self.idle(&|| format!("the completion of message {number}"))?;
+                }
+            }
+        }
         Ok(())
     }
 
