@@ -1,9 +1,10 @@
 //! Sapwood: an RDMA-native communication runtime for training codes.
 //!
 //! Modules stand on each other in one direction; each may use what is named after it:
-//! `exchange` → `communicator` → `engine` → `bootstrap` → `fabric` → `memory`, with `plan` (collectives as
+//! `exchange` → `backup` → `communicator` → `engine` → `bootstrap` → `fabric` → `memory`, with `plan` (collectives as
 //! data, used by `communicator` and `engine`, using nothing) and `observe` (used by all, using none) beside them.
 
+pub mod backup;
 pub mod bootstrap;
 pub mod communicator;
 pub mod engine;
