@@ -96,6 +96,10 @@ fn an_environment_that_makes_no_sense_is_refused_by_name() {
 }
 
 #[test]
+#[cfg_attr(
+    sanitized,
+    ignore = "the address sanitizer reserves more address space than the limit"
+)]
 fn a_memory_limit_is_named_before_anything_is_allocated() {
     let mut command = Command::new("sh");
     let inner = sapwood(&bench(&[]));

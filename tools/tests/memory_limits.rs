@@ -34,6 +34,10 @@ fn refused(mut command: Command, parts: &[&str]) {
 const BENCH: [&str; 8] = ["bench", "all-reduce", "-b", "8G", "-e", "8G", "-n", "1"];
 
 #[test]
+#[cfg_attr(
+    sanitized,
+    ignore = "the address sanitizer reserves more address space than the limit"
+)]
 fn an_address_space_limit_is_named_with_what_raises_it() {
     let limit = 4_000_000_000;
     let parts = ["34359738368 bytes", "4000000000 bytes", "ulimit -v unlimited"];
@@ -73,6 +77,10 @@ fn a_shortage_of_open_files_says_what_raises_it() {
 }
 
 #[test]
+#[cfg_attr(
+    sanitized,
+    ignore = "the address sanitizer reserves more address space than the limit"
+)]
 fn a_demo_that_does_not_fit_is_refused_before_a_worker_is_started() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let report = folder.path().join("report");
