@@ -49,8 +49,14 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<ExitCode, Failure> {
     ));
     print_layout(&plan.rule().layout(), &print);
     print(String::new());
+    let acts = programs.iter().flat_map(|program| &program.tasks);
+    let width = acts
+        .map(|task| act(&task.action).len())
+        .max()
+        .unwrap_or(0)
+        .max(24);
     print(format!(
-        "{:>5} {:>4} {:>5}  {:<44} waits for",
+        "{:>5} {:>4} {:>5}  {:<width$}  waits for",
         "rank", "task", "block", "does"
     ));
     for program in &programs {
@@ -66,7 +72,7 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<ExitCode, Failure> {
                 .collect();
             let (rank, block) = (program.rank, task.block);
             let line = format!(
-                "{rank:>5} {number:>4} {block:>5}  {:<44} {}",
+                "{rank:>5} {number:>4} {block:>5}  {:<width$}  {}",
                 act(&task.action),
                 waits.join(", ")
             );
