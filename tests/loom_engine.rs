@@ -114,6 +114,90 @@ mod boards {
     }
 }
 
+/// Ranks that store into each other's memory.
+mod stores {
+    use super::line::Line;
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicU64, Ordering};
+
+    /// One rank: its announcements, how far it is, and a vector of a block for each rank, input and result in one.
+    struct Rank {
+        lines: [Line; 2],
+        stored: AtomicU64,
+        vector: [UnsafeCell<u64>; 2],
+    }
+
+    impl Rank {
+        fn new() -> Self {
+            Self {
+                lines: std::array::from_fn(|_| Line::for_a_model()),
+                stored: AtomicU64::new(0),
+                vector: std::array::from_fn(|_| UnsafeCell::new(0)),
+            }
+        }
+    }
+
+    /// The steps of `straight`, in place, and of a caller that writes its vector before each call and reads it after;
+    /// loom reports an access that is not ordered.
+    fn all_reduce(ranks: &[Rank; 2], rank: usize, waits_for_the_end: bool) {
+        let (own, other) = (&ranks[rank], &ranks[1 - rank]);
+        for operation in 0..2 {
+            let sequence = operation as u64 + 1;
+            for block in &own.vector {
+                // SAFETY: that nobody else accesses it now is what this model finds out.
+                block.with_mut(|value| unsafe { *value = 10 * sequence + rank as u64 });
+            }
+            own.lines[operation].reuse();
+            own.lines[operation].announce(sequence, 7);
+            while other.lines[operation].announced() != sequence {
+                loom::thread::yield_now();
+            }
+            // SAFETY: as above.
+            let sum = ranks
+                .iter()
+                .map(|rank_of| rank_of.vector[rank].with(|value| unsafe { *value }))
+                .sum::<u64>();
+            for rank_of in ranks {
+                // SAFETY: as above.
+                rank_of.vector[rank].with_mut(|value| unsafe { *value = sum });
+            }
+            own.stored.store(sequence, Ordering::Release);
+            while waits_for_the_end && other.stored.load(Ordering::Acquire) < sequence {
+                loom::thread::yield_now();
+            }
+            for block in &own.vector {
+                // SAFETY: as above.
+                assert_eq!(block.with(|value| unsafe { *value }), 20 * sequence + 1);
+            }
+        }
+    }
+
+    fn two_ranks(waits_for_the_end: bool) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(move || {
+            let ranks = Arc::new([Rank::new(), Rank::new()]);
+            let both = ranks.clone();
+            let peer = loom::thread::spawn(move || all_reduce(&both, 1, waits_for_the_end));
+            all_reduce(&ranks, 0, waits_for_the_end);
+            peer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn results_are_whole_when_all_have_stored() {
+        two_ranks(true);
+    }
+
+    /// The model can fail: who does not wait for the other's stores reads what is being stored.
+    #[test]
+    #[should_panic]
+    fn without_the_second_round_they_are_not() {
+        two_ranks(false);
+    }
+}
+
 mod drivers {
     use super::handshake::Bell;
     use loom::sync::atomic::{AtomicU32, Ordering};
@@ -130,7 +214,7 @@ mod drivers {
 
     impl Engine {
         fn ring(&self) {
-            self.bell.ring(|_| {
+            self.bell.ring(|_, _| {
                 let _guard = self.futex.0.lock().unwrap();
                 self.futex.1.notify_all();
             });
