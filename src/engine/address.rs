@@ -41,7 +41,8 @@ unsafe impl Sync for WindowMap {}
 impl WindowMap {
     /// # Safety
     /// `bases[r]` must point to rank r's `len` bytes, as long as `memory` lives: readable, and writable for this
-    /// process's own `rank` and where an operation's result lies. `id` must be the same on every rank and, as far as it goes, no other window's.
+    /// process's own `rank` and where an operation's result lies. `id` must be the same on every rank and, as far as it
+    /// goes, no other window's.
     pub unsafe fn new(
         id: u16,
         rank: u32,

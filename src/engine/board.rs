@@ -33,6 +33,9 @@ pub(super) const AHEAD_BYTES: usize = 4 * LINE;
 /// Chunks of one task that a counter can count.
 pub(super) const CHUNK_BITS: u32 = 24;
 
+/// The chunk count that says that a task is over, whatever its number of chunks.
+pub(super) const WHOLE: u64 = (1 << CHUNK_BITS) - 1;
+
 /// Operations of one communicator: counters hold the number above the chunks, and one that wrapped would say that
 /// everything was done. Some reserved numbers are kept back.
 pub const MAXIMUM_SEQUENCE: u64 = (1 << (u64::BITS - CHUNK_BITS)) - 1024;
@@ -321,12 +324,12 @@ impl Board {
             .map(|peer| peer as u32)
     }
 
-    /// Says that the owner, having given up, reads no other rank's memory any more.
+    /// Says that the owner, having given up, touches no other rank's memory any more.
     pub(super) fn fall_silent(&self) {
         self.word(16).store(1, Ordering::Release);
     }
 
-    /// Whether the owner reads no other rank's memory any more, whatever it was in the middle of.
+    /// Whether the owner touches no other rank's memory any more, whatever it was in the middle of.
     pub fn is_silent(&self) -> bool {
         self.word(16).load(Ordering::Acquire) != 0 || self.has_left()
     }

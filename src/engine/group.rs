@@ -21,7 +21,7 @@ pub trait Liveness: Send + Sync + Debug {
     /// A rank that is known to be dead (one that left in order, or gave up, is not), and how it went.
     fn dead(&self) -> Option<(u32, String)>;
 
-    /// Whether a rank has ended, so that it reads nothing any more. One that only gave up may still be at it.
+    /// Whether a rank has ended, so that it reads and writes nothing any more. One that only gave up may still be at it.
     fn ended(&self, rank: u32) -> bool;
 }
 

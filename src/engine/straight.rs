@@ -8,15 +8,13 @@
 use std::sync::atomic::Ordering;
 
 use super::awaiting::Awaited;
-use super::board::{CHUNK_BITS, progress};
+use super::board::{WHOLE, progress};
 use super::{Call, Core, EngineError, reduce};
 use crate::observe::{Kind, NONE};
 use crate::plan::lowered::{Action, Buffer, Progress, Task};
 
 /// The task in which a rank says that it has begun.
 const BEGIN: usize = 0;
-/// The chunk count that says that a task is over.
-const WHOLE: u64 = (1 << CHUNK_BITS) - 1;
 
 /// The most ranks: pointers to all are held on the stack.
 const MOST_RANKS: usize = 32;

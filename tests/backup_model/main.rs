@@ -183,6 +183,15 @@ fn one_stop_or_crash() {
 }
 
 #[test]
+fn four_workers_without_faults() {
+    check("flat, 3 of 4", close(flat(4, 1, 0, NONE)));
+    check("flat, 2 of 4", close(flat(4, 2, 0, NONE)));
+    check("tree, 3 of 4", close(tree(4, 1, 0, NONE)));
+    check("tree, 2 of 4", close(tree(4, 2, 0, NONE)));
+    check("messages, 3 of 4", close(messages(4, 1, 0, NONE)));
+}
+
+#[test]
 fn a_queue_pair_breaks_or_a_worker_comes_back() {
     check(
         "messages, 2 of 3, a queue pair breaks",
@@ -232,7 +241,7 @@ fn apart(mut world: World) -> World {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes long, and some gigabytes"]
 fn larger_worlds() {
     check("flat, 1 of 3", flat(3, 2, 0, NONE));
     check("tree, 1 of 3", tree(3, 2, 0, NONE));
@@ -248,6 +257,11 @@ fn larger_worlds() {
     check("tree, 1 of 3, two", close(tree(3, 2, 2, STOP_OR_CRASH)));
     check("messages, 2 of 3, two", close(messages(3, 1, 2, STOP_OR_CRASH)));
     check("flat, 3 of 4, one", close(flat(4, 1, 1, STOP_OR_CRASH)));
+}
+
+#[test]
+#[ignore = "has not been run to its end"]
+fn worlds_that_nobody_has_seen_through() {
     check("flat, 2 of 4, one", close(flat(4, 2, 1, STOP_OR_CRASH)));
     check("tree, 3 of 4, one", close(tree(4, 1, 1, STOP_OR_CRASH)));
     check("tree, 2 of 4, one", close(tree(4, 2, 1, STOP_OR_CRASH)));

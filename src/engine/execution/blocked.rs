@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Execution, WHOLE};
-use crate::engine::board::CHUNK_BITS;
+use super::Execution;
+use crate::engine::board::{CHUNK_BITS, WHOLE};
 use crate::engine::{Call, EngineError, Group, Trouble, Waited};
 use crate::observe::{Kind, OpenWait};
 use crate::plan::lowered::Action;

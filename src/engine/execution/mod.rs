@@ -1,19 +1,16 @@
 //! One operation in progress on a fabric with load/store reach: its program's tasks, each a cursor over chunks.
 //!
-//! Data is pulled: a task reads peers' windows and stores into memory of this rank only. What others wait for is
-//! published in counters on this rank's board.
+//! A task reads peers' windows and stores into memory of this rank, or where the plan says so into all results. What
+//! others wait for is published in counters on this rank's board.
 
 mod blocked;
 
 use std::sync::atomic::Ordering;
 
-use super::board::{CHUNK_BITS, progress};
+use super::board::{WHOLE, progress};
 use super::{Call, EngineError, Group, reduce};
 use crate::observe::{CopySite, Kind, NONE};
 use crate::plan::lowered::{Action, Buffer, Place, Progress, Task, chunk_count};
-
-/// The chunk count that says that a task is over, whatever its number of chunks.
-const WHOLE: u64 = (1 << CHUNK_BITS) - 1;
 
 #[derive(Debug)]
 struct Stream {

@@ -4,9 +4,9 @@
 //! final value; readers of final values, of a broadcast and of partial sums that only a root completes are waited for
 //! by a signal at the end.
 //!
-//! Where ranks may also write each other's memory and a plan has one round ([`in_one_round`](crate::plan::dataflow::Rule::in_one_round)),
-//! who combines a block stores it into all results. Every element is then read once and written once for each rank, and
-//! what was a copy is a wait.
+//! Where ranks may also write each other's memory and a plan has one round
+//! ([`in_one_round`](crate::plan::dataflow::Rule::in_one_round)), who combines a block stores it into all results. Every
+//! element is then read once and written once for each rank, and what was a copy is a wait.
 
 use super::{
     BEGIN, Consumers, chunk, input, others, partial_in_result, pulled_slots, ranks_of, result, staged,

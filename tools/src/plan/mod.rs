@@ -71,7 +71,7 @@ impl CollectiveName {
 /// A kind of reach, as typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ReachName {
-    /// Ranks read each other's memory, and nobody but the owner writes, as with backup workers on one host
+    /// Ranks read each other's memory, and nobody but the owner writes, as backup workers will need it on one host
     Load,
     /// Ranks read and write each other's memory, as on one host
     LoadStore,
