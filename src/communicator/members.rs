@@ -79,9 +79,16 @@ impl Liveness for Members {
     }
 
     fn ended(&self, rank: u32) -> bool {
-        let ended = self.0.ended();
-        let found = ended.into_iter().find(|(gone, _)| *gone == rank);
+        let mut found = false;
+        self.each_ended(&mut |gone, _| found |= gone == rank);
+        found
+    }
+
+    fn each_ended(&self, each: &mut dyn FnMut(u32, String)) {
+        let ended = self.0.ended().into_iter();
         // Who is out of reach may still live. (Who has given up may still read, and is not among them.)
-        found.is_some_and(|(_, how)| how != DepartureKind::OutOfReach)
+        ended
+            .filter(|(_, how)| *how != DepartureKind::OutOfReach)
+            .for_each(|(rank, how)| each(rank, how.to_string()));
     }
 }

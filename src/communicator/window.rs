@@ -90,6 +90,11 @@ impl<T: Element> Window<T> {
         &self.shared
     }
 
+    /// Where every rank's part of the registered window is.
+    pub(crate) fn map(&self) -> &Arc<WindowMap> {
+        &self.shared.map
+    }
+
     /// Where in the registered window it starts, in bytes.
     pub(super) fn place(&self) -> usize {
         self.offset

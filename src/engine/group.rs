@@ -23,6 +23,9 @@ pub trait Liveness: Send + Sync + Debug {
 
     /// Whether a rank has ended, so that it reads and writes nothing any more. One that only gave up may still be at it.
     fn ended(&self, rank: u32) -> bool;
+
+    /// All ranks that have ended, as in [`Liveness::ended`], and how they went.
+    fn each_ended(&self, each: &mut dyn FnMut(u32, String));
 }
 
 /// Events and counters of one writer. A communicator has two: its caller's and its engine's.
@@ -107,6 +110,22 @@ impl Group {
     #[inline]
     pub(super) fn ring_these(&self, ranks: impl Iterator<Item = u32>) {
         Doorbell::ring_all(ranks.map(|rank| &self.bells[rank as usize]));
+    }
+
+    /// Wakes every other rank, should it sleep.
+    pub fn wake_others(&self) {
+        self.ring_others();
+    }
+
+    /// How this rank waits.
+    pub fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    /// Tells of every rank that has ended, so that it reads and writes nothing any more, and how it went. A system call or
+    /// two.
+    pub fn each_ended(&self, each: &mut dyn FnMut(u32, String)) {
+        self.liveness.each_ended(each);
     }
 
     /// Wakes every other rank.

@@ -64,7 +64,24 @@ impl Members {
 
     /// In the order of ranks.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..4096).filter(|worker| self.contains(*worker))
+        (0..).zip(&self.0).flat_map(|(index, word)| {
+            let mut left = *word;
+            std::iter::from_fn(move || {
+                let bit = left.trailing_zeros() as u16;
+                left &= left.wrapping_sub(1);
+                (bit < 64).then_some(index * 64 + bit)
+            })
+        })
+    }
+
+    /// Workers `64 * index` to `64 * index + 63`, a bit each.
+    pub fn word(&self, index: usize) -> u64 {
+        self.0[index]
+    }
+
+    /// As [`Members::word`], all of them anew.
+    pub fn set_word(&mut self, index: usize, workers: u64) {
+        self.0[index] = workers;
     }
 }
 

@@ -249,6 +249,21 @@ impl Worker {
         self.ticket
     }
 
+    /// The root of the tree of its attempt.
+    pub fn is_root(&self) -> bool {
+        self.part.root == self.me
+    }
+
+    /// Its parent in the tree of its attempt, unless it is the root.
+    pub fn parent(&self) -> u16 {
+        self.part.parent
+    }
+
+    /// How many children it has there.
+    pub fn children(&self) -> u16 {
+        self.part.count
+    }
+
     /// The gradient is complete, and is not written again before [`Want::Apply`].
     pub fn arrive(&mut self) {
         if self.phase == Phase::Compute {

@@ -1,0 +1,221 @@
+//! What a training loop holds of the barrier: the gradient that it fills, the result, and the state to catch up with.
+
+use super::core::Core;
+use super::protocol::{Tag, Want, Way};
+use super::{BackupError, Builder};
+use crate::communicator::{Communicator, Window};
+use crate::memory::Element;
+
+/// How a step has ended for this worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Its gradient is in the result.
+    Member,
+    /// It has the result, in which its gradient is not.
+    Late,
+    /// It was further behind than results are kept: its training state is another worker's now, and there is no result.
+    CaughtUp {
+        /// The step that it was in.
+        from: u64,
+    },
+}
+
+/// A step that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The step whose result has been applied with this; the first is 1.
+    pub step: u64,
+    /// How.
+    pub how: How,
+}
+
+/// What the caller may touch.
+#[derive(Debug)]
+pub(super) struct Held<T: Element> {
+    /// One for each place in which a gradient may be; none while an exchange has it.
+    pub gradients: Vec<Option<Window<T>>>,
+    pub state: Window<T>,
+}
+
+/// A vector that N of M = N + b workers average, step by step: the first N to arrive.
+///
+/// Workers are the ranks of a communicator that see each other's memory. Each fills [`Barrier::gradient`] and calls
+/// [`Barrier::finish`]. The mean of the first N gradients is the result for all M, in the same bits; what comes later is dropped.
+pub struct Barrier<T: Element> {
+    // Refers to the windows' memory, which it keeps mapped by itself.
+    pub(super) core: Core,
+    held: Held<T>,
+    /// The result of the step that ended last, unless that was jumped over.
+    result: Option<Tag>,
+    /// Its members.
+    members: Vec<u32>,
+    count: usize,
+    _words: Window<u64>,
+}
+
+impl<T: Element> std::fmt::Debug for Barrier<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Barrier")
+            .field("rank", &self.core.me)
+            .field("shape", &self.core.shape)
+            .field("step", &self.step())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Element> Barrier<T> {
+    /// Settings to make one with, for gradients of `count` elements.
+    pub fn builder(communicator: &Communicator, count: usize) -> Builder<'_> {
+        Builder::new(communicator, count)
+    }
+
+    pub(super) fn new(core: Core, held: Held<T>, count: usize, words: Window<u64>) -> Self {
+        let mut barrier = Self {
+            core,
+            held,
+            result: None,
+            members: Vec::new(),
+            count,
+            _words: words,
+        };
+        barrier.members.reserve(barrier.core.shape.workers() as usize);
+        barrier
+    }
+
+    /// The step whose gradient is computed now; the first is 1.
+    pub fn step(&self) -> u64 {
+        self.core.worker.step()
+    }
+
+    /// M: how many workers there are.
+    pub fn workers(&self) -> u32 {
+        u32::from(self.core.shape.workers())
+    }
+
+    /// N: how many gradients a result is the mean of.
+    pub fn needed(&self) -> u32 {
+        u32::from(self.core.shape.members())
+    }
+
+    /// How the sum is made.
+    pub fn way(&self) -> Way {
+        self.core.way
+    }
+
+    /// The gradient of this step, to be filled: what lies there is of an earlier one.
+    ///
+    /// # Panics
+    /// If an earlier step has failed: others may still read what is there.
+    pub fn gradient(&mut self) -> &mut [T] {
+        let slot = self.slot();
+        let gradient = self.held.gradients[slot].as_mut();
+        gradient.expect("given away only by an exchange, which does not call this")
+    }
+
+    /// In which of the places for gradients the one of this step is.
+    fn slot(&self) -> usize {
+        self.core.memory.slot(self.step())
+    }
+
+    /// Whether the step is decided, so that the gradient which is being computed will not be in it: whoever sees this may
+    /// stop computing and call [`Barrier::finish`]. Never blocks.
+    pub fn sealed(&mut self) -> bool {
+        if self.core.worker.want() == Want::Compute {
+            self.core.look_if_changed();
+        }
+        self.core.worker.want() != Want::Compute
+    }
+
+    /// Says that the gradient is complete (unless the step is decided already), and waits for the result.
+    ///
+    /// # Errors
+    /// More than b workers are missing at the deadline (the communicator's timeout), or dead; a member that stopped between
+    /// its arrival and the end of the reduction, with nobody to take its place; a worker far behind without state to
+    /// catch up with. Whatever failed, the barrier is over for this worker, and says the same from then on.
+    pub fn finish(&mut self) -> Result<Ended, BackupError> {
+        let from = self.step();
+        self.arrive()?;
+        if let Err(error) = self.core.drive() {
+            return Err(self.failed(error));
+        }
+        Ok(self.conclude(from))
+    }
+
+    /// Says that the gradient is complete, without waiting: it must not be changed until [`Barrier::finish`] has returned.
+    /// (Which says so itself where this was not called.) Nothing happens where the step is decided already.
+    ///
+    /// # Errors
+    /// An earlier step failed.
+    pub fn arrive(&mut self) -> Result<(), BackupError> {
+        self.core.check()?;
+        self.core.show_state();
+        if self.core.worker.want() == Want::Compute {
+            self.core.worker.arrive();
+            self.core.poll().map_err(|error| self.failed(error))?;
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, error: BackupError) -> BackupError {
+        // Others may still read what this worker has shown.
+        self.held.gradients.iter().flatten().for_each(Window::hold);
+        self.core.failure = Some(error.clone());
+        error
+    }
+
+    /// Nothing is left to be done in this step but to hand its result out.
+    pub(super) fn conclude(&mut self, from: u64) -> Ended {
+        self.members.clear();
+        let Want::Apply { tag } = self.core.worker.want() else {
+            self.result = None;
+            return Ended {
+                step: self.core.worker.applied(),
+                how: How::CaughtUp { from },
+            };
+        };
+        self.result = Some(tag);
+        self.members.extend(self.core.members.iter().map(u32::from));
+        self.core.applied();
+        let how = match self.core.members.contains(self.core.me) {
+            true => How::Member,
+            false => How::Late,
+        };
+        Ended {
+            step: tag.step(),
+            how,
+        }
+    }
+
+    /// The mean of the members' gradients, until the next step ends. Empty before the first, and after a step that ended
+    /// with [`How::CaughtUp`].
+    pub fn result(&self) -> &[T] {
+        let Some(tag) = self.result else { return &[] };
+        // SAFETY: that many elements, initialised, which nobody writes before this worker's next step ends, for which
+        // `finish` borrows `self` mutably. Others only read them.
+        unsafe { std::slice::from_raw_parts(self.core.result(tag).cast(), self.count) }
+    }
+
+    /// Whose gradients the result is of, ascending.
+    pub fn members(&self) -> &[u32] {
+        &self.members
+    }
+
+    /// The training state.
+    pub fn state(&self) -> &[T] {
+        &self.held.state
+    }
+
+    /// Lets `update` change the training state with the result: once after each step, before the next [`Barrier::finish`].
+    /// While it does, no other worker takes the state for whole. (To fill the state at first, the same: with no result.)
+    pub fn update<R>(&mut self, update: impl FnOnce(&[T], &mut [T]) -> R) -> R {
+        self.core.hide_state();
+        let result = match self.result {
+            // SAFETY: as in `result`; the state is apart from it.
+            Some(tag) => unsafe { std::slice::from_raw_parts(self.core.result(tag).cast(), self.count) },
+            None => &[],
+        };
+        let answer = update(result, &mut self.held.state);
+        self.core.show_state();
+        answer
+    }
+}

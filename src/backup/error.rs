@@ -1,0 +1,111 @@
+//! What a step of the barrier can end in.
+
+use std::time::Duration;
+
+use super::protocol::ShapeError;
+use crate::communicator::CommunicatorError;
+
+/// Why a barrier could not be made, or a step of it did not end.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BackupError {
+    /// There is no such barrier.
+    #[error("backup workers: {0}")]
+    Shape(#[from] ShapeError),
+    /// The workers could not share their memory.
+    #[error("backup workers: {0}")]
+    Communicator(std::sync::Arc<CommunicatorError>),
+    /// Ranks that reach each other by messages only.
+    #[error(
+        "rank {rank}: backup workers need ranks that see each other's memory, and these are connected by {fabric}; run them on \
+         one host over shm, or without backups"
+    )]
+    Messages {
+        /// Who.
+        rank: u32,
+        /// What connects them.
+        fabric: &'static str,
+    },
+    /// A setting that cannot be.
+    #[error("rank {rank}: backup workers: {what}")]
+    Argument {
+        /// Whose.
+        rank: u32,
+        /// What is wrong and what would be right.
+        what: String,
+    },
+    /// So many are missing that the step cannot be sealed.
+    #[error(
+        "rank {rank}: step {step}: {arrived} of the {needed} gradients that it needs have come {when}; missing: {missing}"
+    )]
+    Missing {
+        /// Who waited.
+        rank: u32,
+        /// In which step.
+        step: u64,
+        /// How many have arrived.
+        arrived: u32,
+        /// How many are needed.
+        needed: u32,
+        /// Until when was waited.
+        when: String,
+        /// Those that have not arrived, with how they went if they are gone.
+        missing: String,
+        /// The same, for programs.
+        ranks: Vec<u32>,
+    },
+    /// The step was sealed, and some of its members did not do their part.
+    #[error(
+        "rank {rank}: step {step} was sealed, and its sum was not complete within {waited:?}: it waits for {names}, and nobody \
+         can take their place"
+    )]
+    Stuck {
+        /// Who waited.
+        rank: u32,
+        /// In which step.
+        step: u64,
+        /// How long.
+        waited: Duration,
+        /// For whom.
+        names: String,
+        /// The same, for programs.
+        ranks: Vec<u32>,
+    },
+    /// This worker fell so far behind that results it needs are not kept any more.
+    #[error(
+        "rank {rank}: step {step} is over, and so long that its result is not kept any more (the last {ring} are); {why}"
+    )]
+    Behind {
+        /// Who.
+        rank: u32,
+        /// The step that it was in.
+        step: u64,
+        /// How many steps' results are kept.
+        ring: u16,
+        /// Why it could not catch up, and what mends that.
+        why: String,
+    },
+    /// An earlier step had failed.
+    #[error("rank {rank}: backup workers: an earlier step failed: {reason}")]
+    Poisoned {
+        /// Who.
+        rank: u32,
+        /// How.
+        reason: String,
+    },
+}
+
+impl From<CommunicatorError> for BackupError {
+    fn from(error: CommunicatorError) -> Self {
+        Self::Communicator(std::sync::Arc::new(error))
+    }
+}
+
+impl BackupError {
+    /// The ranks that were waited for in vain.
+    pub fn culprits(&self) -> &[u32] {
+        match self {
+            Self::Missing { ranks, .. } | Self::Stuck { ranks, .. } => ranks,
+            _ => &[],
+        }
+    }
+}

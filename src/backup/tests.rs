@@ -1,0 +1,252 @@
+//! Workers that are driven by hand, one turn at a time, in orders drawn at random: stopped between any two turns, resumed
+//! at any later one, doubted as soon as they are stopped.
+
+use std::time::Duration;
+
+use super::core::Turn;
+use super::doubting::Suspicion;
+use super::protocol::{Want, Way};
+use super::{Barrier, Ended, How};
+use crate::bootstrap::Job;
+use crate::communicator::Communicator;
+
+/// xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+struct Seat {
+    barrier: Barrier<f32>,
+    // Kept for its ranks' memory, and left last.
+    _communicator: Communicator,
+    stopped: bool,
+    was_stopped: bool,
+    ended: Vec<(Ended, Vec<u32>, Vec<u32>)>,
+}
+
+fn value(rank: usize, step: u64, index: usize) -> f32 {
+    ((rank as u64 * 31 + step * 7 + index as u64 * 3) % 1021) as f32
+}
+
+fn seats(workers: u32, backups: u32, count: usize, way: Way) -> Vec<Seat> {
+    let jobs = Job::local(workers).unwrap();
+    std::thread::scope(|scope| {
+        let threads = jobs.iter().map(|job| {
+            scope.spawn(move || {
+                let communicator = Communicator::builder().join(job).unwrap();
+                let barrier = Barrier::<f32>::builder(&communicator, count)
+                    .backups(backups)
+                    .state(2)
+                    .way(way);
+                Seat {
+                    barrier: barrier.build().unwrap(),
+                    _communicator: communicator,
+                    stopped: false,
+                    was_stopped: false,
+                    ended: Vec::new(),
+                }
+            })
+        });
+        let threads = threads.collect::<Vec<_>>();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+impl Seat {
+    /// One turn, or one step of the training loop.
+    fn go(&mut self, rank: usize, doubted: &[u16], random: &mut Random) {
+        let barrier = &mut self.barrier;
+        let from = barrier.core.worker.applied() + 1;
+        if barrier.core.worker.want() == Want::Compute {
+            match random.one_in(3) {
+                true => drop(barrier.sealed()),
+                false => {
+                    let step = barrier.step();
+                    let gradient = barrier.gradient().iter_mut().enumerate();
+                    gradient.for_each(|(index, x)| *x = value(rank, step, index));
+                    barrier.core.show_state();
+                    barrier.core.worker.arrive();
+                }
+            }
+        } else if random.one_in(4) {
+            let mut suspicion = Suspicion::default();
+            doubted
+                .iter()
+                .for_each(|worker| suspicion.workers.insert(*worker));
+            // Anybody may be between ticket and slot.
+            let ticket = random.below(u64::from(barrier.core.shape.tickets())) as u16;
+            suspicion.ticket = (!doubted.is_empty()).then_some(ticket);
+            barrier.core.look(&suspicion);
+        } else {
+            let turn = barrier.core.turn().unwrap();
+            let over = matches!(barrier.core.worker.want(), Want::Apply { .. });
+            assert!(turn != Turn::Over || over);
+        }
+        let jumped = barrier.core.worker.applied() >= from;
+        if jumped || matches!(barrier.core.worker.want(), Want::Apply { .. }) {
+            let ended = barrier.conclude(from);
+            if !matches!(ended.how, How::CaughtUp { .. }) {
+                barrier.update(|result, state| {
+                    state[0] += result[0];
+                    state[1] += 1.0;
+                });
+            }
+            assert_eq!(barrier.state()[1], ended.step as f32, "rank {rank} {ended:?}");
+            let bits = barrier.result().iter().map(|x| x.to_bits()).collect();
+            self.ended.push((ended, barrier.members().to_vec(), bits));
+        }
+    }
+
+    fn applied(&self) -> u64 {
+        self.barrier.core.worker.applied()
+    }
+}
+
+/// Every result that anybody has: the mean of N workers' gradients of that step, the same for all.
+fn check(seats: &[Seat], steps: u64, needed: u32) {
+    for step in 1..=steps {
+        let all = seats.iter().flat_map(|seat| &seat.ended);
+        let mut all =
+            all.filter(|(ended, ..)| ended.step == step && !matches!(ended.how, How::CaughtUp { .. }));
+        let (_, members, bits) = all.next().expect("somebody has it");
+        assert_eq!(members.len(), needed as usize);
+        assert!(all.all(|(_, theirs, result)| theirs == members && result == bits));
+        for (index, x) in bits.iter().enumerate() {
+            let sum = members
+                .iter()
+                .map(|rank| value(*rank as usize, step, index))
+                .sum::<f32>();
+            assert_eq!(
+                f32::from_bits(*x),
+                sum / needed as f32,
+                "step {step} [{index}] of {members:?}"
+            );
+        }
+    }
+}
+
+/// How often something happened, so that the test shows what it has tried.
+#[derive(Debug, Default)]
+struct Seen {
+    late: usize,
+    caught_up: usize,
+    again: usize,
+}
+
+fn run(workers: u32, backups: u32, count: usize, way: Way, seed: u64, seen: &mut Seen) {
+    const STEPS: u64 = 12;
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut seats = seats(workers, backups, count, way);
+    let mut idle = 0;
+    while seats.iter().any(|seat| seat.applied() < STEPS) {
+        let rank = random.below(u64::from(workers)) as usize;
+        let stopped = seats.iter().filter(|seat| seat.stopped).count() as u32;
+        if seats[rank].stopped {
+            // At the end everybody goes on.
+            let over = seats.iter().all(|seat| seat.stopped || seat.applied() >= STEPS);
+            seats[rank].stopped = !over && !random.one_in(200);
+            continue;
+        }
+        if stopped < backups && random.one_in(60) {
+            (seats[rank].stopped, seats[rank].was_stopped) = (true, true);
+            continue;
+        }
+        if seats[rank].applied() >= STEPS {
+            idle += 1;
+            assert!(idle < 2_000_000, "seed {seed}: nothing moves any more");
+            continue;
+        }
+        let doubted = (0..)
+            .zip(&seats)
+            .filter(|(_, seat)| seat.stopped)
+            .map(|(rank, _)| rank);
+        let doubted = doubted.collect::<Vec<u16>>();
+        let applied = seats[rank].applied();
+        seats[rank].go(rank, &doubted, &mut random);
+        idle = if seats[rank].applied() > applied {
+            0
+        } else {
+            idle + 1
+        };
+        assert!(idle < 2_000_000, "seed {seed}: nothing moves any more");
+    }
+    check(&seats, STEPS, workers - backups);
+    let states = seats.iter().map(|seat| seat.barrier.state()[0].to_bits());
+    let states = states.collect::<Vec<_>>();
+    assert!(
+        states.iter().all(|state| *state == states[0]),
+        "seed {seed}: {states:?}"
+    );
+    for (ended, ..) in seats.iter().flat_map(|seat| &seat.ended) {
+        seen.late += usize::from(ended.how == How::Late);
+        seen.caught_up += usize::from(matches!(ended.how, How::CaughtUp { .. }));
+    }
+    let entry = |step| super::home::Entry {
+        memory: &seats[0].barrier.core.memory,
+        step,
+    };
+    let ring = u64::from(seats[0].barrier.core.shape.ring());
+    use super::protocol::Words;
+    let attempts = (STEPS + 1 - ring..=STEPS).map(|step| entry(step).seal().attempt());
+    seen.again += attempts.filter(|attempt| *attempt > 0).count();
+}
+
+fn campaign(way: Way, rounds: u64) {
+    let mut seen = Seen::default();
+    for seed in 1..=rounds {
+        for (workers, backups) in [(3, 1), (4, 1), (5, 2)] {
+            run(workers, backups, 3, way, seed, &mut seen);
+        }
+        run(4, 1, 40_000, way, seed, &mut seen);
+    }
+    println!("{way:?}, {rounds} rounds: {seen:?}");
+    assert!(seen.late > 0 && seen.caught_up > 0, "{seen:?}");
+    assert!(way == Way::Flat || seen.again > 0, "{seen:?}");
+}
+
+fn rounds() -> u64 {
+    let asked = std::env::var("SAPWOOD_BACKUP_ROUNDS").ok();
+    asked.and_then(|rounds| rounds.parse().ok()).unwrap_or(12)
+}
+
+#[test]
+fn any_order_flat() {
+    campaign(Way::Flat, rounds());
+}
+
+#[test]
+fn any_order_chain() {
+    campaign(Way::Tree { children: 1 }, rounds());
+}
+
+#[test]
+fn any_order_tree() {
+    campaign(Way::Tree { children: 2 }, rounds());
+}
+
+#[test]
+fn deadlines_name_who_is_missing() {
+    let mut seats = seats(3, 1, 4, Way::Flat);
+    seats[2].barrier.core.timeout = Duration::from_millis(50);
+    seats[2].barrier.gradient().fill(1.0);
+    let error = seats[2].barrier.finish().unwrap_err();
+    assert_eq!(error.culprits(), [0, 1]);
+    let text = error.to_string();
+    assert!(
+        text.contains("rank 2: step 1: 1 of the 2 gradients that it needs have come within 50ms; missing: rank 0, rank 1"),
+        "{text}"
+    );
+    let again = seats[2].barrier.finish().unwrap_err().to_string();
+    assert!(again.contains("an earlier step failed"), "{again}");
+}

@@ -1,0 +1,151 @@
+//! The backup-worker barrier among ranks that are threads: every step's result is the mean of its members' gradients, the
+//! same bits on all; late ones are dropped, find the result, or catch up.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use sapwood::backup::protocol::{Reach, Shape, Way};
+use sapwood::backup::{BackupError, Barrier, Ended, How};
+use sapwood::bootstrap::Job;
+use sapwood::communicator::Communicator;
+
+/// Runs `rank` on each of `size` ranks, and returns what came of it by rank.
+fn on_all<T: Send>(size: u32, timeout: Duration, rank: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
+    let jobs = Job::local(size).expect("a job");
+    std::thread::scope(|scope| {
+        let rank = &rank;
+        let threads = jobs.iter().map(|job| {
+            scope.spawn(move || {
+                rank(
+                    Communicator::builder()
+                        .timeout(timeout)
+                        .join(job)
+                        .expect("joined"),
+                )
+            })
+        });
+        let threads = threads.collect::<Vec<_>>();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"))
+            .collect()
+    })
+}
+
+/// A gradient element whose sums of up to 64 workers are exact.
+fn value(rank: u32, step: u64, index: usize) -> f32 {
+    f32::from((u64::from(rank) * 31 + step * 7 + index as u64 * 3) as u16 % 1021)
+}
+
+fn mean(members: &[u32], step: u64, index: usize) -> f32 {
+    members.iter().map(|rank| value(*rank, step, index)).sum::<f32>() / members.len() as f32
+}
+
+/// Some numbers that look random.
+fn mixed(seed: u64) -> u64 {
+    let x = (seed ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (x ^ x >> 29).wrapping_mul(0x94d0_49bb_1331_11eb) >> 16
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    workers: u32,
+    backups: u32,
+    count: usize,
+    way: Option<Way>,
+    steps: u64,
+}
+
+/// What one worker saw of a step: how it ended, the members, and the result's bits.
+type Seen = (Ended, Vec<u32>, Vec<u32>);
+
+/// Runs steps in which every worker dawdles now and then, and checks each result.
+fn run(case: Case, dawdle: impl Fn(u32, u64) -> Duration + Sync) -> Vec<Vec<Seen>> {
+    let seen = on_all(case.workers, Duration::from_secs(60), |communicator| {
+        let rank = communicator.rank();
+        let mut builder = Barrier::<f32>::builder(&communicator, case.count)
+            .backups(case.backups)
+            .state(2);
+        if let Some(way) = case.way {
+            builder = builder.way(way);
+        }
+        let mut barrier = builder.build().expect("built");
+        let mut seen = Vec::new();
+        while barrier.step() <= case.steps {
+            let step = barrier.step();
+            std::thread::sleep(dawdle(rank, step));
+            let gradient = barrier.gradient().iter_mut().enumerate();
+            gradient.for_each(|(index, x)| *x = value(rank, step, index));
+            let ended = barrier.finish().expect("the step ends");
+            if !matches!(ended.how, How::CaughtUp { .. }) {
+                // The state is the sum of all results' first elements, and their number.
+                barrier.update(|result, state| {
+                    state[0] += result[0];
+                    state[1] += 1.0;
+                });
+            }
+            assert_eq!(barrier.state()[1], ended.step as f32);
+            let bits = barrier.result().iter().map(|x| x.to_bits()).collect();
+            seen.push((ended, barrier.members().to_vec(), bits));
+        }
+        let state = barrier.state()[0];
+        communicator.barrier().expect("all end");
+        (seen, state)
+    });
+    let states = seen.iter().map(|(_, state)| state.to_bits()).collect::<Vec<_>>();
+    assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
+    let seen = seen.into_iter().map(|(seen, _)| seen).collect::<Vec<_>>();
+    check(case, &seen);
+    seen
+}
+
+fn check(case: Case, seen: &[Vec<Seen>]) {
+    for step in 1..=case.steps {
+        let all = seen.iter().flatten().filter(|(ended, ..)| ended.step == step);
+        let results = all.filter(|(ended, ..)| !matches!(ended.how, How::CaughtUp { .. }));
+        let results = results.collect::<Vec<_>>();
+        let (_, members, bits) = results.first().expect("somebody has each result");
+        assert_eq!(
+            members.len() as u32,
+            case.workers - case.backups,
+            "{case:?} step {step}"
+        );
+        for (_, theirs, result) in &results {
+            assert_eq!((theirs, result), (members, bits), "{case:?} step {step}");
+        }
+        for (index, x) in bits.iter().enumerate() {
+            assert_eq!(
+                f32::from_bits(*x),
+                mean(members, step, index),
+                "{case:?} step {step} [{index}]"
+            );
+        }
+    }
+}
+
+const WAYS: [Option<Way>; 4] = [
+    Some(Way::Flat),
+    Some(Way::Tree { children: 1 }),
+    Some(Way::Tree { children: 2 }),
+    Some(Way::Tree { children: 4 }),
+];
+
+#[test]
+fn every_result_is_the_mean_of_its_members() {
+    for way in WAYS {
+        for (workers, backups) in [(1, 0), (2, 0), (2, 1), (4, 0), (4, 1), (5, 2), (6, 5)] {
+            for count in [1, 3, 1000, 50_000] {
+                let case = Case {
+                    workers,
+                    backups,
+                    count,
+                    way,
+                    steps: 12,
+                };
+                run(case, |rank, step| {
+                    Duration::from_micros(mixed(u64::from(rank) << 32 | step) % 300)
+                });
+            }
+        }
+    }
+}
