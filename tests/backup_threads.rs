@@ -1,11 +1,10 @@
 //! The backup-worker barrier among ranks that are threads: every step's result is the mean of its members' gradients, the
 //! same bits on all; late ones are dropped, find the result, or catch up.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
-use sapwood::backup::protocol::{Reach, Shape, Way};
-use sapwood::backup::{BackupError, Barrier, Ended, How};
+use sapwood::backup::protocol::Way;
+use sapwood::backup::{Barrier, Ended, How};
 use sapwood::bootstrap::Job;
 use sapwood::communicator::Communicator;
 

@@ -1,0 +1,373 @@
+//! Backup workers as real processes that are stopped, resumed and killed at random moments, in the middle of copies, too:
+//! no step that N workers can do fails or hangs, every result is the mean of its members' gradients, and the weights of
+//! all that live are the same bits, which the parent computes once more from the recorded members. Where more are killed
+//! than can be spared, the error names them.
+//! 20 rounds; `SAPWOOD_BACKUP_ROUNDS=1000` for the long campaign.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ExitCode};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::process::{Pid, Signal, kill_process};
+use sapwood::backup::protocol::Way;
+use sapwood::backup::{Barrier, How};
+use sapwood::bootstrap::Job;
+use sapwood::communicator::Communicator;
+
+mod killing;
+
+use killing::{below, secret};
+
+const MODE: &str = "SAPWOOD_TEST_BACKUP_MODE";
+const STEPS: u64 = 150;
+/// After this long something hangs: much longer than any machine that does other things besides needs for a round.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// With an explained error.
+const FAILED: i32 = 10;
+
+/// M, b, elements, and children of a node of the tree (0: none).
+type Mode = (u32, u32, usize, u16);
+
+const MODES: [Mode; 6] = [
+    (4, 1, 3, 0),
+    (4, 1, 30_000, 1),
+    (5, 2, 200, 2),
+    (3, 1, 200_000, 1),
+    (5, 2, 20_000, 0),
+    (6, 3, 50, 4),
+];
+
+fn main() -> ExitCode {
+    if let Ok(mode) = std::env::var(MODE) {
+        return match work(&mode) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(problem) => {
+                println!("{problem}");
+                ExitCode::from(if problem.starts_with("wrong") {
+                    1
+                } else {
+                    FAILED as u8
+                })
+            }
+        };
+    }
+    let rounds: u32 = std::env::var("SAPWOOD_BACKUP_ROUNDS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(20);
+    let trials = vec![
+        Trial::test("stopped_and_killed_workers_hold_up_nobody", move || {
+            campaign(rounds)
+        }),
+        Trial::test("who_is_missing_is_named", move || too_many(rounds.div_ceil(5))),
+    ];
+    let mut arguments = Arguments::from_args();
+    // One after the other: each wants the machine.
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// A gradient element whose sums of a few workers are exact.
+fn value(rank: u32, step: u64, index: usize) -> f32 {
+    ((u64::from(rank) * 31 + step * 7 + index as u64 * 3) % 1021) as f32
+}
+
+/// Adds a mean to weights.
+fn learn(weights: &mut [f32], result: &[f32]) {
+    weights
+        .iter_mut()
+        .zip(result)
+        .for_each(|(weight, x)| *weight = *weight * 0.75 + x);
+}
+
+fn digest(weights: &[f32]) -> u64 {
+    let mix = |hash: u64, x: &f32| {
+        (hash ^ u64::from(x.to_bits()))
+            .wrapping_mul(0x0100_0000_01b3)
+            .rotate_left(23)
+    };
+    weights.iter().fold(0xcbf2_9ce4_8422_2325, mix)
+}
+
+/// One worker. It says at the end who the members of each step were that it has seen the result of, and what its weights are.
+fn work(mode: &str) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let (_, backups, count, children): Mode = serde_json::from_str(mode).map_err(|e| text(&e))?;
+    let job = Job::from_environment().map_err(|e| text(&e))?.ok_or("no job")?;
+    let communicator = Communicator::builder().join(&job).map_err(|e| text(&e))?;
+    let rank = communicator.rank();
+    let builder = Barrier::<f32>::builder(&communicator, count)
+        .backups(backups)
+        .state(count);
+    let way = match children {
+        0 => Way::Flat,
+        children => Way::Tree { children },
+    };
+    let builder = builder.way(way).suspicion(Duration::from_millis(30));
+    let mut barrier = builder.build().map_err(|e| text(&e))?;
+    println!("working");
+    let mut said = Vec::new();
+    let (mut late, mut jumps) = (0, 0);
+    while barrier.step() <= STEPS {
+        let step = barrier.step();
+        std::thread::sleep(Duration::from_micros(below(300)));
+        if !barrier.sealed() {
+            let gradient = barrier.gradient().iter_mut().enumerate();
+            gradient.for_each(|(index, x)| *x = value(rank, step, index));
+        }
+        let ended = barrier
+            .finish()
+            .map_err(|e| format!("{e}\nculprits {:?}", e.culprits()))?;
+        if let How::CaughtUp { .. } = ended.how {
+            jumps += 1;
+            continue;
+        }
+        late += u32::from(ended.how == How::Late);
+        let members = barrier.members().to_vec();
+        for (index, x) in barrier.result().iter().enumerate() {
+            let sum = members.iter().map(|rank| value(*rank, step, index)).sum::<f32>();
+            if *x != sum / members.len() as f32 {
+                return Err(format!(
+                    "wrong: step {step}: [{index}] is {x}, members {members:?}"
+                ));
+            }
+        }
+        barrier.update(|result, weights| learn(weights, result));
+        let mask = members.iter().fold(0u32, |mask, rank| mask | 1 << rank);
+        said.push(format!("{step} {mask}"));
+    }
+    println!("members {}", said.join(","));
+    println!("late {late}");
+    println!("jumps {jumps}");
+    println!("weights {:x}", digest(barrier.state()));
+    Ok(())
+}
+
+struct Worker {
+    child: Child,
+    output: BufReader<std::process::ChildStdout>,
+    stopped: bool,
+    dead: bool,
+}
+
+impl Worker {
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a child's number");
+        // It may have ended.
+        let _ = kill_process(pid, signal);
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        // Nothing more, if it has ended.
+        let _ = self.output.read_line(&mut line);
+        line.trim().to_owned()
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn start(mode: Mode, timeout: &str) -> Vec<Worker> {
+    let secret = secret();
+    let name = format!("@sapwood-backup-{:016x}", below(u64::MAX));
+    let text = serde_json::to_string(&mode).expect("plain data");
+    let mut workers = (0..mode.0)
+        .map(|rank| {
+            let command = &mut killing::rank(rank, mode.0, &name, &secret);
+            let mut child = command
+                .env(MODE, &text)
+                .env("SAPWOOD_TIMEOUT", timeout)
+                .spawn()
+                .expect("a child");
+            let output = BufReader::new(child.stdout.take().expect("piped"));
+            Worker {
+                child,
+                output,
+                stopped: false,
+                dead: false,
+            }
+        })
+        .collect::<Vec<_>>();
+    for worker in &mut workers {
+        assert_eq!(worker.line(), "working");
+    }
+    workers
+}
+
+/// What a round has come to.
+#[derive(Debug, Default)]
+struct Seen {
+    stops: u32,
+    kills: u32,
+    late: u32,
+    jumps: u32,
+}
+
+/// Stops, resumes and kills as many as can be spared until all others have ended.
+fn disturb(workers: &mut [Worker], backups: u32, seen: &mut Seen) -> Result<(), String> {
+    let until = Instant::now() + PATIENCE;
+    while !workers.iter_mut().all(|worker| worker.dead || worker.has_ended()) {
+        if Instant::now() > until {
+            let running =
+                (0..workers.len()).filter(|rank| !workers[*rank].dead && !workers[*rank].has_ended());
+            return Err(format!(
+                "after {PATIENCE:?} these still run: {:?}",
+                running.collect::<Vec<_>>()
+            ));
+        }
+        std::thread::sleep(Duration::from_micros(below(8_000)));
+        let spent = workers
+            .iter()
+            .filter(|worker| worker.stopped || worker.dead)
+            .count() as u32;
+        let rank = below(workers.len() as u64) as usize;
+        let over = workers
+            .iter_mut()
+            .any(|worker| !worker.dead && worker.has_ended());
+        let worker = &mut workers[rank];
+        if worker.stopped {
+            if over || below(4) == 0 {
+                worker.signal(Signal::CONT);
+                worker.stopped = false;
+            }
+        } else if spent < backups && !over && !worker.dead && !worker.has_ended() {
+            if below(12) == 0 {
+                worker.signal(Signal::KILL);
+                worker.dead = true;
+                seen.kills += 1;
+            } else {
+                worker.signal(Signal::STOP);
+                worker.stopped = true;
+                seen.stops += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn round(mode: Mode, seen: &mut Seen) -> Result<(), String> {
+    let mut workers = start(mode, "50");
+    disturb(&mut workers, mode.1, seen)?;
+    let mut members = vec![None; STEPS as usize + 1];
+    let mut weights = Vec::new();
+    for (rank, worker) in workers.iter_mut().enumerate().filter(|(_, worker)| !worker.dead) {
+        let lines = std::iter::from_fn(|| Some(worker.line()).filter(|line| !line.is_empty()));
+        let lines = lines.collect::<Vec<_>>();
+        let said = |what: &str| lines.iter().find_map(|line| line.strip_prefix(what));
+        let status = worker.child.wait().map_err(|error| error.to_string())?;
+        let (true, Some(sets), Some(digest)) = (status.success(), said("members "), said("weights ")) else {
+            return Err(format!(
+                "rank {rank} ended with {status} and said: {}",
+                lines.join("; ")
+            ));
+        };
+        for set in sets.split(',').filter(|set| !set.is_empty()) {
+            let (step, mask) = set.split_once(' ').ok_or("a step without members")?;
+            let (step, mask): (usize, u32) = (step.parse().unwrap(), mask.parse().unwrap());
+            if *members[step].get_or_insert(mask) != mask {
+                return Err(format!(
+                    "step {step}: rank {rank} saw the members {mask:?} (a bit each), another {:?}",
+                    members[step]
+                ));
+            }
+        }
+        let number = |what| said(what).and_then(|n| n.parse::<u32>().ok()).unwrap_or_default();
+        seen.late += number("late ");
+        seen.jumps += number("jumps ");
+        weights.push((rank, digest.to_owned()));
+    }
+    let expected = format!("{:x}", digest(&replay(mode, &members)?));
+    match weights.iter().find(|(_, digest)| *digest != expected) {
+        Some((rank, digest)) => Err(format!(
+            "rank {rank}'s weights are {digest}, and should be {expected}"
+        )),
+        None if weights.len() as u32 >= mode.0 - mode.1 => Ok(()),
+        None => Err(format!("only {} are left", weights.len())),
+    }
+}
+
+/// The weights that one process comes to, with the members as they were.
+fn replay(mode: Mode, members: &[Option<u32>]) -> Result<Vec<f32>, String> {
+    let (workers, backups, count, _) = mode;
+    let mut weights = vec![0f32; count];
+    let mut result = vec![0f32; count];
+    for step in 1..=STEPS {
+        let mask = members[step as usize].ok_or_else(|| format!("nobody has the result of step {step}"))?;
+        let ranks = (0..workers)
+            .filter(|rank| mask >> rank & 1 != 0)
+            .collect::<Vec<_>>();
+        if ranks.len() as u32 != workers - backups {
+            return Err(format!("step {step} has the members {ranks:?}"));
+        }
+        for (index, x) in result.iter_mut().enumerate() {
+            *x = ranks.iter().map(|rank| value(*rank, step, index)).sum::<f32>() / ranks.len() as f32;
+        }
+        learn(&mut weights, &result);
+    }
+    Ok(weights)
+}
+
+fn campaign(rounds: u32) -> Result<(), Failed> {
+    let mut seen = Seen::default();
+    for number in 0..rounds {
+        let mode = MODES[number as usize % MODES.len()];
+        round(mode, &mut seen).map_err(|problem| format!("round {number} {mode:?}: {problem}"))?;
+    }
+    println!("{rounds} rounds of {STEPS} steps: {seen:?}");
+    Ok(())
+}
+
+/// Kills one more than can be spared.
+fn too_many(rounds: u32) -> Result<(), Failed> {
+    for number in 0..rounds {
+        let mode = MODES[number as usize % MODES.len()];
+        named(mode).map_err(|problem| format!("round {number} {mode:?}: {problem}"))?;
+    }
+    Ok(())
+}
+
+fn named(mode: Mode) -> Result<(), String> {
+    let mut workers = start(mode, "20");
+    std::thread::sleep(Duration::from_micros(below(40_000)));
+    let first = below(u64::from(mode.0)) as u32;
+    let victims = (0..=mode.1).map(|k| (first + k) % mode.0).collect::<Vec<_>>();
+    for victim in &victims {
+        workers[*victim as usize].signal(Signal::KILL);
+        workers[*victim as usize].dead = true;
+    }
+    let until = Instant::now() + PATIENCE;
+    for (rank, worker) in workers.iter_mut().enumerate().filter(|(_, worker)| !worker.dead) {
+        while !worker.has_ended() {
+            if Instant::now() > until {
+                return Err(format!("rank {rank} still runs"));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let lines = std::iter::from_fn(|| Some(worker.line()).filter(|line| !line.is_empty()));
+        let text = lines.collect::<Vec<_>>().join("\n");
+        let status = worker.child.wait().map_err(|error| error.to_string())?;
+        let culprits = text.split_once("culprits ").map(|(_, culprits)| culprits.trim());
+        let culprits: Vec<u32> = culprits
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default();
+        let explained =
+            status.code() == Some(FAILED) && victims.iter().any(|victim| culprits.contains(victim));
+        // It had done the last step before.
+        if !explained && !status.success() {
+            return Err(format!(
+                "rank {rank} ended with {status}; {victims:?} were killed, and it said: {text}"
+            ));
+        }
+    }
+    Ok(())
+}
