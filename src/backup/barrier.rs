@@ -107,13 +107,18 @@ impl<T: Element> Barrier<T> {
     /// # Panics
     /// If an earlier step has failed: others may still read what is there.
     pub fn gradient(&mut self) -> &mut [T] {
-        let slot = self.slot();
-        let gradient = self.held.gradients[slot].as_mut();
+        let place = self.place();
+        let gradient = self.held.gradients[place].as_mut();
         gradient.expect("given away only by an exchange, which does not call this")
     }
 
+    /// For the exchange, which cuts them up: the places for gradients. [`Barrier::gradient`] is not called from then on.
+    pub(crate) fn take_gradients(&mut self) -> Vec<Window<T>> {
+        self.held.gradients.iter_mut().filter_map(Option::take).collect()
+    }
+
     /// In which of the places for gradients the one of this step is.
-    fn slot(&self) -> usize {
+    pub(crate) fn place(&self) -> usize {
         self.core.memory.slot(self.step())
     }
 

@@ -10,10 +10,19 @@ use crate::engine::Ticket;
 /// A bucket's place in the exchange.
 #[derive(Debug)]
 pub(super) struct Slot {
-    pub(super) name: String,
-    pub(super) starter: Arc<Starter>,
+    /// What starts its exchange; none where a whole step's gradients are exchanged at once.
+    pub(super) starter: Option<Arc<Starter>>,
     /// `None` while the backward pass or the ranks have it.
     pub(super) window: Option<Window<f32>>,
+}
+
+/// How a bucket has come back.
+#[derive(Debug)]
+pub(super) enum Left {
+    /// It was dropped and never made ready.
+    Unready,
+    Ready,
+    Started(Ticket),
 }
 
 /// A bucket on its way back to the exchange.
@@ -21,8 +30,7 @@ pub(super) struct Slot {
 pub(super) struct Returned {
     pub(super) index: usize,
     pub(super) window: Window<f32>,
-    /// `None`: it was dropped and never made ready.
-    pub(super) ticket: Option<Ticket>,
+    pub(super) left: Left,
 }
 
 /// A gradient to be written: a `&mut [f32]` that may go to any thread. [`Bucket::ready`] starts its exchange.
@@ -31,7 +39,7 @@ pub(super) struct Returned {
 pub struct Bucket {
     pub(super) index: usize,
     pub(super) sequence: u64,
-    pub(super) starter: Arc<Starter>,
+    pub(super) starter: Option<Arc<Starter>>,
     /// `None` once it was made ready.
     pub(super) window: Option<Window<f32>>,
     pub(super) returned: Arc<Mutex<Vec<Returned>>>,
@@ -43,30 +51,34 @@ impl Bucket {
         self
     }
 
-    /// Says that the gradient is written: the ranks begin to average it now, while the loop goes on.
+    /// Says that the gradient is written: the ranks begin to average it now, while the loop goes on. (With backup workers:
+    /// once all buckets of the step are.)
     ///
     /// # Errors
     /// An earlier operation failed.
     pub fn ready(mut self) -> Result<(), ExchangeError> {
         let window = self.window.take().expect("taken here and in drop only");
+        let Some(starter) = &self.starter else {
+            self.give_back(window, Left::Ready);
+            return Ok(());
+        };
         // SAFETY: the window goes to the exchange, which lets nobody at it before the operation has ended; every
         // rank reserved the same numbers for the same buckets, which have the same plan.
-        let ticket = unsafe { self.starter.start(self.sequence) };
-        let (ticket, outcome) = match ticket {
-            Ok(ticket) => (Some(ticket), Ok(())),
-            Err(error) => (None, Err(CommunicatorError::from(error).into())),
+        let (left, outcome) = match unsafe { starter.start(self.sequence) } {
+            Ok(ticket) => (Left::Started(ticket), Ok(())),
+            Err(error) => (Left::Unready, Err(CommunicatorError::from(error).into())),
         };
-        self.give_back(window, ticket);
+        self.give_back(window, left);
         outcome
     }
 
-    fn give_back(&self, window: Window<f32>, ticket: Option<Ticket>) {
+    fn give_back(&self, window: Window<f32>, left: Left) {
         // There is room for every bucket, so this does not allocate.
         let mut returned = self.returned.lock().expect("nothing panics with it in hand");
         returned.push(Returned {
             index: self.index,
             window,
-            ticket,
+            left,
         });
     }
 }
@@ -74,7 +86,7 @@ impl Bucket {
 impl Drop for Bucket {
     fn drop(&mut self) {
         if let Some(window) = self.window.take() {
-            self.give_back(window, None);
+            self.give_back(window, Left::Unready);
         }
     }
 }

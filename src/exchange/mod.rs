@@ -51,25 +51,55 @@
 //!     println!("{}", outcome.mean("layer 1")[0]);
 //! }
 //! ```
+//!
+//! With backup workers a step does not wait for the slowest: of N + b ranks the first N to be ready are averaged, for all.
+//! Weights that are kept as the exchange's state let a rank that fell far behind catch up.
+//!
+//! ```
+//! use sapwood::{bootstrap::Job, communicator::Communicator, exchange::Exchange};
+//!
+//! let communicator = Communicator::builder().join(&Job::local(1)?.remove(0))?;
+//! let mut exchange =
+//!     Exchange::builder(communicator).bucket("layer", 4).state("weights", 4).backups(0).build()?;
+//! exchange.set_state(|mut state| state.of("weights").fill(1.0));
+//! let mut step = exchange.begin()?;
+//! let mut gradient = step.take("layer")?;
+//! gradient.fill(0.5);
+//! if !step.sealed() { // between layers: is the step decided without this gradient?
+//!     gradient.ready()?;
+//! }
+//! let mut outcome = step.finish()?;
+//! if outcome.caught_up().is_none() {
+//!     outcome.update(|mean, mut state| {
+//!         let weights = state.of("weights").iter_mut();
+//!         weights.zip(mean.of("layer")).for_each(|(weight, gradient)| *weight -= gradient);
+//!     });
+//! }
+//! assert_eq!(exchange.state("weights"), [0.5; 4]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+mod backups;
 mod bucket;
+mod building;
+mod collective;
+#[allow(clippy::module_inception, reason = "it is what the module is about")]
+mod exchange;
+mod participation;
 mod progress;
+mod state;
 mod step;
 
 pub use bucket::Bucket;
+pub use building::Builder;
+pub use exchange::Exchange;
+pub use participation::Participation;
+pub use state::{Means, State};
 pub use step::{Outcome, Step};
 
-use std::sync::{Arc, Mutex};
-
+use crate::backup::BackupError;
 use crate::bootstrap::Rank;
-use crate::communicator::{Communicator, CommunicatorError, Window};
-use crate::engine::{MAXIMUM_ACTIVE, reduce::Operation};
-use crate::memory::Buffer;
-use bucket::{Returned, Slot};
-use progress::Progress;
-
-/// Buckets start on a cache line of their own.
-const ALIGNMENT: usize = 64 / size_of::<f32>();
+use crate::communicator::CommunicatorError;
 
 /// Why an exchange could not be made or a step did not end.
 #[derive(Debug, thiserror::Error)]
@@ -77,9 +107,20 @@ pub enum ExchangeError {
     /// The communicator failed; it names the rank, the operation and the step waited for.
     #[error(transparent)]
     Communicator(#[from] CommunicatorError),
+    /// The step did not end, or backup workers cannot be had: it names the ranks that were missing.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// A bucket that does not exist, exists twice, is empty or was taken already.
     #[error("bucket {name:?}: {what}")]
     Bucket {
+        /// Which.
+        name: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A part of the training state that has no elements or exists twice.
+    #[error("state {name:?}: {what}")]
+    State {
         /// Which.
         name: String,
         /// What is wrong with it.
@@ -117,181 +158,4 @@ pub enum ExchangeError {
     /// The progress thread could not be started.
     #[error("the progress thread could not be started: {0}")]
     Progress(std::io::Error),
-}
-
-/// Settings of an exchange. The same on every rank.
-#[derive(Debug)]
-pub struct Builder {
-    communicator: Communicator,
-    buckets: Vec<(String, usize)>,
-    progress: bool,
-}
-
-impl Builder {
-    /// Adds a bucket of `count` elements. Steps may make buckets ready in any order.
-    pub fn bucket(mut self, name: impl Into<String>, count: usize) -> Self {
-        self.buckets.push((name.into(), count));
-        self
-    }
-
-    /// Whether a thread of its own moves exchanges on while the loop computes (it does unless told otherwise).
-    /// Without it they move only inside `finish`.
-    pub fn progress_thread(mut self, wanted: bool) -> Self {
-        self.progress = wanted;
-        self
-    }
-
-    /// Allocates and registers the buckets, all in one region. Collective.
-    ///
-    /// # Errors
-    /// No bucket, more than 48, an empty one, a name used twice, memory limits, ranks whose buckets differ.
-    pub fn build(self) -> Result<Exchange, ExchangeError> {
-        let Self {
-            communicator,
-            buckets,
-            progress,
-        } = self;
-        if buckets.is_empty() {
-            return Err(ExchangeError::Empty);
-        }
-        if buckets.len() > MAXIMUM_ACTIVE {
-            return Err(ExchangeError::TooMany {
-                count: buckets.len(),
-                most: MAXIMUM_ACTIVE,
-            });
-        }
-        for (index, (name, count)) in buckets.iter().enumerate() {
-            let wrong = |what| {
-                Err(ExchangeError::Bucket {
-                    name: name.clone(),
-                    what,
-                })
-            };
-            if *count == 0 {
-                return wrong("it has no elements");
-            }
-            if buckets[..index].iter().any(|(earlier, _)| earlier == name) {
-                return wrong("the name is used twice");
-            }
-        }
-        agree(&communicator, &buckets)?;
-        let padded = |count: usize| count.checked_next_multiple_of(ALIGNMENT);
-        let total = buckets
-            .iter()
-            .try_fold(0usize, |sum, (_, count)| sum.checked_add(padded(*count)?));
-        let total = total.unwrap_or(usize::MAX);
-        let whole = Buffer::<f32>::allocate(total).map_err(CommunicatorError::from)?;
-        let mut rest: Window<f32> = communicator.register(whole)?;
-        let mut slots = Vec::with_capacity(buckets.len());
-        for (name, count) in buckets {
-            let (bucket, tail) = rest.split_at(count);
-            let padding = (count.next_multiple_of(ALIGNMENT) - count).min(tail.len());
-            rest = tail.split_at(padding).1;
-            let starter = communicator.starter(&bucket, Operation::Average)?;
-            slots.push(Slot {
-                name,
-                starter: Arc::new(starter),
-                window: Some(bucket),
-            });
-        }
-        let returned = Arc::new(Mutex::new(Vec::<Returned>::with_capacity(slots.len())));
-        let progress = if progress && communicator.size() > 1 {
-            Some(Progress::start(communicator.engine().clone()).map_err(ExchangeError::Progress)?)
-        } else {
-            None
-        };
-        let contributors = (0..communicator.size()).collect();
-        Ok(Exchange {
-            progress,
-            slots,
-            returned,
-            contributors,
-            step: 0,
-            communicator,
-        })
-    }
-}
-
-/// Finds ranks whose buckets differ: by number they would average each other's.
-fn agree(communicator: &Communicator, buckets: &[(String, usize)]) -> Result<(), CommunicatorError> {
-    let own = serde_json::to_vec(buckets).expect("plain data");
-    let all = communicator.all_gather_bytes("comparing the buckets of an exchange", &own)?;
-    let Some(odd) = all.iter().position(|theirs| *theirs != own) else {
-        return Ok(());
-    };
-    let theirs = serde_json::from_slice::<Vec<(String, usize)>>(&all[odd]).unwrap_or_default();
-    let difference = buckets
-        .iter()
-        .zip(&theirs)
-        .enumerate()
-        .find(|(_, (mine, theirs))| mine != theirs);
-    let (rank, step) = (communicator.rank(), "building an exchange");
-    let what = match difference {
-        Some((index, (mine, theirs))) => format!(
-            "bucket {index} is {:?} of {} elements on rank {odd}, {:?} of {} on rank {rank}",
-            theirs.0, theirs.1, mine.0, mine.1
-        ),
-        None => format!(
-            "rank {odd} has {} buckets, rank {rank} has {}",
-            theirs.len(),
-            buckets.len()
-        ),
-    };
-    Err(CommunicatorError::Disagreement {
-        rank,
-        call: step,
-        what,
-    })
-}
-
-/// Gradients that all ranks average, step by step.
-#[derive(Debug)]
-pub struct Exchange {
-    // Dropped first: it drives the communicator's engine.
-    progress: Option<Progress>,
-    slots: Vec<Slot>,
-    returned: Arc<Mutex<Vec<Returned>>>,
-    contributors: Vec<Rank>,
-    step: u64,
-    communicator: Communicator,
-}
-
-impl Exchange {
-    /// Settings to make one with. The exchange takes the communicator over.
-    pub fn builder(communicator: Communicator) -> Builder {
-        Builder {
-            communicator,
-            buckets: Vec::new(),
-            progress: true,
-        }
-    }
-
-    /// The communicator, for barriers, broadcasts and figures between steps.
-    pub fn communicator(&self) -> &Communicator {
-        &self.communicator
-    }
-
-    /// Whether exchanges move on while the loop computes.
-    pub fn has_progress_thread(&self) -> bool {
-        self.progress.is_some()
-    }
-
-    /// Begins the next step: every rank does, and takes and readies every bucket once in it.
-    ///
-    /// # Errors
-    /// An earlier step failed, or was not finished: then the exchange is over, on every rank.
-    pub fn begin(&mut self) -> Result<Step<'_>, ExchangeError> {
-        if self.communicator.in_step() {
-            // Its drop has said so already, unless it was forgotten.
-            self.communicator.abort_handle().abort();
-            return Err(ExchangeError::Unfinished {
-                rank: self.communicator.rank(),
-                step: self.step - 1,
-            });
-        }
-        let first = self.communicator.begin_step(self.slots.len() as u64)?;
-        let step = self.step;
-        self.step += 1;
-        Ok(Step::new(self, step, first))
-    }
 }
