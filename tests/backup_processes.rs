@@ -263,9 +263,14 @@ fn round(mode: Mode, seen: &mut Seen) -> Result<(), String> {
     for (rank, worker) in workers.iter_mut().enumerate().filter(|(_, worker)| !worker.dead) {
         let lines = std::iter::from_fn(|| Some(worker.line()).filter(|line| !line.is_empty()));
         let lines = lines.collect::<Vec<_>>();
-        let said = |what: &str| lines.iter().find_map(|line| line.strip_prefix(what));
+        let said = |what: &str| {
+            lines
+                .iter()
+                .find_map(|line| line.strip_prefix(what))
+                .map(str::trim)
+        };
         let status = worker.child.wait().map_err(|error| error.to_string())?;
-        let (true, Some(sets), Some(digest)) = (status.success(), said("members "), said("weights ")) else {
+        let (true, Some(sets), Some(digest)) = (status.success(), said("members"), said("weights")) else {
             return Err(format!(
                 "rank {rank} ended with {status} and said: {}",
                 lines.join("; ")
@@ -282,8 +287,8 @@ fn round(mode: Mode, seen: &mut Seen) -> Result<(), String> {
             }
         }
         let number = |what| said(what).and_then(|n| n.parse::<u32>().ok()).unwrap_or_default();
-        seen.late += number("late ");
-        seen.jumps += number("jumps ");
+        seen.late += number("late");
+        seen.jumps += number("jumps");
         weights.push((rank, digest.to_owned()));
     }
     let expected = format!("{:x}", digest(&replay(mode, &members)?));

@@ -90,14 +90,24 @@ impl Core {
         };
         let workers = 0..self.shape.workers();
         let possible = workers.filter(|worker| arrived.contains(*worker) || !gone.contains(*worker));
+        let needed = self.shape.members();
+        let when = match late {
+            true => format!("within {:?}", self.timeout),
+            false => "and the rest cannot come any more".to_owned(),
+        };
         if seal.step() == step {
-            return match late {
-                true if seal.is_committed() => Err(self.left_behind()),
-                true => Err(self.stuck_error(&self.stuck(seal, &scanned.members), left)),
+            if seal.is_committed() {
+                return if late { Err(self.left_behind()) } else { Ok(()) };
+            }
+            // Another attempt needs members that live.
+            let stuck = self.stuck(seal, &scanned.members);
+            let alive = self.shape.workers() - gone.len();
+            let hopeless = alive < needed && stuck.iter().any(|worker| gone.contains(worker));
+            return match late || hopeless {
+                true => Err(self.stuck_error(&stuck, when, left)),
                 false => Ok(()),
             };
         }
-        let needed = self.shape.members();
         if !late && possible.count() >= needed as usize {
             return Ok(());
         }
@@ -108,21 +118,18 @@ impl Core {
             step,
             arrived: u32::from(arrived.len()),
             needed: u32::from(needed),
-            when: match late {
-                true => format!("within {:?}", self.timeout),
-                false => "and no more can".into(),
-            },
+            when,
             missing: names(&missing, left),
             ranks: missing,
         })
     }
 
-    fn stuck_error(&self, stuck: &Members, left: &[(u32, String)]) -> BackupError {
+    fn stuck_error(&self, stuck: &Members, when: String, left: &[(u32, String)]) -> BackupError {
         let ranks = stuck.iter().map(u32::from).collect::<Vec<_>>();
         BackupError::Stuck {
             rank: u32::from(self.me),
             step: self.worker.step(),
-            waited: self.timeout,
+            when,
             names: names(&ranks, left),
             ranks,
         }

@@ -1,7 +1,5 @@
 //! What a step of the barrier can end in.
 
-use std::time::Duration;
-
 use super::protocol::ShapeError;
 use crate::communicator::CommunicatorError;
 
@@ -55,16 +53,16 @@ pub enum BackupError {
     },
     /// The step was sealed, and some of its members did not do their part.
     #[error(
-        "rank {rank}: step {step} was sealed, and its sum was not complete within {waited:?}: it waits for {names}, and nobody \
-         can take their place"
+        "rank {rank}: step {step} was sealed, and its sum was not complete {when}: it waits for {names}, and nobody can take \
+         their place"
     )]
     Stuck {
         /// Who waited.
         rank: u32,
         /// In which step.
         step: u64,
-        /// How long.
-        waited: Duration,
+        /// Until when was waited.
+        when: String,
         /// For whom.
         names: String,
         /// The same, for programs.
