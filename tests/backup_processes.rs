@@ -90,7 +90,7 @@ fn digest(weights: &[f32]) -> u64 {
     weights.iter().fold(0xcbf2_9ce4_8422_2325, mix)
 }
 
-/// One worker. It says at the end who the members of each step were that it has seen the result of, and what its weights are.
+/// One worker. It says who the members of each step were that it has the result of, and at the end what its weights are.
 fn work(mode: &str) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let (_, backups, count, children): Mode = serde_json::from_str(mode).map_err(|e| text(&e))?;
@@ -107,7 +107,6 @@ fn work(mode: &str) -> Result<(), String> {
     let builder = builder.way(way).suspicion(Duration::from_millis(30));
     let mut barrier = builder.build().map_err(|e| text(&e))?;
     println!("working");
-    let mut said = Vec::new();
     let (mut late, mut jumps) = (0, 0);
     while barrier.step() <= STEPS {
         let step = barrier.step();
@@ -133,11 +132,11 @@ fn work(mode: &str) -> Result<(), String> {
                 ));
             }
         }
-        barrier.update(|result, weights| learn(weights, result));
         let mask = members.iter().fold(0u32, |mask, rank| mask | 1 << rank);
-        said.push(format!("{step} {mask}"));
+        // Before anybody can catch up with it: all others may jump over this step, and this one die.
+        println!("step {step} {mask}");
+        barrier.update(|result, weights| learn(weights, result));
     }
-    println!("members {}", said.join(","));
     println!("late {late}");
     println!("jumps {jumps}");
     println!("weights {:x}", digest(barrier.state()));
@@ -260,32 +259,35 @@ fn round(mode: Mode, seen: &mut Seen) -> Result<(), String> {
     disturb(&mut workers, mode.1, seen)?;
     let mut members = vec![None; STEPS as usize + 1];
     let mut weights = Vec::new();
-    for (rank, worker) in workers.iter_mut().enumerate().filter(|(_, worker)| !worker.dead) {
+    for (rank, worker) in workers.iter_mut().enumerate() {
         let lines = std::iter::from_fn(|| Some(worker.line()).filter(|line| !line.is_empty()));
         let lines = lines.collect::<Vec<_>>();
+        for (step, mask) in lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("step ")?.split_once(' '))
+        {
+            let (step, mask): (usize, u32) = (step.parse().unwrap(), mask.parse().unwrap());
+            if *members[step].get_or_insert(mask) != mask {
+                return Err(format!(
+                    "step {step}: rank {rank} saw the members {mask} (a bit each), another {:?}",
+                    members[step]
+                ));
+            }
+        }
+        if worker.dead {
+            continue;
+        }
         let said = |what: &str| {
-            lines
-                .iter()
-                .find_map(|line| line.strip_prefix(what))
-                .map(str::trim)
+            let mut lines = lines.iter();
+            lines.find_map(|line| line.strip_prefix(what)).map(str::trim)
         };
         let status = worker.child.wait().map_err(|error| error.to_string())?;
-        let (true, Some(sets), Some(digest)) = (status.success(), said("members"), said("weights")) else {
+        let (true, Some(digest)) = (status.success(), said("weights")) else {
             return Err(format!(
                 "rank {rank} ended with {status} and said: {}",
                 lines.join("; ")
             ));
         };
-        for set in sets.split(',').filter(|set| !set.is_empty()) {
-            let (step, mask) = set.split_once(' ').ok_or("a step without members")?;
-            let (step, mask): (usize, u32) = (step.parse().unwrap(), mask.parse().unwrap());
-            if *members[step].get_or_insert(mask) != mask {
-                return Err(format!(
-                    "step {step}: rank {rank} saw the members {mask:?} (a bit each), another {:?}",
-                    members[step]
-                ));
-            }
-        }
         let number = |what| said(what).and_then(|n| n.parse::<u32>().ok()).unwrap_or_default();
         seen.late += number("late");
         seen.jumps += number("jumps");
