@@ -91,9 +91,13 @@ impl World {
         match want {
             Want::Take { tag, from, child } => match self.reach {
                 Reach::LoadStore => seats[from as usize].memory.shown.0 == tag,
+                Reach::Reads => {
+                    let child = &seats[from as usize];
+                    child.life != Life::Dead && child.memory.shown.0 == tag
+                }
                 Reach::Messages => seats[index].memory.staging[child as usize].0 == tag,
             },
-            Want::Publish { tag, to, .. } if !self.stays() => {
+            Want::Publish { tag, to, .. } if !self.pulls() => {
                 let parent = &seats[to as usize];
                 parent.life != Life::Dead && parent.memory.ready == tag
             }
@@ -143,10 +147,10 @@ impl World {
             Want::Take { tag, from, child } => {
                 let theirs = match self.reach {
                     Reach::Messages => state.seats[index].memory.staging[child as usize].1,
-                    Reach::LoadStore if state.seats[from as usize].memory.shown.1 => {
+                    Reach::LoadStore | Reach::Reads if state.seats[from as usize].memory.shown.1 => {
                         self.gradient(state, from as usize, tag.step())
                     }
-                    Reach::LoadStore => state.seats[from as usize].memory.sum.1,
+                    Reach::LoadStore | Reach::Reads => state.seats[from as usize].memory.sum.1,
                 };
                 let mine = match child {
                     0 => self.gradient(state, index, tag.step()),
@@ -156,7 +160,7 @@ impl World {
                 Some(Did::Done)
             }
             Want::Publish { tag, to, child, leaf } => {
-                if self.stays() {
+                if self.pulls() {
                     state.seats[index].memory.shown = (tag, leaf);
                     return Some(Did::Done);
                 }

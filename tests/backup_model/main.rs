@@ -65,7 +65,7 @@ impl Model for World {
                 |_, state: &State| state.seats.iter().any(|seat| seat.worker.past().attempt() > 0),
             ));
         }
-        if faulty && self.kinds.crash && self.reach == Reach::Messages {
+        if faulty && self.kinds.crash && !self.stays() {
             properties.push(Property::sometimes("another home decides", |_, state: &State| {
                 state.seats.iter().any(|seat| seat.worker.past().view() > 0)
             }));
@@ -159,11 +159,16 @@ fn messages(workers: u32, backups: u32, faults: u8, kinds: Kinds) -> World {
     World::new(workers, backups, Reach::Messages, CHAIN, faults, kinds)
 }
 
+fn reads(workers: u32, backups: u32, faults: u8, kinds: Kinds) -> World {
+    World::new(workers, backups, Reach::Reads, CHAIN, faults, kinds)
+}
+
 #[test]
 fn without_faults_in_any_order() {
     check("flat, 2 of 3", flat(3, 1, 0, NONE));
     check("tree, 2 of 3", tree(3, 1, 0, NONE));
     check("messages, 2 of 3", messages(3, 1, 0, NONE));
+    check("reads, 2 of 3", reads(3, 1, 0, NONE));
 }
 
 #[test]
@@ -180,6 +185,10 @@ fn one_stop_or_crash() {
         "messages, 2 of 3, one stop or crash",
         close(messages(3, 1, 1, STOP_OR_CRASH)),
     );
+    check(
+        "reads, 2 of 3, one stop or crash",
+        close(reads(3, 1, 1, STOP_OR_CRASH)),
+    );
 }
 
 #[test]
@@ -189,6 +198,7 @@ fn four_workers_without_faults() {
     check("tree, 3 of 4", close(tree(4, 1, 0, NONE)));
     check("tree, 2 of 4", close(tree(4, 2, 0, NONE)));
     check("messages, 3 of 4", close(messages(4, 1, 0, NONE)));
+    check("reads, 3 of 4", close(reads(4, 1, 0, NONE)));
 }
 
 #[test]
@@ -196,6 +206,14 @@ fn a_queue_pair_breaks_or_a_worker_comes_back() {
     check(
         "messages, 2 of 3, a queue pair breaks",
         close(messages(3, 1, 1, BROKEN)),
+    );
+    check(
+        "reads, 2 of 3, a queue pair breaks",
+        close(reads(3, 1, 1, BROKEN)),
+    );
+    check(
+        "reads, 2 of 3, a death and a return",
+        close(reads(3, 1, 1, RESTART)),
     );
     check(
         "messages, 2 of 3, a death and a return",
@@ -256,6 +274,8 @@ fn larger_worlds() {
     check("tree, 2 of 3, two", close(tree(3, 1, 2, STOP_OR_CRASH)));
     check("tree, 1 of 3, two", close(tree(3, 2, 2, STOP_OR_CRASH)));
     check("messages, 2 of 3, two", close(messages(3, 1, 2, STOP_OR_CRASH)));
+    check("reads, 2 of 3, one, apart", apart(reads(3, 1, 1, STOP_OR_CRASH)));
+    check("reads, 2 of 3, two", close(reads(3, 1, 2, STOP_OR_CRASH)));
     check("flat, 3 of 4, one", close(flat(4, 1, 1, STOP_OR_CRASH)));
 }
 
@@ -285,6 +305,7 @@ fn one_world() {
     let make = match name.as_str() {
         "flat" => flat,
         "tree" => tree,
+        "reads" => reads,
         _ => messages,
     };
     let (workers, backups, faults) = (number("WORKERS", 3), number("BACKUPS", 1), number("FAULTS", 0));

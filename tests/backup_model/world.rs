@@ -78,7 +78,7 @@ impl World {
     pub fn beginning(&self) -> State {
         let homes = match self.reach {
             Reach::LoadStore => 1,
-            Reach::Messages => self.shape.workers() as usize,
+            Reach::Messages | Reach::Reads => self.shape.workers() as usize,
         };
         State {
             homes: vec![Home::default(); homes],
@@ -97,10 +97,15 @@ impl World {
         self.reach == Reach::LoadStore
     }
 
+    /// Whether parts are read from where they lie.
+    pub fn pulls(&self) -> bool {
+        self.reach != Reach::Messages
+    }
+
     pub fn home(&self, worker: &Worker) -> usize {
         match self.reach {
             Reach::LoadStore => 0,
-            Reach::Messages => self.shape.home(worker.view()) as usize,
+            Reach::Messages | Reach::Reads => self.shape.home(worker.view()) as usize,
         }
     }
 

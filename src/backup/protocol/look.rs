@@ -167,6 +167,6 @@ impl Worker {
 
     /// Whether the words can be lost, so that nothing may be applied that was not marked before the look.
     pub(super) fn can_lose(&self) -> bool {
-        self.shape.reach == Reach::Messages
+        self.shape.reach != Reach::LoadStore
     }
 }

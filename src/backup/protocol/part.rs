@@ -85,7 +85,7 @@ impl Part {
         }
         self.stage = match (self.count, reach) {
             (0, _) => self.complete(me),
-            (_, Reach::LoadStore) => Stage::Take(0),
+            (_, Reach::LoadStore | Reach::Reads) => Stage::Take(0),
             (_, Reach::Messages) if self.owing > 0 => Stage::Withdraw,
             (_, Reach::Messages) => Stage::Ready,
         };

@@ -10,6 +10,9 @@ pub enum Reach {
     LoadStore,
     /// Memory goes with its owner; partial sums are written into a parent's staging, and the words' home can be lost.
     Messages,
+    /// Memory goes with its owner, and the words' home can be lost; parts are read from where they lie, so that nobody
+    /// writes into memory that another worker owns.
+    Reads,
 }
 
 /// How the sum is made.
@@ -84,11 +87,11 @@ impl Shape {
         if !(1..=4096).contains(&workers) || backups >= workers {
             return Err(ShapeError::Workers { workers, backups });
         }
-        if reach == Reach::Messages && 2 * backups >= workers && backups > 0 {
+        if reach != Reach::LoadStore && 2 * backups >= workers && backups > 0 {
             return Err(ShapeError::Losable { workers, backups });
         }
         match way {
-            Way::Flat if reach == Reach::Messages => return Err(ShapeError::Flat),
+            Way::Flat if reach != Reach::LoadStore => return Err(ShapeError::Flat),
             Way::Tree { children } if !(1..=MAXIMUM_CHILDREN as u16).contains(&children) => {
                 return Err(ShapeError::Tree { children });
             }
