@@ -1,7 +1,10 @@
 //! What a training loop holds of the barrier: the gradient that it fills, the result, and the state to catch up with.
 
 use super::core::Core;
+use super::ground::Ground;
+use super::mapped::Mapped;
 use super::protocol::{Tag, Want, Way};
+use super::remote::Remote;
 use super::{BackupError, Builder};
 use crate::communicator::{Communicator, Window};
 use crate::memory::Element;
@@ -37,27 +40,43 @@ pub(super) struct Held<T: Element> {
     pub state: Window<T>,
 }
 
+/// A core, by what the workers' memory lies in.
+#[allow(clippy::large_enum_variant, reason = "there is one for each barrier")]
+pub(super) enum Driver {
+    Mapped(Core<Mapped>),
+    Remote(Core<Remote>),
+}
+
+/// The same on either.
+macro_rules! either {
+    ($driver:expr, $core:ident => $call:expr) => {
+        match $driver {
+            Driver::Mapped($core) => $call,
+            Driver::Remote($core) => $call,
+        }
+    };
+}
+
 /// A vector that N of M = N + b workers average, step by step: the first N to arrive.
 ///
 /// Workers are the ranks of a communicator that see each other's memory. Each fills [`Barrier::gradient`] and calls
 /// [`Barrier::finish`]. The mean of the first N gradients is the result for all M, in the same bits; what comes later is dropped.
 pub struct Barrier<T: Element> {
     // Refers to the windows' memory, which it keeps mapped by itself.
-    pub(super) core: Core,
+    pub(super) driver: Driver,
     held: Held<T>,
     /// The result of the step that ended last, unless that was jumped over.
     result: Option<Tag>,
     /// Its members.
     members: Vec<u32>,
     count: usize,
-    _words: Window<u64>,
 }
 
 impl<T: Element> std::fmt::Debug for Barrier<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Barrier")
-            .field("rank", &self.core.me)
-            .field("shape", &self.core.shape)
+            .field("rank", &either!(&self.driver, core => core.me))
+            .field("shape", &either!(&self.driver, core => core.shape))
             .field("step", &self.step())
             .finish_non_exhaustive()
     }
@@ -69,37 +88,35 @@ impl<T: Element> Barrier<T> {
         Builder::new(communicator, count)
     }
 
-    pub(super) fn new(core: Core, held: Held<T>, count: usize, words: Window<u64>) -> Self {
-        let mut barrier = Self {
-            core,
+    pub(super) fn new(driver: Driver, held: Held<T>, count: usize) -> Self {
+        let workers = either!(&driver, core => core.shape.workers());
+        Self {
+            driver,
             held,
             result: None,
-            members: Vec::new(),
+            members: Vec::with_capacity(workers as usize),
             count,
-            _words: words,
-        };
-        barrier.members.reserve(barrier.core.shape.workers() as usize);
-        barrier
+        }
     }
 
     /// The step whose gradient is computed now; the first is 1.
     pub fn step(&self) -> u64 {
-        self.core.worker.step()
+        either!(&self.driver, core => core.worker.step())
     }
 
     /// M: how many workers there are.
     pub fn workers(&self) -> u32 {
-        u32::from(self.core.shape.workers())
+        either!(&self.driver, core => core.shape.workers()).into()
     }
 
     /// N: how many gradients a result is the mean of.
     pub fn needed(&self) -> u32 {
-        u32::from(self.core.shape.members())
+        either!(&self.driver, core => core.shape.members()).into()
     }
 
     /// How the sum is made.
     pub fn way(&self) -> Way {
-        self.core.way
+        either!(&self.driver, core => core.way)
     }
 
     /// The gradient of this step, to be filled: what lies there is of an earlier one.
@@ -119,16 +136,13 @@ impl<T: Element> Barrier<T> {
 
     /// In which of the places for gradients the one of this step is.
     pub(crate) fn place(&self) -> usize {
-        self.core.memory.slot(self.step())
+        either!(&self.driver, core => core.ground.places().slot(core.worker.step()))
     }
 
     /// Whether the step is decided, so that the gradient which is being computed will not be in it: whoever sees this may
     /// stop computing and call [`Barrier::finish`]. Never blocks.
     pub fn sealed(&mut self) -> bool {
-        if self.core.worker.want() == Want::Compute {
-            self.core.look_if_changed();
-        }
-        self.core.worker.want() != Want::Compute
+        either!(&mut self.driver, core => core.is_decided())
     }
 
     /// Says that the gradient is complete (unless the step is decided already), and waits for the result.
@@ -140,7 +154,7 @@ impl<T: Element> Barrier<T> {
     pub fn finish(&mut self) -> Result<Ended, BackupError> {
         let from = self.step();
         self.arrive()?;
-        if let Err(error) = self.core.drive() {
+        if let Err(error) = either!(&mut self.driver, core => core.drive()) {
             return Err(self.failed(error));
         }
         Ok(self.conclude(from))
@@ -152,52 +166,59 @@ impl<T: Element> Barrier<T> {
     /// # Errors
     /// An earlier step failed.
     pub fn arrive(&mut self) -> Result<(), BackupError> {
-        self.core.check()?;
-        self.core.show_state();
-        if self.core.worker.want() == Want::Compute {
-            self.core.worker.arrive();
-            self.core.poll().map_err(|error| self.failed(error))?;
-        }
-        Ok(())
+        let arrived = either!(&mut self.driver, core => {
+            core.check()?;
+            core.show_state();
+            core.arrive();
+            core.poll()
+        });
+        arrived.map_err(|error| self.failed(error))
     }
 
     fn failed(&mut self, error: BackupError) -> BackupError {
         // Others may still read what this worker has shown.
         self.held.gradients.iter().flatten().for_each(Window::hold);
-        self.core.failure = Some(error.clone());
+        either!(&mut self.driver, core => core.failure = Some(error.clone()));
         error
     }
 
     /// Nothing is left to be done in this step but to hand its result out.
     pub(super) fn conclude(&mut self, from: u64) -> Ended {
         self.members.clear();
-        let Want::Apply { tag } = self.core.worker.want() else {
-            self.result = None;
-            return Ended {
-                step: self.core.worker.applied(),
-                how: How::CaughtUp { from },
+        either!(&mut self.driver, core => {
+            core.ready = false;
+            let Want::Apply { tag } = core.worker.want() else {
+                self.result = None;
+                return Ended {
+                    step: core.worker.applied(),
+                    how: How::CaughtUp { from },
+                };
             };
-        };
-        self.result = Some(tag);
-        self.members.extend(self.core.members.iter().map(u32::from));
-        self.core.applied();
-        let how = match self.core.members.contains(self.core.me) {
-            true => How::Member,
-            false => How::Late,
-        };
-        Ended {
-            step: tag.step(),
-            how,
-        }
+            self.result = Some(tag);
+            self.members.extend(core.members.iter().map(u32::from));
+            core.applied();
+            let how = match core.members.contains(core.me) {
+                true => How::Member,
+                false => How::Late,
+            };
+            Ended {
+                step: tag.step(),
+                how,
+            }
+        })
     }
 
     /// The mean of the members' gradients, until the next step ends. Empty before the first, and after a step that ended
     /// with [`How::CaughtUp`].
     pub fn result(&self) -> &[T] {
-        let Some(tag) = self.result else { return &[] };
+        self.result.map_or(&[], |tag| self.result_of(tag))
+    }
+
+    fn result_of(&self, tag: Tag) -> &[T] {
+        let result = either!(&self.driver, core => core.ground.own().at(core.ground.places().result(tag)));
         // SAFETY: that many elements, initialised, which nobody writes before this worker's next step ends, for which
         // `finish` borrows `self` mutably. Others only read them.
-        unsafe { std::slice::from_raw_parts(self.core.result(tag).cast(), self.count) }
+        unsafe { std::slice::from_raw_parts(result.cast(), self.count) }
     }
 
     /// Whose gradients the result is of, ascending.
@@ -213,14 +234,24 @@ impl<T: Element> Barrier<T> {
     /// Lets `update` change the training state with the result: once after each step, before the next [`Barrier::finish`].
     /// While it does, no other worker takes the state for whole. (To fill the state at first, the same: with no result.)
     pub fn update<R>(&mut self, update: impl FnOnce(&[T], &mut [T]) -> R) -> R {
-        self.core.hide_state();
-        let result = match self.result {
-            // SAFETY: as in `result`; the state is apart from it.
-            Some(tag) => unsafe { std::slice::from_raw_parts(self.core.result(tag).cast(), self.count) },
+        either!(&self.driver, core => core.hide_state());
+        let result = match self.result.map(|tag| std::ptr::from_ref(self.result_of(tag))) {
+            // SAFETY: as in `result_of`; the state, which is borrowed beside it, is apart from it.
+            Some(result) => unsafe { &*result },
             None => &[],
         };
         let answer = update(result, &mut self.held.state);
-        self.core.show_state();
+        either!(&self.driver, core => core.show_state());
         answer
+    }
+}
+
+impl<T: Element> Drop for Barrier<T> {
+    fn drop(&mut self) {
+        // A forked child leaves nothing; and who panics is not to be waited for.
+        let engine = either!(&self.driver, core => core.engine.is_forked());
+        if !engine && !std::thread::panicking() {
+            either!(&mut self.driver, core => core.ground.leave(core.timeout));
+        }
     }
 }

@@ -3,23 +3,26 @@
 //! A word beside the state says of which result it is; while its owner changes the state the word is 0. Who has copied it
 //! looks at the word again: if it has changed, so may have the state.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::core::{Core, Progress};
+use super::ground::Ground;
+use super::memory::{MARK, STATE};
 use super::protocol::{Did, Tag};
+use super::results::LARGEST;
 use super::{BackupError, racing};
 
 /// The word says something.
 const WHOLE: u64 = 1 << 63;
 
-impl Core {
+impl<G: Ground> Core<G> {
     /// Says that the own state is that of the last result that was applied.
     pub(super) fn show_state(&self) {
         self.show_state_of(self.worker.past());
     }
 
     fn show_state_of(&self, tag: Tag) {
-        let word = self.memory.state_word(self.me);
+        let word = &self.ground.own().words[STATE];
         if word.load(Relaxed) != tag.0 | WHOLE {
             word.store(tag.0 | WHOLE, Release);
         }
@@ -27,13 +30,14 @@ impl Core {
 
     /// Says that the own state is being changed.
     pub(super) fn hide_state(&self) {
-        self.memory.state_word(self.me).store(0, Relaxed);
+        self.ground.own().words[STATE].store(0, Relaxed);
         racing::before_writing();
     }
 
     /// Copies the newest state there is, if it is of `step` or later.
     pub(super) fn catch_up(&mut self, step: u64) -> Result<Progress, BackupError> {
-        if self.memory.places.state == 0 {
+        let places = *self.ground.places();
+        if places.state == 0 {
             return Err(BackupError::Behind {
                 rank: u32::from(self.me),
                 step: self.worker.step(),
@@ -43,25 +47,32 @@ impl Core {
                     .into(),
             });
         }
-        let others = (0..self.shape.workers()).filter(|worker| *worker != self.me);
-        let newest = others
-            .filter_map(|worker| {
-                let word = self.memory.state_word(worker).load(Acquire);
-                (word & WHOLE != 0).then_some((Tag(word & !WHOLE), worker))
-            })
-            .max();
+        let mut newest = None;
+        for worker in (0..self.shape.workers()).filter(|worker| *worker != self.me) {
+            if let Some(word) = self.ground.load(worker, STATE)
+                && word & WHOLE != 0
+            {
+                newest = newest.max(Some((Tag(word & !WHOLE), worker)));
+            }
+        }
         let Some((tag, worker)) = newest.filter(|(tag, _)| tag.step() >= step) else {
             return Ok(Progress::Waits);
         };
         self.hide_state();
-        let (into, from) = (self.memory.state(self.me), self.memory.state(worker));
-        // SAFETY: both are that long; nobody reads the own one, whose word is 0. What was torn is found out below.
-        unsafe { racing::copy(into.as_ptr(), from.as_ptr(), self.memory.places.state) };
+        let mut done = 0;
+        while done < places.state {
+            let (at, now) = (places.state_at() + done, LARGEST.min(places.state - done));
+            if self.ground.fetch(worker, at, at, now).is_none() {
+                return Ok(Progress::Moved);
+            }
+            done += now;
+        }
         racing::after();
-        if self.memory.state_word(worker).load(Relaxed) != tag.0 | WHOLE {
+        if self.ground.load(worker, STATE) != Some(tag.0 | WHOLE) {
             return Ok(Progress::Moved);
         }
         self.show_state_of(tag);
+        self.ground.own().words[MARK].store(tag.0, Release);
         Ok(Progress::Did(Did::Caught(tag)))
     }
 }

@@ -1,22 +1,21 @@
-//! One worker's barrier, whatever its elements are: does what the protocol wants done, in the memory of one host.
+//! One worker's barrier, whatever its elements are and whatever they lie in: does what the protocol wants done.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::doubting::{Trust, Watched};
-use super::home::{self, Entry};
-use super::memory::Memory;
-use super::protocol::{Access, Did, Doubts, Members, Seal, Shape, Tag, Want, Way, Word, Worker};
+use super::ground::{Found, Ground};
+use super::memory::SHOWN;
+use super::protocol::{Access, Did, Doubts, Members, Seal, Shape, Want, Way, Word, Worker};
 use super::tree::Taking;
 use super::{BackupError, racing};
 use crate::communicator::CommunicatorError;
+use crate::engine::Engine;
 use crate::engine::reduce::Kernel;
-use crate::engine::{Engine, Group};
-use crate::memory::Buffer;
 
-/// Bytes that are copied out of another worker's memory before they are added up: so few that all of a pass stay in the
-/// first-level cache.
+/// Bytes that are copied out of another worker's mapped memory before they are added up: so few that all of a pass stay in
+/// the first-level cache.
 pub(super) const PIECE: usize = 4 << 10;
 
 /// Sources beside the first that are added up in one pass.
@@ -40,21 +39,22 @@ pub(super) enum Progress {
     Waits,
 }
 
-pub(super) struct Core {
+pub(super) struct Core<G: Ground> {
+    pub ground: G,
     pub engine: Arc<Engine>,
     pub me: u16,
     pub shape: Shape,
     pub way: Way,
     pub worker: Worker,
-    pub memory: Memory,
     /// Bytes of an element.
     pub element: usize,
     pub sum: Kernel,
     pub mean: Kernel,
-    pub scratch: Buffer<u64>,
     /// Whose gradients the newest result is of.
     pub members: Members,
     pub taking: Taking,
+    /// This step's gradient is complete.
+    pub ready: bool,
     /// The seal and the tickets when they were last looked at.
     looked: (u64, u64),
     pub timeout: Duration,
@@ -69,34 +69,29 @@ pub(super) struct Parts {
     pub engine: Arc<Engine>,
     pub shape: Shape,
     pub way: Way,
-    pub memory: Memory,
     pub element: usize,
     pub kernels: (Kernel, Kernel),
-    pub scratch: Buffer<u64>,
     pub timeout: Duration,
     pub suspicion: Duration,
 }
 
-impl Core {
-    /// Bytes of scratch memory.
-    pub const SCRATCH: usize = AT_ONCE * PIECE;
-
-    pub fn new(parts: Parts) -> Self {
+impl<G: Ground> Core<G> {
+    pub fn new(parts: Parts, ground: G) -> Self {
         let me = parts.engine.rank() as u16;
         let (sum, mean) = parts.kernels;
         let core = Self {
+            ground,
             worker: Worker::new(parts.shape, me),
             engine: parts.engine,
             me,
             shape: parts.shape,
             way: parts.way,
-            memory: parts.memory,
             element: parts.element,
             sum,
             mean,
-            scratch: parts.scratch,
             members: Members::default(),
             taking: Taking::default(),
+            ready: false,
             looked: (0, 0),
             timeout: parts.timeout,
             suspicion: parts.suspicion,
@@ -108,19 +103,7 @@ impl Core {
         core
     }
 
-    pub fn group(&self) -> &Group {
-        match &*self.engine {
-            Engine::Boards(core) => core.group(),
-            Engine::Messages(_) => unreachable!("refused when the barrier was made"),
-        }
-    }
-
-    /// Scratch memory: [`AT_ONCE`] pieces.
-    pub fn scratch(&mut self) -> *mut u8 {
-        self.scratch.as_mut_ptr().cast()
-    }
-
-    /// Does what is wanted next, or a part of it. Never blocks.
+    /// Does what is wanted next, or a part of it. Waits for nobody else's doing.
     pub fn turn(&mut self) -> Result<Turn, BackupError> {
         match self.worker.want() {
             Want::Compute | Want::Apply { .. } => Ok(Turn::Over),
@@ -142,27 +125,45 @@ impl Core {
         Ok(())
     }
 
+    /// Says that the gradient is complete, if it is still wanted.
+    pub fn arrive(&mut self) {
+        self.ready |= self.worker.want() == Want::Compute;
+        self.worker.arrive();
+    }
+
+    /// Whether the step has a result in which the own gradient is not.
+    pub fn is_decided(&mut self) -> bool {
+        if self.worker.want() == Want::Compute {
+            self.look_if_changed();
+        }
+        matches!(
+            self.worker.want(),
+            Want::Pull { .. } | Want::Sum { .. } | Want::Apply { .. } | Want::CatchUp { .. }
+        )
+    }
+
     /// Looks, if there may be something to be seen that was not seen before. (A slot that is filled late is no reason:
     /// who filled it looks, and whoever is about to sleep does.)
     pub fn look_if_changed(&mut self) -> Turn {
-        let step = self.worker.step();
-        let now = [Word::Seal(step), Word::Tickets(step)]
-            .map(|word| self.memory.home(word).load(Ordering::Acquire));
-        if self.looked == (now[0], now[1]) {
+        let now = match self.ground.glance(self.worker.view(), self.worker.step()) {
+            Ok(now) => now,
+            Err(found) => return self.blind(found),
+        };
+        if self.looked == now {
             return Turn::Idle;
         }
-        self.looked = (now[0], now[1]);
+        self.looked = now;
         self.look(&Trust)
     }
 
     /// Looks at the step's words.
     pub fn look(&mut self, doubts: &impl Doubts) -> Turn {
-        let entry = Entry {
-            memory: &self.memory,
-            step: self.worker.step(),
-        };
         let before = self.worker.want();
-        self.worker.look(&entry, doubts);
+        let words = self.ground.words(self.worker.view(), self.worker.step());
+        let looked = words.map(|words| self.worker.look(&words, doubts));
+        if let Err(found) = looked {
+            return self.blind(found);
+        }
         match self.worker.want() == before {
             true => Turn::Idle,
             false => {
@@ -172,28 +173,43 @@ impl Core {
         }
     }
 
+    /// The words cannot be seen.
+    fn blind(&mut self, found: Found) -> Turn {
+        if found != Found::Lost || !self.worker.attentive() {
+            return Turn::Idle;
+        }
+        self.worker.did(Did::Lost);
+        self.looked = (0, 0);
+        Turn::Moved
+    }
+
     fn carry_out(&mut self, want: Want) -> Result<Progress, BackupError> {
         Ok(match want {
-            Want::Word(access) => Progress::Did(Did::Found(self.access(access))),
-            Want::Sum { tag } => Progress::Did(self.sum_up(tag)),
+            Want::Word(access) => self.access(access),
+            Want::Sum { tag } => Progress::Did(G::sum_up(self, tag)),
             Want::Take { tag, from, child } => self.take(tag, from, child),
             Want::Publish { tag, to, leaf, .. } => Progress::Did(self.publish(tag, to, leaf)),
             Want::Hold { tag, leaf } => Progress::Did(self.hold(tag, leaf)),
             Want::Pull { tag } => self.pull(tag),
+            Want::Gather { tag } => self.gather(tag),
+            Want::Adopt { tag, from } => self.adopt(tag, from),
+            Want::Survey => Progress::Did(self.survey()),
             Want::CatchUp { step } => self.catch_up(step)?,
             Want::Compute | Want::Apply { .. } | Want::Look | Want::Crowded => {
                 unreachable!("nothing to be carried out")
             }
-            Want::Fence { .. }
-            | Want::Ready { .. }
-            | Want::Gather { .. }
-            | Want::Survey
-            | Want::Adopt { .. } => unreachable!("only where workers reach each other by messages"),
+            Want::Fence { .. } | Want::Ready { .. } => {
+                unreachable!("only where parts are written into a parent's memory")
+            }
         })
     }
 
-    fn access(&self, access: Access) -> u64 {
-        let found = home::access(&self.memory, access);
+    fn access(&mut self, access: Access) -> Progress {
+        let found = match self.ground.home(self.worker.view(), access) {
+            Found::Value(found) => found,
+            Found::Later => return Progress::Waits,
+            Found::Lost => return Progress::Did(Did::Lost),
+        };
         // Whatever changes the seal is waited for by others, who may sleep.
         if let Access::Swap {
             word: Word::Seal(_),
@@ -202,14 +218,14 @@ impl Core {
         } = access
             && found == expected
         {
-            self.group().wake_others();
+            self.ground.wake_others();
         }
-        found
+        Progress::Did(Did::Found(found))
     }
 
     /// The step's result was handed out: from here on the gradient may be written.
     pub fn applied(&mut self) {
-        self.memory.shown(self.me).tag.store(0, Ordering::Relaxed);
+        self.ground.own().words[SHOWN].store(0, Ordering::Relaxed);
         racing::before_writing();
         self.worker.did(Did::Done);
         self.looked = (0, 0);
@@ -234,10 +250,5 @@ impl Core {
                 .map_err(|error| CommunicatorError::from(error).into()),
             false => Ok(()),
         }
-    }
-
-    /// The result's place in this worker's memory.
-    pub fn result(&self, tag: Tag) -> *const u8 {
-        self.memory.result(self.me, tag).as_ptr()
     }
 }

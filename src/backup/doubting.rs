@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::core::Core;
-use super::home::Entry;
-use super::protocol::{Doubts, Members, Seal, Tag, Way, Words, scan};
+use super::ground::{Found, Ground};
+use super::protocol::{Doubts, Members, Scanned, Seal, Tag, Way, Words, scan};
 
 /// Everybody is trusted.
 pub(super) struct Trust;
@@ -59,18 +59,39 @@ impl<T: PartialEq> Watched<T> {
     }
 }
 
-impl Core {
+/// The words of the own step, as they were seen.
+pub(super) struct Seen {
+    pub seal: Seal,
+    pub scanned: Scanned,
+    /// Those whose tickets count.
+    pub arrived: Members,
+}
+
+impl<G: Ground> Core<G> {
+    /// Looks at the words of the own step; none if they are a later step's.
+    pub(super) fn see(&mut self) -> Result<Option<Seen>, Found> {
+        let step = self.worker.step();
+        let words = self.ground.words(self.worker.view(), step)?;
+        let seal = words.seal();
+        let attempt = if seal.step() == step { seal.attempt() } else { 0 };
+        let mut arrived = Members::default();
+        let scanned = scan(&words, &self.shape, step, attempt, |_, slot, _| {
+            slot.worker()
+                .into_iter()
+                .for_each(|worker| arrived.insert(worker));
+        });
+        Ok(scanned.map(|scanned| Seen {
+            seal,
+            scanned,
+            arrived,
+        }))
+    }
+
     /// Who is to be done without: members whose turn it is and who do nothing, once they are `gone` or the attempt has
     /// lasted for long; and a ticket that was taken long ago by somebody who has not come back with a name.
     pub(super) fn suspicion(&mut self, gone: &Members) -> Suspicion {
-        let (step, shape) = (self.worker.step(), self.shape);
-        let entry = Entry {
-            memory: &self.memory,
-            step,
-        };
-        let seal = entry.seal();
-        let attempt = if seal.step() == step { seal.attempt() } else { 0 };
-        let Some(scanned) = scan(&entry, &shape, step, attempt, |_, _, _| {}) else {
+        let step = self.worker.step();
+        let Ok(Some(Seen { seal, scanned, .. })) = self.see() else {
             return Suspicion::default();
         };
         if seal.step() < step {
@@ -97,21 +118,37 @@ impl Core {
     }
 
     /// Members for whom everything is there that they need, and whose part is not.
-    pub(super) fn stuck(&self, seal: Seal, members: &Members) -> Members {
+    pub(super) fn stuck(&mut self, seal: Seal, members: &Members) -> Members {
         let mut stuck = Members::default();
-        let Way::Tree { children } = self.way else {
+        let (Way::Tree { children }, Some(root)) = (self.way, members.at(0)) else {
             return stuck;
         };
         let tag = Tag::of(seal.step(), self.worker.view(), seal.attempt());
-        let published = |worker: u16| {
-            let shown = self.memory.shown(worker);
-            shown.tag.load(std::sync::atomic::Ordering::Acquire) == tag.0
-                && shown.bytes.load(std::sync::atomic::Ordering::Acquire) == self.memory.places.bytes as u64
-        };
+        let held = self.ground.places().result_tag(tag);
+        if self.worker.can_lose() && self.ground.load(root, held) == Some(tag.0) {
+            // The root waits for all to have the result, and then has only to commit it.
+            for member in members.iter().filter(|member| *member != root) {
+                if !self.has_marked(member, tag) {
+                    stuck.insert(member);
+                }
+            }
+            if stuck.is_empty() {
+                stuck.insert(root);
+            }
+            return stuck;
+        }
+        let whole = self.ground.places().bytes;
+        let mut published = Members::default();
+        for worker in members.iter().filter(|member| *member != root) {
+            let shown = self.ground.shown(worker, tag);
+            if shown.is_some_and(|shown| shown.bytes == whole) {
+                published.insert(worker);
+            }
+        }
         for (position, worker) in (0u16..).zip(members.iter()) {
             let first = position * children + 1;
             let mut below = (first..first + children).filter_map(|child| members.at(child));
-            if (position == 0 || !published(worker)) && below.all(published) {
+            if !published.contains(worker) && below.all(|child| published.contains(child)) {
                 stuck.insert(worker);
             }
         }

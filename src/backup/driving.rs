@@ -5,17 +5,20 @@ use std::time::Instant;
 
 use super::BackupError;
 use super::core::{Core, Turn};
-use super::home::Entry;
-use super::protocol::{Members, Words, scan};
+use super::doubting::Seen;
+use super::ground::Ground;
+use super::protocol::{Members, Want};
 
-impl Core {
+impl<G: Ground> Core<G> {
     /// Takes turns until the caller's is next.
     pub(super) fn drive(&mut self) -> Result<(), BackupError> {
-        let patience = self.group().patience();
+        let patience = self.ground.patience();
         let (mut idle, mut nap, mut until) = (0u32, patience.nap, None);
+        let from = self.worker.step();
         loop {
             match self.turn()? {
-                Turn::Over => return Ok(()),
+                Turn::Over if self.is_over(from) => return Ok(()),
+                Turn::Over => self.worker.arrive(),
                 Turn::Moved => {
                     idle = 0;
                     nap = patience.nap;
@@ -35,10 +38,9 @@ impl Core {
             if self.look_around(until)? == Turn::Moved {
                 continue;
             }
-            let bell = self.group().bell().clone();
             let left = until.saturating_duration_since(Instant::now());
             let mut failed = None;
-            bell.sleep(nap.min(left), || match self.turn() {
+            G::sleep(self, nap.min(left), |core| match core.turn() {
                 Ok(turn) => turn != Turn::Idle,
                 Err(error) => {
                     failed = Some(error);
@@ -52,11 +54,18 @@ impl Core {
         }
     }
 
+    /// Whether the step that was begun with has a result, or was jumped over. Where its home was lost it begins again at
+    /// the next one, with the gradient that is complete.
+    fn is_over(&self, from: u64) -> bool {
+        let begins_again = self.worker.want() == Want::Compute && self.worker.applied() < from;
+        !(begins_again && self.ready)
+    }
+
     /// Looks at the words with doubts, and gives up where there is no hope or no time.
     fn look_around(&mut self, until: Instant) -> Result<Turn, BackupError> {
         self.check_fork()?;
         let (mut gone, mut left) = (Members::default(), Vec::new());
-        self.group().each_ended(&mut |rank, how| {
+        self.ground.each_ended(&mut |rank, how| {
             gone.insert(rank as u16);
             left.push((rank, how));
         });
@@ -72,19 +81,17 @@ impl Core {
     fn hope(&mut self, until: Instant, gone: &Members, left: &[(u32, String)]) -> Result<(), BackupError> {
         let late = Instant::now() >= until;
         let step = self.worker.step();
-        let entry = Entry {
-            memory: &self.memory,
-            step,
+        let seen = match self.see() {
+            Ok(seen) => seen,
+            Err(_) if late => return Err(self.left_alone(left)),
+            Err(_) => return Ok(()),
         };
-        let seal = entry.seal();
-        let mut arrived = Members::default();
-        let attempt = if seal.step() == step { seal.attempt() } else { 0 };
-        let scanned = scan(&entry, &self.shape, step, attempt, |_, slot, _| {
-            slot.worker()
-                .into_iter()
-                .for_each(|worker| arrived.insert(worker));
-        });
-        let Some(scanned) = scanned else {
+        let Some(Seen {
+            seal,
+            scanned,
+            arrived,
+        }) = seen
+        else {
             // It is over, and its result not to be had in time.
             return if late { Err(self.left_behind()) } else { Ok(()) };
         };
@@ -132,6 +139,17 @@ impl Core {
             when,
             names: names(&ranks, left),
             ranks,
+        }
+    }
+
+    /// The words could not be reached in time.
+    fn left_alone(&self, left: &[(u32, String)]) -> BackupError {
+        let home = u32::from(self.shape.home(self.worker.view()));
+        BackupError::Unreachable {
+            rank: u32::from(self.me),
+            step: self.worker.step(),
+            home: names(&[home], left),
+            waited: self.timeout,
         }
     }
 

@@ -14,8 +14,9 @@ pub enum BackupError {
     Communicator(std::sync::Arc<CommunicatorError>),
     /// Ranks that reach each other by messages only.
     #[error(
-        "rank {rank}: backup workers need ranks that see each other's memory, and these are connected by {fabric}; run them on \
-         one host over shm, or without backups"
+        "rank {rank}: backup workers need ranks that see each other's memory, or whose devices carry out atomic operations \
+         while the other side computes or is stopped, which {fabric} does not; run them over shm or verbs, or without \
+         backups"
     )]
     Messages {
         /// Who.
@@ -67,6 +68,21 @@ pub enum BackupError {
         names: String,
         /// The same, for programs.
         ranks: Vec<u32>,
+    },
+    /// The words by which steps are decided could not be reached, and their owner is not known to be dead.
+    #[error(
+        "rank {rank}: step {step}: the words that decide it are in the memory of {home}, to which the queue pair is broken, and \
+         nothing says that it is dead within {waited:?}; is the network up between the two?"
+    )]
+    Unreachable {
+        /// Who.
+        rank: u32,
+        /// In which step.
+        step: u64,
+        /// Whose memory.
+        home: String,
+        /// How long was waited.
+        waited: std::time::Duration,
     },
     /// This worker fell so far behind that results it needs are not kept any more.
     #[error(

@@ -1,18 +1,51 @@
 //! What a worker shows the others, and where: words that it alone writes, and its gradients, parts, results and state.
-//! It hands out places and never looks at what lies there.
+//! Places and numbers only; how others reach them is [`super::ground`]'s.
 
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::protocol::{Layout, Shape, Tag, Way, Word};
-use crate::engine::WindowMap;
 
 const LINE: usize = 64;
 /// Words in a cache line.
 const WORDS: usize = LINE / 8;
 
-/// Where things lie in a worker's two windows; the same on every worker.
+/// Which part a worker shows its parent: see [`Shown`].
+pub(super) const SHOWN: usize = 0;
+/// How many bytes of it there are.
+pub(super) const SHOWN_BYTES: usize = 1;
+/// Of which result the training state is; see [`super::catching_up`].
+pub(super) const STATE: usize = WORDS;
+/// The tag of the newest result that the worker holds.
+pub(super) const MARK: usize = WORDS + 1;
+/// How far the worker has come with leaving.
+pub(super) const LEAVING: usize = WORDS + 2;
+
+/// In the word that shows a part: it is the gradient itself.
+const LEAF: u64 = 1 << 63;
+
+/// What a worker shows its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    /// How many bytes of it are there.
+    pub bytes: usize,
+    /// It is the gradient itself.
+    pub leaf: bool,
+}
+
+impl Shown {
+    /// The word that says so, of an attempt's part. It is taken away before the part is written over.
+    pub const fn word(tag: Tag, leaf: bool) -> u64 {
+        tag.0 | if leaf { LEAF } else { 0 }
+    }
+
+    /// Whether it is the gradient itself, if the word is of that attempt.
+    pub fn of(word: u64, tag: Tag) -> Option<bool> {
+        (word & !LEAF == tag.0).then_some(word & LEAF != 0)
+    }
+}
+
+/// Where things lie in a worker's words and vectors; the same on every worker.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Places {
     ring: usize,
@@ -23,17 +56,18 @@ pub(super) struct Places {
     gradients: usize,
     parts: usize,
     results: usize,
+    scratch: usize,
     /// Words of a set of workers.
     pub set: usize,
     pub home: Layout,
 }
 
 impl Places {
-    /// For vectors of `bytes` bytes and `state` bytes of training state.
+    /// For vectors of `bytes` bytes, `state` bytes of training state and `scratch` of scratch memory.
     ///
     /// Where everybody adds up for itself, gradients are kept for a ring of steps; else results are, and what a gradient
     /// was is forgotten once its step has been applied.
-    pub fn new(shape: &Shape, way: Way, bytes: usize, state: usize) -> Self {
+    pub fn new(shape: &Shape, way: Way, (bytes, state, scratch): (usize, usize, usize)) -> Self {
         let ring = shape.ring() as usize;
         let (gradients, parts, results) = match way {
             Way::Flat => (ring, 0, 1),
@@ -47,14 +81,15 @@ impl Places {
             gradients,
             parts,
             results,
+            scratch,
             set: (shape.workers() as usize).div_ceil(64),
             home: Layout::new(*shape),
         }
     }
 
-    /// How many gradients and results are kept.
-    pub fn kept(&self) -> (usize, usize) {
-        (self.gradients, self.results)
+    /// How many gradients are kept.
+    pub fn kept(&self) -> usize {
+        self.gradients
     }
 
     /// From one vector to the next, in bytes.
@@ -62,148 +97,92 @@ impl Places {
         self.stride
     }
 
-    /// Bytes of vectors and state.
-    pub fn data_bytes(&self) -> usize {
-        self.state_at() + self.state.next_multiple_of(LINE)
+    // Vectors: gradients, the part, results, state, scratch memory; all in bytes.
+
+    /// Which of the gradients is that of a step.
+    pub fn slot(&self, step: u64) -> usize {
+        (step % self.ring as u64) as usize % self.gradients
     }
 
-    fn part_at(&self) -> usize {
+    pub fn gradient(&self, step: u64) -> usize {
+        self.slot(step) * self.stride
+    }
+
+    pub fn part(&self) -> usize {
         self.gradients * self.stride
     }
 
-    /// Where results begin, in bytes.
-    pub fn results_at(&self) -> usize {
-        self.part_at() + self.parts * self.stride
+    pub fn results(&self) -> usize {
+        self.part() + self.parts * self.stride
     }
 
-    /// Where state begins, in bytes.
+    fn result_slot(&self, tag: Tag) -> usize {
+        (tag.step() % self.ring as u64) as usize % self.results
+    }
+
+    pub fn result(&self, tag: Tag) -> usize {
+        self.results() + self.result_slot(tag) * self.stride
+    }
+
     pub fn state_at(&self) -> usize {
-        self.results_at() + self.results * self.stride
+        self.results() + self.results * self.stride
     }
 
-    // Words of a worker: what it shows to its parent has a line, so has its state's version; then tags and members of results.
-    fn tags_at(&self) -> usize {
-        2 * WORDS
+    pub fn scratch(&self) -> usize {
+        self.state_at() + self.state.next_multiple_of(LINE)
     }
 
-    fn sets_at(&self) -> usize {
-        self.tags_at() + self.results.next_multiple_of(WORDS)
+    pub fn data_bytes(&self) -> usize {
+        self.scratch() + self.scratch
     }
 
-    fn home_at(&self) -> usize {
-        self.sets_at() + self.results * self.set.next_multiple_of(WORDS)
+    // Words: what is shown to the parent and what is read now and then have a line each; then tags and members of
+    // results; then the home, if this worker has it; then where words of others land.
+
+    /// Which result is kept where that with this tag would be.
+    pub fn result_tag(&self, tag: Tag) -> usize {
+        2 * WORDS + self.result_slot(tag)
     }
 
-    /// Words of a worker, and of the home if it has that.
-    pub fn words(&self) -> usize {
-        self.home_at() + self.home.bytes().div_ceil(8)
-    }
-}
-
-/// What a worker shows its parent: which attempt's part, how many bytes of it are there, and whether it is the gradient
-/// itself. The tag is taken away before the rest changes.
-pub(super) struct Shown<'a> {
-    pub tag: &'a AtomicU64,
-    pub bytes: &'a AtomicU64,
-    pub leaf: &'a AtomicU64,
-}
-
-/// All workers' memory as one of them reaches it.
-#[derive(Debug)]
-pub(super) struct Memory {
-    pub places: Places,
-    words: Arc<WindowMap>,
-    data: Arc<WindowMap>,
-}
-
-impl Memory {
-    /// # Panics
-    /// If the windows are smaller than `places` says, or are not mapped.
-    pub fn new(places: Places, words: Arc<WindowMap>, data: Arc<WindowMap>) -> Self {
-        assert!(words.len() >= 8 * places.words() && data.len() >= places.data_bytes());
-        assert!(!words.bases().is_empty() && words.bases().len() == data.bases().len());
-        Self { places, words, data }
-    }
-
-    #[inline]
-    fn word_at(&self, worker: u16, index: usize) -> &AtomicU64 {
-        debug_assert!(index < self.places.words());
-        // SAFETY: within the window, whose length was checked, and mapped and writable as long as `self`; aligned, since
-        // windows start on a page; accessed only atomically.
-        unsafe {
-            self.words.bases()[worker as usize]
-                .add(8 * index)
-                .cast::<AtomicU64>()
-                .as_ref()
-        }
-    }
-
-    /// A word at home. All lie in worker 0's window, which lives as long as anyone has it mapped.
-    #[inline]
-    pub fn home(&self, word: Word) -> &AtomicU64 {
-        self.word_at(0, self.places.home_at() + self.places.home.offset(word) / 8)
-    }
-
-    #[inline]
-    pub fn shown(&self, worker: u16) -> Shown<'_> {
-        Shown {
-            tag: self.word_at(worker, 0),
-            bytes: self.word_at(worker, 1),
-            leaf: self.word_at(worker, 2),
-        }
-    }
-
-    /// Of which result a worker's training state is; see [`super::catching_up`].
-    pub fn state_word(&self, worker: u16) -> &AtomicU64 {
-        self.word_at(worker, WORDS)
-    }
-
-    fn kept(&self, tag: Tag) -> usize {
-        (tag.step() % self.places.ring as u64) as usize % self.places.results
-    }
-
-    /// Which result a worker has where that with this tag would be.
-    pub fn result_tag(&self, worker: u16, tag: Tag) -> &AtomicU64 {
-        self.word_at(worker, self.places.tags_at() + self.kept(tag))
+    fn sets(&self) -> usize {
+        2 * WORDS + self.results.next_multiple_of(WORDS)
     }
 
     /// The `index`-th word of the set of those whose gradients are in that result.
-    pub fn result_set(&self, worker: u16, tag: Tag, index: usize) -> &AtomicU64 {
-        let set = self.kept(tag) * self.places.set.next_multiple_of(WORDS);
-        self.word_at(worker, self.places.sets_at() + set + index)
+    pub fn result_set(&self, tag: Tag, index: usize) -> usize {
+        self.sets() + self.result_slot(tag) * self.set.next_multiple_of(WORDS) + index
     }
 
-    #[inline]
-    fn data_at(&self, worker: u16, at: usize) -> NonNull<u8> {
-        debug_assert!(at <= self.places.data_bytes());
-        // SAFETY: within the window, whose length was checked.
-        unsafe { self.data.bases()[worker as usize].add(at) }
+    fn homes(&self) -> usize {
+        self.sets() + self.results * self.set.next_multiple_of(WORDS)
     }
 
-    /// Which of a worker's gradients is that of a step.
-    pub fn slot(&self, step: u64) -> usize {
-        (step % self.places.ring as u64) as usize % self.places.gradients
+    pub fn home(&self, word: Word) -> usize {
+        self.homes() + self.home.offset(word) / 8
     }
 
-    #[inline]
-    pub fn gradient(&self, worker: u16, step: u64) -> NonNull<u8> {
-        self.data_at(worker, self.slot(step) * self.places.stride)
+    /// Room for one step's words.
+    pub fn landing(&self) -> usize {
+        (self.homes() + self.home.bytes() / 8).next_multiple_of(WORDS)
     }
 
-    /// The sum of a worker's gradient and what it has taken.
-    pub fn part(&self, worker: u16) -> NonNull<u8> {
-        self.data_at(worker, self.places.part_at())
+    pub fn words(&self) -> usize {
+        self.landing() + self.home.entry_bytes() / 8 + WORDS
     }
+}
 
-    pub fn result(&self, worker: u16, tag: Tag) -> NonNull<u8> {
-        self.data_at(
-            worker,
-            self.places.results_at() + self.kept(tag) * self.places.stride,
-        )
-    }
+/// A worker's own memory: words for all to read, and vectors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Own<'a> {
+    pub words: &'a [AtomicU64],
+    /// The first of [`Places::data_bytes`] bytes.
+    pub data: NonNull<u8>,
+}
 
-    pub fn state(&self, worker: u16) -> NonNull<u8> {
-        self.data_at(worker, self.places.state_at())
+impl Own<'_> {
+    /// The byte `at`, counted from the first.
+    pub fn at(&self, at: usize) -> *mut u8 {
+        self.data.as_ptr().wrapping_add(at)
     }
 }
 
@@ -216,20 +195,28 @@ mod tests {
     fn nothing_overlaps() {
         for (way, workers) in [(Way::Flat, 4), (Way::Tree { children: 2 }, 4), (Way::Flat, 4096)] {
             let shape = Shape::new(workers, 1, 3, Reach::LoadStore, way).unwrap();
-            let places = Places::new(&shape, way, 100, 40);
-            let (gradients, results) = places.kept();
-            assert_eq!(
-                (gradients, results),
-                if way == Way::Flat { (3, 1) } else { (1, 3) }
-            );
-            assert!(places.part_at() >= gradients * 100);
-            assert!(places.results_at() >= places.part_at() + 100 * usize::from(way != Way::Flat));
-            assert!(places.state_at() >= places.results_at() + results * 100);
-            assert!(places.data_bytes() >= places.state_at() + 40);
-            assert!(places.sets_at() >= places.tags_at() + results);
-            assert!(places.home_at() >= places.sets_at() + results * places.set);
-            assert!(8 * places.words() >= 8 * places.home_at() + places.home.bytes());
-            assert!((8 * places.home_at()).is_multiple_of(LINE));
+            let places = Places::new(&shape, way, (100, 40, 64));
+            let results = if way == Way::Flat { 1 } else { 3 };
+            assert_eq!(places.kept(), if way == Way::Flat { 3 } else { 1 });
+            assert!(places.part() >= places.kept() * 100);
+            assert!(places.results() >= places.part() + 100 * usize::from(way != Way::Flat));
+            assert!(places.state_at() >= places.results() + results * 100);
+            assert!(places.scratch() >= places.state_at() + 40);
+            assert!(places.data_bytes() >= places.scratch() + 64);
+            assert!(LEAVING < 2 * WORDS && places.sets() >= 2 * WORDS + results);
+            assert!(places.homes() >= places.sets() + results * places.set);
+            assert!(8 * places.landing() >= 8 * places.homes() + places.home.bytes());
+            assert!(8 * places.words() >= 8 * places.landing() + places.home.entry_bytes() + 8);
+            assert!((8 * places.homes()).is_multiple_of(LINE));
         }
+    }
+
+    #[test]
+    fn a_part_says_of_which_attempt_it_is() {
+        let tag = Tag::of(7, 2, 1);
+        assert_eq!(Shown::of(Shown::word(tag, true), tag), Some(true));
+        assert_eq!(Shown::of(Shown::word(tag, false), tag), Some(false));
+        assert_eq!(Shown::of(Shown::word(tag, true), Tag::of(7, 2, 2)), None);
+        assert_eq!(Shown::of(0, tag), None);
     }
 }

@@ -24,10 +24,13 @@ mod core;
 mod doubting;
 mod driving;
 mod error;
-mod home;
+mod ground;
+mod mapped;
 mod memory;
 pub mod protocol;
 mod racing;
+mod remote;
+mod results;
 mod settings;
 mod summing;
 #[cfg(test)]

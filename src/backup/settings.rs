@@ -3,18 +3,23 @@
 use std::time::Duration;
 
 use super::BackupError;
-use super::barrier::{Barrier, Held};
+use super::barrier::{Barrier, Driver, Held};
 use super::core::{Core, Parts};
-use super::memory::{Memory, Places};
+use super::mapped::{self, Mapped};
+use super::memory::Places;
 use super::protocol::{Reach, Shape, Way};
-use crate::communicator::{Communicator, Window};
+use super::remote::{self, Remote};
+use crate::communicator::{Communicator, CommunicatorError, Window};
 use crate::engine::reduce::{Operation, kernel};
+use crate::fabric::{Access, Patience};
 use crate::memory::{Buffer, Element};
 
 /// Gradients so small in all are added up by everybody for himself: then nobody who has arrived can hold up the others.
 const FLAT: usize = 1 << 20;
 /// Steps of which gradients are kept where everybody adds up for himself, and results where not.
 const HISTORY: (u16, u16) = (4, 2);
+/// Children of a node where a part is seen only once it is complete.
+const FAN: u16 = 4;
 /// How long a member may do nothing in a reduction, where nothing else is said.
 const SUSPICION: Duration = Duration::from_millis(100);
 /// Bytes a second that a reduction manages at least, so that large ones are not taken for stuck ones.
@@ -85,12 +90,16 @@ impl<'a> Builder<'a> {
     pub fn build<T: Element>(self) -> Result<Barrier<T>, BackupError> {
         let communicator = self.communicator;
         let (rank, workers) = (communicator.rank(), communicator.size());
-        if !communicator.has_load_store() {
-            return Err(BackupError::Messages {
-                rank,
-                fabric: communicator.fabric_name(),
-            });
-        }
+        let reach = match communicator.has_load_store() {
+            true => Reach::LoadStore,
+            false if communicator.has_one_sided_words() => Reach::Reads,
+            false => {
+                return Err(BackupError::Messages {
+                    rank,
+                    fabric: communicator.fabric_name(),
+                });
+            }
+        };
         let too_much = || BackupError::Argument {
             rank,
             what: format!(
@@ -116,6 +125,7 @@ impl<'a> Builder<'a> {
         );
         let needed = workers.saturating_sub(self.backups) as usize;
         let way = self.way.unwrap_or(match gradient.saturating_mul(needed) <= FLAT {
+            _ if reach == Reach::Reads => Way::Tree { children: FAN },
             true => Way::Flat,
             false => Way::Tree { children: 1 },
         });
@@ -123,32 +133,66 @@ impl<'a> Builder<'a> {
             Way::Flat => HISTORY.0,
             Way::Tree { .. } => HISTORY.1,
         });
-        let shape = Shape::new(workers, self.backups, history, Reach::LoadStore, way)?;
+        let shape = Shape::new(workers, self.backups, history, reach, way)?;
         self.agree(&shape)?;
-        let places = Places::new(&shape, way, gradient, state);
-        let words = communicator.window::<u64>(places.words())?;
-        let data = communicator.window::<T>(places.data_bytes() / size)?;
-        let memory = Memory::new(places, words.map().clone(), data.map().clone());
+        let scratch = match reach {
+            Reach::LoadStore => mapped::SCRATCH,
+            Reach::Reads | Reach::Messages => remote::PIECE,
+        };
+        let places = Places::new(&shape, way, (gradient, state, scratch));
         let large = Duration::from_secs_f64((gradient * workers as usize) as f64 / SLOWEST);
         let operation = |operation| kernel(T::TYPE, operation);
-        let core = Core::new(Parts {
+        let parts = Parts {
             engine: communicator.engine().clone(),
             shape,
             way,
-            memory,
             element: size,
             kernels: (operation(Operation::Sum), operation(Operation::Average)),
-            scratch: Buffer::allocate(Core::SCRATCH / 8)
-                .map_err(|error| BackupError::from(crate::communicator::CommunicatorError::from(error)))?,
             timeout: communicator.timeout(),
             suspicion: self.suspicion.max(large),
-        });
-        Ok(Barrier::new(
-            core,
-            cut(data, &places, self.count),
-            self.count,
-            words,
-        ))
+        };
+        let (words, data) = (places.words(), places.data_bytes() / size);
+        let (driver, data) = if reach == Reach::LoadStore {
+            let words = communicator.window::<u64>(words)?;
+            let data = communicator.window::<T>(data)?;
+            let engine = communicator.engine().clone();
+            let ground = Mapped::new(places, words.map().clone(), data.map().clone(), engine);
+            (Driver::Mapped(Core::new(parts, ground)), data)
+        } else {
+            let (ground, data) = self.remote(places, (words, data))?;
+            (Driver::Remote(Core::new(parts, ground)), data)
+        };
+        Ok(Barrier::new(driver, cut(data, &places, self.count), self.count))
+    }
+
+    /// Memory that others reach over queue pairs. Collective.
+    fn remote<T: Element>(
+        &self,
+        places: Places,
+        (words, data): (usize, usize),
+    ) -> Result<(Remote, Window<T>), CommunicatorError> {
+        let communicator = self.communicator;
+        let mut endpoint = communicator.endpoint()?;
+        // Before anything is offered, so that all hear of it if there is too little.
+        let words = Buffer::<u64>::allocate(words)?;
+        let data = Buffer::<T>::allocate(data)?;
+        let offered = communicator.offer(&mut *endpoint, &words, Access::ALL)?;
+        let vectors = communicator.offer(&mut *endpoint, &data, Access::READ)?;
+        let window = communicator.apart(data, vectors.own.clone());
+        let remote = Remote {
+            places,
+            me: communicator.rank() as u16,
+            workers: communicator.size() as u16,
+            words: offered,
+            data: vectors,
+            endpoint,
+            liveness: communicator.liveness(),
+            domain: communicator.capabilities().atomic_domain,
+            patience: Patience::for_ranks(communicator.size() as usize),
+            timeout: communicator.timeout(),
+            work: Default::default(),
+        };
+        Ok((remote, window))
     }
 
     /// Finds ranks whose settings differ. Collective.
@@ -172,10 +216,10 @@ impl<'a> Builder<'a> {
 /// Cuts the window into what the caller may touch: gradients, and state. The rest is the barrier's.
 fn cut<T: Element>(data: Window<T>, places: &Places, count: usize) -> Held<T> {
     let elements = |bytes: usize| bytes / size_of::<T>();
-    let (mut rest, results) = data.split_at(elements(places.results_at()));
-    let (_, state) = results.split_at(elements(places.state_at() - places.results_at()));
-    let mut gradients = Vec::with_capacity(places.kept().0);
-    for _ in 0..places.kept().0 {
+    let (mut rest, results) = data.split_at(elements(places.results()));
+    let (_, state) = results.split_at(elements(places.state_at() - places.results()));
+    let mut gradients = Vec::with_capacity(places.kept());
+    for _ in 0..places.kept() {
         let (one, others) = rest.split_at(elements(places.stride()));
         gradients.push(Some(one.split_at(count).0));
         rest = others;

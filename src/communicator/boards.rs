@@ -54,6 +54,11 @@ impl Mapped {
         Ok(Self { endpoint })
     }
 
+    /// The queue pairs.
+    pub(super) fn into_endpoint(self) -> Box<dyn Endpoint> {
+        self.endpoint
+    }
+
     /// Offers the bytes `offset..offset + len` of a region to all ranks and maps theirs. Collective.
     pub(super) fn share(
         &mut self,

@@ -43,6 +43,11 @@ impl Layout {
         LINE + self.shape.ring() as usize * self.entry
     }
 
+    /// Bytes of one step's words, which begin with [`Word::Tickets`] and [`Word::Seal`].
+    pub fn entry_bytes(&self) -> usize {
+        self.entry
+    }
+
     /// Where a word is; each is 8 bytes and aligned.
     ///
     /// # Panics

@@ -165,8 +165,8 @@ impl Worker {
         });
     }
 
-    /// Whether the words can be lost, so that nothing may be applied that was not marked before the look.
-    pub(super) fn can_lose(&self) -> bool {
+    /// Whether the words can be lost, with their owner: then nothing may be applied that was not marked before the look.
+    pub fn can_lose(&self) -> bool {
         self.shape.reach != Reach::LoadStore
     }
 }

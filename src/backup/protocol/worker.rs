@@ -254,6 +254,11 @@ impl Worker {
         self.part.root == self.me
     }
 
+    /// The root's number, in that tree.
+    pub fn root(&self) -> u16 {
+        self.part.root
+    }
+
     /// Its parent in the tree of its attempt, unless it is the root.
     pub fn parent(&self) -> u16 {
         self.part.parent

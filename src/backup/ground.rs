@@ -1,0 +1,82 @@
+//! What the workers' memory lies in, as one of them reaches it: mapped, on one host, or behind queue pairs. The barrier is
+//! the same over both.
+//!
+//! Nobody stores into memory that another worker owns, other than by atomic operations on the words at home: whatever is
+//! read here, its owner may be changing.
+
+use std::time::Duration;
+
+use super::core::Core;
+use super::memory::{Own, Places, Shown};
+use super::protocol::{Access, Did, Tag, Words};
+use crate::fabric::Patience;
+
+/// What came of an operation on a word at home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// What was there before.
+    Value(u64),
+    /// It was not carried out now, and the home is not known to be lost.
+    Later,
+    /// The home's memory is gone, for everybody.
+    Lost,
+}
+
+/// See the module. A worker whose memory is gone shows nothing: `None`.
+pub(super) trait Ground: Sized {
+    /// What a parent can see of a part that is not complete yet.
+    const STREAMS: bool;
+
+    /// The words of a step at a home.
+    type Words<'a>: Words
+    where
+        Self: 'a;
+
+    /// Where things lie.
+    fn places(&self) -> &Places;
+
+    /// This worker's own words and vectors.
+    fn own(&self) -> Own<'_>;
+
+    /// An operation on a word at the home of a view.
+    fn home(&mut self, view: u16, access: Access) -> Found;
+
+    /// The step's words; the seal is read before the others.
+    fn words(&mut self, view: u16, step: u64) -> Result<Self::Words<'_>, Found>;
+
+    /// The seal and the tickets alone.
+    fn glance(&mut self, view: u16, step: u64) -> Result<(u64, u64), Found>;
+
+    /// One of a worker's own words.
+    fn load(&mut self, worker: u16, index: usize) -> Option<u64>;
+
+    /// What a worker shows its parent, if it is of that attempt.
+    fn shown(&mut self, worker: u16, tag: Tag) -> Option<Shown>;
+
+    /// Copies `bytes` bytes from `at` in another worker's vectors to `into` in this one's. They may be torn.
+    fn fetch(&mut self, worker: u16, at: usize, into: usize, bytes: usize) -> Option<()>;
+
+    /// Bytes that are best fetched at a time.
+    fn piece(&self) -> usize;
+
+    /// Everybody adds up for itself.
+    fn sum_up(core: &mut Core<Self>, tag: Tag) -> Did;
+
+    /// Wakes a worker, should it sleep.
+    fn wake(&self, worker: u16);
+
+    /// Wakes all others.
+    fn wake_others(&self);
+
+    /// How this worker waits.
+    fn patience(&self) -> Patience;
+
+    /// Sleeps, unless `ready` says that there is no need.
+    fn sleep(core: &mut Core<Self>, at_most: Duration, ready: impl FnOnce(&mut Core<Self>) -> bool);
+
+    /// Tells of all workers that have ended, and how they went.
+    fn each_ended(&self, each: &mut dyn FnMut(u32, String));
+
+    /// Before this worker's memory is given back: waits until nobody needs it any more, at most so long.
+    fn leave(&mut self, at_most: Duration);
+}

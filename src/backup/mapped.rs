@@ -1,0 +1,199 @@
+//! All workers' memory is mapped here: one host. What was shown outlives its owner's process; the words at home lie in
+//! worker 0's window, which lives as long as anyone has it mapped, and their atomic domain is these CPUs.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, SeqCst};
+use std::time::Duration;
+
+use super::core::{AT_ONCE, Core, PIECE};
+use super::ground::{Found, Ground};
+use super::memory::{Own, Places, SHOWN, SHOWN_BYTES, Shown};
+use super::protocol::{Access, Did, Exclusion, Seal, Slot, Tag, Tickets, Word, Words};
+use super::racing;
+use crate::engine::{Engine, Group, WindowMap};
+use crate::fabric::Patience;
+
+/// Bytes of scratch memory.
+pub(super) const SCRATCH: usize = AT_ONCE * PIECE;
+
+/// See the module.
+pub(super) struct Mapped {
+    places: Places,
+    me: usize,
+    words: Arc<WindowMap>,
+    data: Arc<WindowMap>,
+    engine: Arc<Engine>,
+}
+
+impl Mapped {
+    /// # Panics
+    /// If the windows are smaller than `places` says, or are not mapped.
+    pub fn new(places: Places, words: Arc<WindowMap>, data: Arc<WindowMap>, engine: Arc<Engine>) -> Self {
+        assert!(words.len() >= 8 * places.words() && data.len() >= places.data_bytes());
+        assert!(!words.bases().is_empty() && words.bases().len() == data.bases().len());
+        Self {
+            places,
+            me: engine.rank() as usize,
+            words,
+            data,
+            engine,
+        }
+    }
+
+    fn words_of(&self, worker: usize) -> &[AtomicU64] {
+        let base = self.words.bases()[worker].cast::<AtomicU64>();
+        // SAFETY: that many words, as was checked, mapped and writable as long as `self`; aligned, since windows start on a
+        // page; accessed only atomically.
+        unsafe { std::slice::from_raw_parts(base.as_ptr(), self.places.words()) }
+    }
+
+    #[inline]
+    fn word(&self, word: Word) -> &AtomicU64 {
+        &self.words_of(0)[self.places.home(word)]
+    }
+
+    /// Byte `at` of a worker's vectors.
+    #[inline]
+    pub fn data(&self, worker: u16, at: usize) -> NonNull<u8> {
+        debug_assert!(at <= self.places.data_bytes());
+        // SAFETY: within the window, whose length was checked.
+        unsafe { self.data.bases()[worker as usize].add(at) }
+    }
+
+    fn group(&self) -> &Group {
+        match &*self.engine {
+            Engine::Boards(core) => core.group(),
+            Engine::Messages(_) => unreachable!("these have no mapped windows"),
+        }
+    }
+}
+
+/// The words of one step.
+pub(super) struct Entry<'a> {
+    mapped: &'a Mapped,
+    step: u64,
+}
+
+impl Words for Entry<'_> {
+    #[inline]
+    fn seal(&self) -> Seal {
+        Seal(self.mapped.word(Word::Seal(self.step)).load(Acquire))
+    }
+
+    #[inline]
+    fn tickets(&self) -> Tickets {
+        Tickets(self.mapped.word(Word::Tickets(self.step)).load(Acquire))
+    }
+
+    #[inline]
+    fn slot(&self, ticket: u16) -> Slot {
+        Slot(self.mapped.word(Word::Slot(self.step, ticket)).load(Acquire))
+    }
+
+    #[inline]
+    fn exclusion(&self, index: u16) -> Exclusion {
+        Exclusion(self.mapped.word(Word::Exclusion(self.step, index)).load(Acquire))
+    }
+}
+
+impl Ground for Mapped {
+    const STREAMS: bool = true;
+    type Words<'a> = Entry<'a>;
+
+    fn places(&self) -> &Places {
+        &self.places
+    }
+
+    fn own(&self) -> Own<'_> {
+        Own {
+            words: self.words_of(self.me),
+            data: self.data.bases()[self.me],
+        }
+    }
+
+    #[inline]
+    fn home(&mut self, _: u16, access: Access) -> Found {
+        Found::Value(match access {
+            Access::Load(word) => self.word(word).load(Acquire),
+            Access::Add(word) => self.word(word).fetch_add(1, SeqCst),
+            Access::Swap {
+                word,
+                expected,
+                desired,
+            } => match self
+                .word(word)
+                .compare_exchange(expected, desired, SeqCst, Acquire)
+            {
+                Ok(found) | Err(found) => found,
+            },
+        })
+    }
+
+    #[inline]
+    fn words(&mut self, _: u16, step: u64) -> Result<Entry<'_>, Found> {
+        Ok(Entry { mapped: self, step })
+    }
+
+    #[inline]
+    fn glance(&mut self, _: u16, step: u64) -> Result<(u64, u64), Found> {
+        let [seal, tickets] =
+            [Word::Seal(step), Word::Tickets(step)].map(|word| self.word(word).load(Acquire));
+        Ok((seal, tickets))
+    }
+
+    fn load(&mut self, worker: u16, index: usize) -> Option<u64> {
+        Some(self.words_of(worker.into())[index].load(Acquire))
+    }
+
+    fn shown(&mut self, worker: u16, tag: Tag) -> Option<Shown> {
+        let words = self.words_of(worker.into());
+        let leaf = Shown::of(words[SHOWN].load(Acquire), tag)?;
+        let bytes = words[SHOWN_BYTES].load(Acquire) as usize;
+        Some(Shown {
+            bytes: bytes.min(self.places.bytes),
+            leaf,
+        })
+    }
+
+    fn fetch(&mut self, worker: u16, at: usize, into: usize, bytes: usize) -> Option<()> {
+        assert!(at.max(into) + bytes <= self.places.data_bytes());
+        let (from, into) = (self.data(worker, at), self.own().at(into));
+        // SAFETY: both within the windows, and aligned, since vectors start on a cache line and are cut into whole pieces.
+        // What may be torn is looked after by the caller.
+        unsafe { racing::copy(into, from.as_ptr(), bytes) };
+        Some(())
+    }
+
+    fn piece(&self) -> usize {
+        PIECE
+    }
+
+    fn sum_up(core: &mut Core<Self>, tag: Tag) -> Did {
+        core.sum(tag)
+    }
+
+    fn wake(&self, worker: u16) {
+        self.group().wake(u32::from(worker));
+    }
+
+    fn wake_others(&self) {
+        self.group().wake_others();
+    }
+
+    fn patience(&self) -> Patience {
+        self.group().patience()
+    }
+
+    fn sleep(core: &mut Core<Self>, at_most: Duration, ready: impl FnOnce(&mut Core<Self>) -> bool) {
+        let bell = core.ground.group().bell().clone();
+        bell.sleep(at_most, || ready(core));
+    }
+
+    fn each_ended(&self, each: &mut dyn FnMut(u32, String)) {
+        self.group().each_ended(each);
+    }
+
+    fn leave(&mut self, _: Duration) {}
+}

@@ -1,0 +1,133 @@
+//! Results: shown to the others with whose gradients are in them, and copied from one who holds them.
+
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+use super::core::{Core, Progress};
+use super::ground::Ground;
+use super::memory::MARK;
+use super::protocol::{Did, Members, Tag, scan};
+use super::racing;
+
+impl<G: Ground> Core<G> {
+    /// The members of an attempt, unless the words are a later step's or gone.
+    pub(super) fn members_of(&mut self, tag: Tag) -> Option<Members> {
+        let words = self.ground.words(tag.view(), tag.step()).ok()?;
+        let scanned = scan(&words, &self.shape, tag.step(), tag.attempt(), |_, _, _| {})?;
+        scanned.complete.then_some(scanned.members)
+    }
+
+    /// What lies where this result is going to is about to be written over.
+    pub(super) fn hide_result(&self, tag: Tag) {
+        let own = self.ground.own();
+        own.words[self.ground.places().result_tag(tag)].store(0, Relaxed);
+        racing::before_writing();
+    }
+
+    /// Shows the result that lies in its place, with its members, and marks it.
+    pub(super) fn show_result(&self, tag: Tag) {
+        let (places, own) = (self.ground.places(), self.ground.own());
+        for index in 0..places.set {
+            own.words[places.result_set(tag, index)].store(self.members.word(index), Relaxed);
+        }
+        own.words[places.result_tag(tag)].store(tag.0, Release);
+        own.words[MARK].store(tag.0, Release);
+    }
+
+    /// Copies a result from one who holds it, and holds it still after the copy.
+    pub(super) fn pull(&mut self, tag: Tag) -> Progress {
+        let (me, first) = (self.me, self.worker.root());
+        let others = (0..self.shape.workers()).filter(|worker| *worker != first);
+        let mut over = false;
+        for worker in std::iter::once(first)
+            .chain(others)
+            .filter(|worker| *worker != me)
+        {
+            match self.copy_result(tag, worker) {
+                Did::Done => return Progress::Did(Did::Done),
+                Did::Gone => over = true,
+                _ => {}
+            }
+        }
+        // Whoever has committed it had it, and has a later one in its place by now.
+        match over {
+            true => Progress::Did(Did::Gone),
+            false => Progress::Waits,
+        }
+    }
+
+    /// The same from one worker, or whoever else holds it: that one may have caught up with state alone.
+    pub(super) fn adopt(&mut self, tag: Tag, from: u16) -> Progress {
+        if self.copy_result(tag, from) == Did::Done {
+            return Progress::Did(Did::Done);
+        }
+        match self.pull(tag) {
+            Progress::Did(Did::Done) => Progress::Did(Did::Done),
+            _ => Progress::Did(Did::Gone),
+        }
+    }
+
+    /// [`Did::Done`]; [`Did::Gone`] if the worker has a later result there, [`Did::Unknown`] if it has not had it yet or is
+    /// gone itself.
+    fn copy_result(&mut self, tag: Tag, from: u16) -> Did {
+        let places = *self.ground.places();
+        let theirs = places.result_tag(tag);
+        match self.ground.load(from, theirs).map(Tag) {
+            Some(found) if found == tag => {}
+            Some(found) if found.step() > tag.step() => return Did::Gone,
+            _ => return Did::Unknown,
+        }
+        self.hide_result(tag);
+        let at = places.result(tag);
+        let mut done = 0;
+        while done < places.bytes {
+            let now = LARGEST.min(places.bytes - done);
+            if self.ground.fetch(from, at + done, at + done, now).is_none() {
+                return Did::Unknown;
+            }
+            done += now;
+        }
+        for index in 0..places.set {
+            let Some(word) = self.ground.load(from, places.result_set(tag, index)) else {
+                return Did::Unknown;
+            };
+            self.members.set_word(index, word);
+        }
+        racing::after();
+        match self.ground.load(from, theirs) {
+            Some(word) if word == tag.0 => {
+                self.show_result(tag);
+                Did::Done
+            }
+            Some(_) => Did::Gone,
+            None => Did::Unknown,
+        }
+    }
+
+    /// Whether every member has marked it.
+    pub(super) fn gather(&mut self, tag: Tag) -> Progress {
+        let members = self.members.clone();
+        let all = members.iter().all(|member| self.has_marked(member, tag));
+        match all {
+            true => Progress::Did(Did::Done),
+            false => Progress::Waits,
+        }
+    }
+
+    pub(super) fn has_marked(&mut self, worker: u16, tag: Tag) -> bool {
+        self.ground.load(worker, MARK) == Some(tag.0)
+    }
+
+    /// The greatest mark of all that are not gone, and who has it.
+    pub(super) fn survey(&mut self) -> Did {
+        let mut greatest = (self.worker.held(), self.me);
+        for worker in (0..self.shape.workers()).filter(|worker| *worker != self.me) {
+            if let Some(mark) = self.ground.load(worker, MARK) {
+                greatest = greatest.max((Tag(mark), worker));
+            }
+        }
+        Did::Marks(greatest.0, greatest.1)
+    }
+}
+
+/// Bytes that are fetched by one operation at most.
+pub(super) const LARGEST: usize = 8 << 20;
