@@ -6,6 +6,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ExitCode};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -14,29 +15,72 @@ use sapwood::backup::protocol::Way;
 use sapwood::backup::{Barrier, How};
 use sapwood::bootstrap::Job;
 use sapwood::communicator::Communicator;
+use sapwood::fabric::shm::Shm;
+use sapwood::fabric::verbs::inventory;
 
 mod killing;
 
 use killing::{below, secret};
 
 const MODE: &str = "SAPWOOD_TEST_BACKUP_MODE";
-const STEPS: u64 = 150;
-/// After this long something hangs: much longer than any machine that does other things besides needs for a round.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// With an explained error.
 const FAILED: i32 = 10;
 
-/// M, b, elements, and children of a node of the tree (0: none).
-type Mode = (u32, u32, usize, u16);
+/// M, b, elements, children of a node of the tree (0: none), and what the workers reach each other by.
+type Mode = (u32, u32, usize, u16, Reach);
 
-const MODES: [Mode; 6] = [
-    (4, 1, 3, 0),
-    (4, 1, 30_000, 1),
-    (5, 2, 200, 2),
-    (3, 1, 200_000, 1),
-    (5, 2, 20_000, 0),
-    (6, 3, 50, 4),
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+enum Reach {
+    Mapped,
+    /// Shared memory, by one-sided operations only.
+    QueuePairs,
+    Verbs,
+}
+
+impl Reach {
+    /// How many steps a worker does. (An operation over an emulated device takes a thousand times as long.)
+    fn steps(self) -> u64 {
+        match self {
+            Self::Mapped | Self::QueuePairs => 150,
+            Self::Verbs => 30,
+        }
+    }
+
+    /// After this long something hangs: much longer than any machine that does other things besides needs for a round.
+    fn patience(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Mapped | Self::QueuePairs => 60,
+            Self::Verbs => 300,
+        })
+    }
+
+    /// What a worker waits at most, in seconds: for the `missing`, or for all that can come.
+    fn timeout(self, missing: bool) -> u64 {
+        match (self, missing) {
+            (Self::Verbs, false) => 200,
+            (_, false) => 50,
+            (_, true) => 20,
+        }
+    }
+}
+
+const MAPPED: [Mode; 6] = [
+    (4, 1, 3, 0, Reach::Mapped),
+    (4, 1, 30_000, 1, Reach::Mapped),
+    (5, 2, 200, 2, Reach::Mapped),
+    (3, 1, 200_000, 1, Reach::Mapped),
+    (5, 2, 20_000, 0, Reach::Mapped),
+    (6, 3, 50, 4, Reach::Mapped),
 ];
+
+const QUEUE_PAIRS: [Mode; 4] = [
+    (4, 1, 3, 1, Reach::QueuePairs),
+    (3, 1, 100_000, 1, Reach::QueuePairs),
+    (5, 2, 200, 4, Reach::QueuePairs),
+    (6, 2, 3_000, 2, Reach::QueuePairs),
+];
+
+const VERBS: [Mode; 2] = [(4, 1, 1_000, 2, Reach::Verbs), (5, 2, 40_000, 4, Reach::Verbs)];
 
 fn main() -> ExitCode {
     if let Ok(mode) = std::env::var(MODE) {
@@ -56,11 +100,27 @@ fn main() -> ExitCode {
         .ok()
         .and_then(|rounds| rounds.parse().ok())
         .unwrap_or(20);
+    let named = rounds.div_ceil(5);
+    let present = inventory().is_ok_and(|inventory| !inventory.devices.is_empty());
+    if !present {
+        eprintln!("SKIPPED: two tests need a verbs device; `tools/rig/run backup` brings one.");
+    }
     let trials = vec![
         Trial::test("stopped_and_killed_workers_hold_up_nobody", move || {
-            campaign(rounds)
+            campaign(&MAPPED, rounds)
         }),
-        Trial::test("who_is_missing_is_named", move || too_many(rounds.div_ceil(5))),
+        Trial::test("who_is_missing_is_named", move || too_many(&MAPPED, named)),
+        Trial::test("the_same_over_queue_pairs", move || {
+            campaign(&QUEUE_PAIRS, rounds)
+        }),
+        Trial::test("who_is_missing_is_named_over_queue_pairs", move || {
+            too_many(&QUEUE_PAIRS, named)
+        }),
+        Trial::test("the_same_over_verbs", move || campaign(&VERBS, rounds)).with_ignored_flag(!present),
+        Trial::test("who_is_missing_is_named_over_verbs", move || {
+            too_many(&VERBS, named)
+        })
+        .with_ignored_flag(!present),
     ];
     let mut arguments = Arguments::from_args();
     // One after the other: each wants the machine.
@@ -93,9 +153,13 @@ fn digest(weights: &[f32]) -> u64 {
 /// One worker. It says who the members of each step were that it has the result of, and at the end what its weights are.
 fn work(mode: &str) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let (_, backups, count, children): Mode = serde_json::from_str(mode).map_err(|e| text(&e))?;
+    let (_, backups, count, children, reach): Mode = serde_json::from_str(mode).map_err(|e| text(&e))?;
     let job = Job::from_environment().map_err(|e| text(&e))?.ok_or("no job")?;
-    let communicator = Communicator::builder().join(&job).map_err(|e| text(&e))?;
+    let mut builder = Communicator::builder();
+    if reach == Reach::QueuePairs {
+        builder = builder.fabric(Arc::new(Shm::without_reach().map_err(|e| text(&e))?));
+    }
+    let communicator = builder.join(&job).map_err(|e| text(&e))?;
     let rank = communicator.rank();
     let builder = Barrier::<f32>::builder(&communicator, count)
         .backups(backups)
@@ -108,7 +172,7 @@ fn work(mode: &str) -> Result<(), String> {
     let mut barrier = builder.build().map_err(|e| text(&e))?;
     println!("working");
     let (mut late, mut jumps) = (0, 0);
-    while barrier.step() <= STEPS {
+    while barrier.step() <= reach.steps() {
         let step = barrier.step();
         std::thread::sleep(Duration::from_micros(below(300)));
         if !barrier.sealed() {
@@ -176,16 +240,18 @@ impl Drop for Worker {
     }
 }
 
-fn start(mode: Mode, timeout: &str) -> Vec<Worker> {
+fn start(mode: Mode, missing: bool) -> Vec<Worker> {
     let secret = secret();
     let name = format!("@sapwood-backup-{:016x}", below(u64::MAX));
     let text = serde_json::to_string(&mode).expect("plain data");
     let mut workers = (0..mode.0)
         .map(|rank| {
             let command = &mut killing::rank(rank, mode.0, &name, &secret);
+            let fabric = if mode.4 == Reach::Verbs { "verbs" } else { "shm" };
             let mut child = command
                 .env(MODE, &text)
-                .env("SAPWOOD_TIMEOUT", timeout)
+                .env("SAPWOOD_FABRIC", fabric)
+                .env("SAPWOOD_TIMEOUT", mode.4.timeout(missing).to_string())
                 .spawn()
                 .expect("a child");
             let output = BufReader::new(child.stdout.take().expect("piped"));
@@ -213,14 +279,15 @@ struct Seen {
 }
 
 /// Stops, resumes and kills as many as can be spared until all others have ended.
-fn disturb(workers: &mut [Worker], backups: u32, seen: &mut Seen) -> Result<(), String> {
-    let until = Instant::now() + PATIENCE;
+fn disturb(workers: &mut [Worker], mode: Mode, seen: &mut Seen) -> Result<(), String> {
+    let (backups, patience) = (mode.1, mode.4.patience());
+    let until = Instant::now() + patience;
     while !workers.iter_mut().all(|worker| worker.dead || worker.has_ended()) {
         if Instant::now() > until {
             let running =
                 (0..workers.len()).filter(|rank| !workers[*rank].dead && !workers[*rank].has_ended());
             return Err(format!(
-                "after {PATIENCE:?} these still run: {:?}",
+                "after {patience:?} these still run: {:?}",
                 running.collect::<Vec<_>>()
             ));
         }
@@ -255,9 +322,9 @@ fn disturb(workers: &mut [Worker], backups: u32, seen: &mut Seen) -> Result<(), 
 }
 
 fn round(mode: Mode, seen: &mut Seen) -> Result<(), String> {
-    let mut workers = start(mode, "50");
-    disturb(&mut workers, mode.1, seen)?;
-    let mut members = vec![None; STEPS as usize + 1];
+    let mut workers = start(mode, false);
+    disturb(&mut workers, mode, seen)?;
+    let mut members = vec![None; mode.4.steps() as usize + 1];
     let mut weights = Vec::new();
     for (rank, worker) in workers.iter_mut().enumerate() {
         let lines = std::iter::from_fn(|| Some(worker.line()).filter(|line| !line.is_empty()));
@@ -305,10 +372,10 @@ fn round(mode: Mode, seen: &mut Seen) -> Result<(), String> {
 
 /// The weights that one process comes to, with the members as they were.
 fn replay(mode: Mode, members: &[Option<u32>]) -> Result<Vec<f32>, String> {
-    let (workers, backups, count, _) = mode;
+    let (workers, backups, count, ..) = mode;
     let mut weights = vec![0f32; count];
     let mut result = vec![0f32; count];
-    for step in 1..=STEPS {
+    for step in 1..=mode.4.steps() {
         let mask = members[step as usize].ok_or_else(|| format!("nobody has the result of step {step}"))?;
         let ranks = (0..workers)
             .filter(|rank| mask >> rank & 1 != 0)
@@ -324,27 +391,27 @@ fn replay(mode: Mode, members: &[Option<u32>]) -> Result<Vec<f32>, String> {
     Ok(weights)
 }
 
-fn campaign(rounds: u32) -> Result<(), Failed> {
+fn campaign(modes: &[Mode], rounds: u32) -> Result<(), Failed> {
     let mut seen = Seen::default();
     for number in 0..rounds {
-        let mode = MODES[number as usize % MODES.len()];
+        let mode = modes[number as usize % modes.len()];
         round(mode, &mut seen).map_err(|problem| format!("round {number} {mode:?}: {problem}"))?;
     }
-    println!("{rounds} rounds of {STEPS} steps: {seen:?}");
+    println!("{rounds} rounds of {} steps: {seen:?}", modes[0].4.steps());
     Ok(())
 }
 
 /// Kills one more than can be spared.
-fn too_many(rounds: u32) -> Result<(), Failed> {
+fn too_many(modes: &[Mode], rounds: u32) -> Result<(), Failed> {
     for number in 0..rounds {
-        let mode = MODES[number as usize % MODES.len()];
+        let mode = modes[number as usize % modes.len()];
         named(mode).map_err(|problem| format!("round {number} {mode:?}: {problem}"))?;
     }
     Ok(())
 }
 
 fn named(mode: Mode) -> Result<(), String> {
-    let mut workers = start(mode, "20");
+    let mut workers = start(mode, true);
     std::thread::sleep(Duration::from_micros(below(40_000)));
     let first = below(u64::from(mode.0)) as u32;
     let victims = (0..=mode.1).map(|k| (first + k) % mode.0).collect::<Vec<_>>();
@@ -352,7 +419,7 @@ fn named(mode: Mode) -> Result<(), String> {
         workers[*victim as usize].signal(Signal::KILL);
         workers[*victim as usize].dead = true;
     }
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + mode.4.patience();
     for (rank, worker) in workers.iter_mut().enumerate().filter(|(_, worker)| !worker.dead) {
         while !worker.has_ended() {
             if Instant::now() > until {

@@ -101,7 +101,7 @@ impl<T: Element> Barrier<T> {
 
     /// The step whose gradient is computed now; the first is 1.
     pub fn step(&self) -> u64 {
-        either!(&self.driver, core => core.worker.step())
+        either!(&self.driver, core => core.begun)
     }
 
     /// M: how many workers there are.
@@ -136,7 +136,7 @@ impl<T: Element> Barrier<T> {
 
     /// In which of the places for gradients the one of this step is.
     pub(crate) fn place(&self) -> usize {
-        either!(&self.driver, core => core.ground.places().slot(core.worker.step()))
+        either!(&self.driver, core => core.ground.places().slot(core.begun))
     }
 
     /// Whether the step is decided, so that the gradient which is being computed will not be in it: whoever sees this may
@@ -152,12 +152,11 @@ impl<T: Element> Barrier<T> {
     /// its arrival and the end of the reduction, with nobody to take its place; a worker far behind without state to
     /// catch up with. Whatever failed, the barrier is over for this worker, and says the same from then on.
     pub fn finish(&mut self) -> Result<Ended, BackupError> {
-        let from = self.step();
         self.arrive()?;
         if let Err(error) = either!(&mut self.driver, core => core.drive()) {
             return Err(self.failed(error));
         }
-        Ok(self.conclude(from))
+        Ok(self.conclude())
     }
 
     /// Says that the gradient is complete, without waiting: it must not be changed until [`Barrier::finish`] has returned.
@@ -183,12 +182,14 @@ impl<T: Element> Barrier<T> {
     }
 
     /// Nothing is left to be done in this step but to hand its result out.
-    pub(super) fn conclude(&mut self, from: u64) -> Ended {
+    pub(super) fn conclude(&mut self) -> Ended {
         self.members.clear();
         either!(&mut self.driver, core => {
+            let from = core.begun;
             core.ready = false;
             let Want::Apply { tag } = core.worker.want() else {
                 self.result = None;
+                core.begun = core.worker.step();
                 return Ended {
                     step: core.worker.applied(),
                     how: How::CaughtUp { from },
@@ -197,6 +198,7 @@ impl<T: Element> Barrier<T> {
             self.result = Some(tag);
             self.members.extend(core.members.iter().map(u32::from));
             core.applied();
+            core.begun = core.worker.step();
             let how = match core.members.contains(core.me) {
                 true => How::Member,
                 false => How::Late,
@@ -251,7 +253,7 @@ impl<T: Element> Drop for Barrier<T> {
         // A forked child leaves nothing; and who panics is not to be waited for.
         let engine = either!(&self.driver, core => core.engine.is_forked());
         if !engine && !std::thread::panicking() {
-            either!(&mut self.driver, core => core.ground.leave(core.timeout));
+            either!(&mut self.driver, core => core.leave());
         }
     }
 }

@@ -53,7 +53,8 @@ pub(super) struct Core<G: Ground> {
     /// Whose gradients the newest result is of.
     pub members: Members,
     pub taking: Taking,
-    /// This step's gradient is complete.
+    /// The step that the caller computes for, and whether its gradient is complete.
+    pub begun: u64,
     pub ready: bool,
     /// The seal and the tickets when they were last looked at.
     looked: (u64, u64),
@@ -91,6 +92,7 @@ impl<G: Ground> Core<G> {
             mean,
             members: Members::default(),
             taking: Taking::default(),
+            begun: 1,
             ready: false,
             looked: (0, 0),
             timeout: parts.timeout,
@@ -111,7 +113,11 @@ impl<G: Ground> Core<G> {
             want => match self.carry_out(want)? {
                 Progress::Did(did) => {
                     self.worker.did(did);
-                    Ok(Turn::Moved)
+                    // What went wrong may do so because the attempt is no more.
+                    Ok(match self.worker.want() == want {
+                        true => self.look_if_changed(),
+                        false => Turn::Moved,
+                    })
                 }
                 Progress::Moved => Ok(Turn::Moved),
                 Progress::Waits => Ok(self.look_if_changed()),

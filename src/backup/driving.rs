@@ -14,10 +14,9 @@ impl<G: Ground> Core<G> {
     pub(super) fn drive(&mut self) -> Result<(), BackupError> {
         let patience = self.ground.patience();
         let (mut idle, mut nap, mut until) = (0u32, patience.nap, None);
-        let from = self.worker.step();
         loop {
             match self.turn()? {
-                Turn::Over if self.is_over(from) => return Ok(()),
+                Turn::Over if self.is_over() => return Ok(()),
                 Turn::Over => self.worker.arrive(),
                 Turn::Moved => {
                     idle = 0;
@@ -54,10 +53,10 @@ impl<G: Ground> Core<G> {
         }
     }
 
-    /// Whether the step that was begun with has a result, or was jumped over. Where its home was lost it begins again at
+    /// Whether the step that was begun has a result, or was jumped over. Where its home was lost it begins again at
     /// the next one, with the gradient that is complete.
-    fn is_over(&self, from: u64) -> bool {
-        let begins_again = self.worker.want() == Want::Compute && self.worker.applied() < from;
+    fn is_over(&self) -> bool {
+        let begins_again = self.worker.want() == Want::Compute && self.worker.step() == self.begun;
         !(begins_again && self.ready)
     }
 

@@ -77,6 +77,6 @@ pub(super) trait Ground: Sized {
     /// Tells of all workers that have ended, and how they went.
     fn each_ended(&self, each: &mut dyn FnMut(u32, String));
 
-    /// Before this worker's memory is given back: waits until nobody needs it any more, at most so long.
-    fn leave(&mut self, at_most: Duration);
+    /// Whether a worker has ended.
+    fn is_gone(&self, worker: u16) -> bool;
 }

@@ -195,5 +195,7 @@ impl Ground for Mapped {
         self.group().each_ended(each);
     }
 
-    fn leave(&mut self, _: Duration) {}
+    fn is_gone(&self, worker: u16) -> bool {
+        self.group().is_silent(worker.into())
+    }
 }

@@ -25,6 +25,7 @@ mod doubting;
 mod driving;
 mod error;
 mod ground;
+mod leaving;
 mod mapped;
 mod memory;
 pub mod protocol;

@@ -5,12 +5,12 @@
 //! Nobody is needed at the other side. There are no bells: who waits looks again after a while.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::ground::{Found, Ground};
-use super::memory::{LEAVING, Own, Places, SHOWN, Shown};
+use super::memory::{Own, Places, SHOWN, Shown};
 use super::protocol::{Access, Did, Exclusion, Layout, Members, Seal, Slot, Tag, Tickets, Word, Words};
 use crate::communicator::Offered;
 use crate::engine::Liveness;
@@ -23,6 +23,9 @@ pub(super) const PIECE: usize = 256 << 10;
 
 /// How long a sleep may be: nobody wakes who waits for words in another's memory.
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
+
+/// How long what is flushed may take to say so.
+const FLUSH: Duration = Duration::from_secs(5);
 
 /// How often it is asked whether the owner of the memory that is operated on is dead.
 const LIVENESS: Duration = Duration::from_millis(5);
@@ -50,12 +53,14 @@ pub(super) struct Work {
     completions: Vec<Completion>,
     /// Whose queue pair has failed. It is not made anew.
     broken: Members,
+    /// The endpoint itself has failed.
+    failed: bool,
 }
 
 impl Remote {
     /// Carries an operation out. `false` if that cannot be said, or never will be.
     fn run(&mut self, peer: u16, operation: Operation) -> bool {
-        if self.work.broken.contains(peer) {
+        if self.work.failed || self.work.broken.contains(peer) {
             return false;
         }
         self.work.next += 1;
@@ -74,32 +79,33 @@ impl Remote {
     }
 
     fn await_completion(&mut self, peer: u16, id: u64) -> bool {
-        let until = Instant::now() + self.timeout;
-        let mut gone = false;
+        let mut until = Instant::now() + self.timeout;
+        let mut flushing = false;
         loop {
             self.work.completions.clear();
             self.work.completions.reserve(8);
             if self.endpoint.poll(&mut self.work.completions).is_err() {
+                self.work.failed = true;
                 return false;
             }
             if let Some(completion) = self.work.completions.iter().find(|one| one.id == id) {
                 return completion.status == Status::Success;
             }
             let now = Instant::now();
-            if !gone && (now >= until || self.is_gone(peer)) {
-                // What is in flight is flushed, so that nothing lands later where the next operation's answer does.
-                self.endpoint.disconnect(peer.into());
-                gone = true;
+            if flushing && now >= until {
+                // It could still land where another's answer is to land.
+                self.work.failed = true;
+                return false;
             }
-            let at_most = if gone { Duration::from_secs(1) } else { LIVENESS };
-            if self.endpoint.wait(now + at_most).is_err() {
+            if !flushing && (now >= until || self.is_gone(peer)) {
+                self.endpoint.disconnect(peer.into());
+                (flushing, until) = (true, now + FLUSH);
+            }
+            if self.endpoint.wait(now + LIVENESS).is_err() {
+                self.work.failed = true;
                 return false;
             }
         }
-    }
-
-    fn is_gone(&self, worker: u16) -> bool {
-        worker != self.me && self.liveness.ended(worker.into())
     }
 
     /// Whether what a worker's memory has answered may have been answered after its death: where CPUs carry operations
@@ -304,21 +310,7 @@ impl Ground for Remote {
         self.liveness.each_ended(each);
     }
 
-    /// All say that they are about to leave; and, once all have said so, that they have seen it. Who has seen that of all
-    /// others is needed by nobody.
-    fn leave(&mut self, at_most: Duration) {
-        let until = Instant::now() + at_most;
-        for stage in [1, 2] {
-            self.own().words[LEAVING].store(stage, Release);
-            let me = self.me;
-            for worker in (0..self.workers).filter(|worker| *worker != me) {
-                while !self.is_gone(worker)
-                    && self.load(worker, LEAVING).is_some_and(|seen| seen < stage)
-                    && Instant::now() < until
-                {
-                    std::thread::sleep(LOOK_AGAIN);
-                }
-            }
-        }
+    fn is_gone(&self, worker: u16) -> bool {
+        worker != self.me && self.liveness.ended(worker.into())
     }
 }

@@ -113,7 +113,7 @@ impl Seat {
         let applied = either!(barrier, core => core.worker.applied());
         let applies = matches!(either!(barrier, core => core.worker.want()), Want::Apply { .. });
         if applied >= from || applies {
-            let ended = barrier.conclude(from);
+            let ended = barrier.conclude();
             if !matches!(ended.how, How::CaughtUp { .. }) {
                 barrier.update(|result, state| {
                     state[0] += result[0];
