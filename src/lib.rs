@@ -2,7 +2,8 @@
 //!
 //! Modules stand on each other in one direction; each may use what is named after it:
 //! `exchange` → `backup` → `communicator` → `engine` → `bootstrap` → `fabric` → `memory`, with `plan` (collectives as
-//! data, used by `communicator` and `engine`, using nothing) and `observe` (used by all, using none) beside them.
+//! data, used by `communicator` and `engine`, using nothing), `simulator` (experiments in virtual time, using at most
+//! `plan`) and `observe` (used by all, using none) beside them.
 
 pub mod backup;
 pub mod bootstrap;
@@ -13,6 +14,7 @@ pub mod fabric;
 pub mod memory;
 pub mod observe;
 pub mod plan;
+pub mod simulator;
 
 /// The example in the README, as a test.
 #[cfg(doctest)]
