@@ -9,6 +9,7 @@ mod help;
 mod output;
 mod perf;
 mod plan;
+mod report;
 mod run;
 mod table;
 

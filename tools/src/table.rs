@@ -1,4 +1,4 @@
-//! Aligned text tables for people. Widths only; no colours, no wrapping.
+//! Aligned text tables and counts for people. Widths only; no colours, no wrapping.
 
 use std::fmt::Write;
 
@@ -62,6 +62,19 @@ impl Table {
         }
         text
     }
+}
+
+/// A count with thousands set apart.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 #[cfg(test)]

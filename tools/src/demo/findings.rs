@@ -8,7 +8,7 @@ use super::messages::WorkerReport;
 use super::model;
 use super::schedule::Schedule;
 use super::trainer::Trained;
-use crate::table::{Align, Table};
+use crate::table::{Align, Table, grouped};
 
 /// How far a weight may be from the single process's.
 ///
@@ -377,19 +377,6 @@ pub fn batches_to_count(batch: usize, workers: usize, training: usize) -> Vec<us
         .collect();
     batches.dedup();
     batches
-}
-
-/// A count with thousands set apart.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Bytes in the largest decimal unit that leaves at least 1.

@@ -3,24 +3,19 @@
 mod charts;
 mod timeline;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::findings::{Findings, bytes, grouped, step_times};
+use super::findings::{Findings, bytes, step_times};
 use super::messages::WorkerReport;
 use super::workers;
-use charts::rounded;
+use crate::report::chart::rounded;
+use crate::report::{self, Page, card, escape, inline, tile, wide};
+use crate::table::grouped;
 
-const STYLE: &str = include_str!("style.css");
-
-/// Writes `index.html` into the folder, all at once, and returns its path.
+/// Writes the page into the folder and returns its path.
 pub fn write(folder: &Path, findings: &Findings, reports: &[WorkerReport]) -> io::Result<PathBuf> {
-    let page = folder.join("index.html");
-    let unfinished = folder.join(".index.html.unfinished");
-    fs::write(&unfinished, html(findings, reports))?;
-    fs::rename(&unfinished, &page)?;
-    Ok(page)
+    report::write(folder, &html(findings, reports))
 }
 
 fn html(findings: &Findings, reports: &[WorkerReport]) -> String {
@@ -62,19 +57,19 @@ fn html(findings: &Findings, reports: &[WorkerReport]) -> String {
         wide("Figures", "", &figures(findings)),
         wide("What these figures do not say", "", &notes(findings)),
     ];
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Sapwood demo</title>\n\
-         <link rel=\"icon\" href=\"data:,\">\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
-         <header><h1><span>Sapwood</span> demo</h1><p class=\"lead\">{}</p></header>\n{}\n<div class=\"grid\">\n{}</div>\n\
-         <footer>Images: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning \
-         Repository, CC BY 4.0. Made by sapwood {} in {:.1} s.</footer>\n</main>\n</body>\n</html>\n",
-        lead(findings),
-        tiles(findings),
-        sections.concat(),
-        env!("CARGO_PKG_VERSION"),
-        findings.seconds,
-    )
+    Page {
+        title: "demo",
+        lead: &lead(findings),
+        tiles: &tiles(findings),
+        sections: &sections.concat(),
+        footer: &format!(
+            "Images: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning \
+             Repository, CC BY 4.0. Made by sapwood {} in {:.1} s.",
+            env!("CARGO_PKG_VERSION"),
+            findings.seconds
+        ),
+    }
+    .html()
 }
 
 fn lead(findings: &Findings) -> String {
@@ -99,11 +94,7 @@ fn lead(findings: &Findings) -> String {
 fn tiles(findings: &Findings) -> String {
     let checked = |held| if held { "good" } else { "bad" };
     let yes_no = |held| if held { "yes" } else { "no" };
-    let tile = |class: &str, figure: String, name: &str| {
-        format!("<div class=\"tile {class}\"><b>{figure}</b><span>{name}</span></div>\n")
-    };
     [
-        "<div class=\"tiles\">\n".to_owned(),
         tile("", format!("{:.1} %", findings.accuracy * 100.0), "test accuracy"),
         tile(
             "",
@@ -118,34 +109,16 @@ fn tiles(findings: &Findings) -> String {
         ),
         tile(
             checked(findings.replicas_identical),
-            yes_no(findings.replicas_identical).to_owned(),
+            yes_no(findings.replicas_identical),
             "replicas identical",
         ),
         tile(
             checked(findings.matches_single_process),
-            yes_no(findings.matches_single_process).to_owned(),
+            yes_no(findings.matches_single_process),
             "matches one process",
         ),
-        "</div>".to_owned(),
     ]
     .concat()
-}
-
-fn card(title: &str, hint: &str, content: &str) -> String {
-    section("card", title, hint, content)
-}
-
-fn wide(title: &str, hint: &str, content: &str) -> String {
-    section("card wide", title, hint, content)
-}
-
-fn section(class: &str, title: &str, hint: &str, content: &str) -> String {
-    let hint = if hint.is_empty() {
-        String::new()
-    } else {
-        format!("<p class=\"hint\">{hint}</p>")
-    };
-    format!("<section class=\"{class}\"><h2>{title}</h2>{hint}\n{content}</section>\n")
 }
 
 fn step_time_hint(findings: &Findings, times: &[f64]) -> String {
@@ -272,28 +245,6 @@ fn notes(findings: &Findings) -> String {
     )
 }
 
-/// An SVG document as part of a page: without its prologue, and without namespaces, which HTML knows.
-fn inline(svg: &str) -> String {
-    let svg = svg.find("<svg").map_or(svg, |start| &svg[start..]);
-    let mut text = String::new();
-    let mut rest = svg;
-    while let Some(start) = rest.find(" xmlns") {
-        let (before, attribute) = rest.split_at(start);
-        text.push_str(before);
-        let mut quotes = attribute.match_indices(['"', '\'']).skip(1);
-        rest = quotes.next().map_or("", |(end, _)| &attribute[end + 1..]);
-    }
-    text.push_str(rest);
-    text
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,19 +308,5 @@ mod tests {
         assert!(page.contains("&lt;plan&gt;") && !page.contains("<plan>"));
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
         assert!(page.contains("waits for rank 1") && page.contains("Rank 1 was slowed by 50 ms"));
-    }
-
-    #[test]
-    fn a_drawing_is_stripped_of_what_only_files_need() {
-        let svg = "<?xml version=\"1.0\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink='http://x' width=\"1\"><g/></svg>";
-        assert_eq!(inline(svg), "<svg width=\"1\"><g/></svg>");
-    }
-
-    #[test]
-    fn the_file_is_replaced_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let page = write(folder.path(), &findings(), &timeline::tests::waiting()).unwrap();
-        assert!(fs::read_to_string(&page).unwrap().ends_with("</html>\n"));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

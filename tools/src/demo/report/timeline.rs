@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::charts::rounded;
 use crate::demo::messages::WorkerReport;
 use crate::demo::spans::{Activity, Span};
+use crate::report::chart::rounded;
 
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 78.0;
