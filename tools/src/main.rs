@@ -11,6 +11,7 @@ mod perf;
 mod plan;
 mod report;
 mod run;
+mod sim;
 mod table;
 
 use std::io::IsTerminal;
@@ -47,6 +48,8 @@ enum Command {
     Help(help::HelpArguments),
     /// Draws a plan, or proves it: every contribution exactly once, no deadlock, nothing reused too early
     Plan(plan::PlanArguments),
+    /// Repeats an experiment of a paper in virtual time: how many backup workers?
+    Sim(sim::SimArguments),
     #[command(hide = true)]
     DemoWorker {
         /// What to do, as JSON.
@@ -69,6 +72,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Help(arguments) => Ok(help::run(&arguments, Arguments::command())),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Sim(arguments) => sim::run(&arguments),
         Command::DemoWorker { assignment } => demo::worker::run(assignment.as_deref()),
     }
 }
