@@ -1,4 +1,4 @@
-//! Collectives as data: builders, lowering, the verifier. Uses nothing of the modules above or beside it, and moves
+//! Collectives as data: builders, lowering, the verifier, the cost model. Uses nothing of the modules above or beside it, and moves
 //! no byte itself.
 //!
 //! A [`Plan`] (dataflow level) is made by a builder ([`builders::build`]), lowered for one rank and one kind of
@@ -16,6 +16,7 @@
 //! ```
 
 pub mod builders;
+pub mod cost;
 mod cut;
 pub mod dataflow;
 pub mod draw;

@@ -1,4 +1,4 @@
-//! Which plan for which size: a built-in table, until there is a tuner that measures.
+//! Which plan for which size: a built-in table, for where nothing was measured ([`cost`](super::cost)).
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ const MOST_PARTS: u32 = 512;
 /// The name of the plan for `bytes` bytes among `ranks` ranks; [`super::builders::find`] knows it. The bytes are those of
 /// the longer one of a rank's two buffers: where it gets or gives a part only, of all parts.
 ///
-/// A built-in table until there is a tuner. Few ranks read each other directly, in two rounds; more ranks than that
+/// Few ranks read each other directly, in two rounds; more ranks than that
 /// would crowd each input, so they go along trees, or around a ring.
 pub fn default_plan(collective: Collective, ranks: u32, bytes: usize) -> &'static str {
     let few = ranks <= FEW;
@@ -103,7 +103,7 @@ impl Table {
     }
 }
 
-/// The size of a chunk in bytes for a block of `block_bytes`: a built-in table until there is a tuner.
+/// The size of a chunk in bytes for a block of `block_bytes`, where nothing was measured.
 ///
 /// From 64 KiB, below which the cost of a wait shows, to 256 KiB, beyond which a chunk leaves the cache before the next
 /// rank reads it; in between, about 16 chunks to a block, so that a pipeline fills. Always a multiple of 64 bytes.
