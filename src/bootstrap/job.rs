@@ -1,5 +1,6 @@
 //! What one rank knows before it has met any other: who it is, where to meet, and with which secret.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,10 @@ pub struct Job {
     pub fabric: Choice,
     /// Where a host that the ranks meet at has several addresses: those in this subnet only.
     pub subnet: Option<Subnet>,
+    /// The file that plans are chosen from; rank 0's counts.
+    pub tuning: Option<PathBuf>,
+    /// How long messages between ranks are held back, for tests of slow links on one host.
+    pub delay: Option<Duration>,
     /// The rendezvous, opened before the join by the process that is rank 0.
     opened: Option<Arc<Mutex<Option<Listener>>>>,
 }
@@ -79,6 +84,8 @@ impl Job {
             timeout: DEFAULT_TIMEOUT,
             host: None,
             fabric: Choice::default(),
+            tuning: None,
+            delay: None,
             subnet: None,
             opened: None,
         })

@@ -9,12 +9,14 @@ use super::boards::Mapped;
 use super::connect::{self, Meeting};
 use super::members::Members;
 use super::plans::Plans;
-use super::shapes::{Shapes, Way, staging_slots};
+use super::shapes::{Shapes, Way, reach, staging_slots};
 use super::{Communicator, CommunicatorError};
 use crate::bootstrap::{DEFAULT_TIMEOUT, Job, Membership};
-use crate::engine::{Core, Engine, Extent, MessageCore, SLOT_BYTES};
+use crate::engine::{Core, Engine, Extent, Layout, MessageCore, SLOT_BYTES};
+use crate::fabric::delayed::Delayed;
 use crate::fabric::{Access, Fabric, select};
 use crate::memory::Region;
+use crate::plan::cost::{Setting, Tuning};
 use crate::plan::{Collective, builders};
 
 /// Of which generation a communicator is that was not made from another.
@@ -26,6 +28,11 @@ pub struct Builder {
     timeout: Option<Duration>,
     plan: Option<String>,
     fabric: Option<Arc<dyn Fabric>>,
+    tuning: Option<Arc<Tuning>>,
+    /// The tuning is what all ranks have agreed on.
+    agreed: bool,
+    chunk: Option<f64>,
+    delay: Option<Duration>,
 }
 
 impl Builder {
@@ -48,11 +55,25 @@ impl Builder {
         self
     }
 
+    /// Chooses plans and chunks by what was measured, instead of a built-in table; else by the file that the job names
+    /// (`SAPWOOD_TUNING`), if it names one. Rank 0's counts for all ranks.
+    pub fn tuning(mut self, tuning: Tuning) -> Self {
+        self.tuning = Some(Arc::new(tuning));
+        self
+    }
+
+    /// With a plan that was asked for, chunks are so many times as long as by the built-in table. For measuring; the same
+    /// on every rank.
+    pub fn chunk(mut self, scale: f64) -> Self {
+        self.chunk = Some(scale);
+        self
+    }
+
     /// Meets the job's other ranks and connects to them. Collective.
     ///
     /// # Errors
-    /// An unknown plan; a rank that does not come, named; what the fabric refuses.
-    pub fn join(self, job: &Job) -> Result<Communicator, CommunicatorError> {
+    /// A tuning file that cannot be used; an unknown plan; a rank that does not come, named; what the fabric refuses.
+    pub fn join(mut self, job: &Job) -> Result<Communicator, CommunicatorError> {
         if let Some(plan) = &self.plan {
             // Refused before anybody is met, if it can do nothing at all.
             let found = builders::find(plan)?;
@@ -63,14 +84,25 @@ impl Builder {
                 return Err(error.into());
             }
         }
+        if let (None, Some(path), 0) = (&self.tuning, &job.tuning, job.rank) {
+            self.tuning = Some(Arc::new(Tuning::read(path)?));
+        }
+        self.delay = job.delay;
         let timeout = self.timeout.unwrap_or(job.timeout);
         let membership = Membership::join(job, Instant::now() + timeout)?;
         self.timeout(timeout).build(membership, FIRST)
     }
 
+    /// These settings, with the fabric of those.
+    pub(super) fn like(mut self, others: &Self) -> Self {
+        self.fabric.clone_from(&others.fabric);
+        self.delay = others.delay;
+        self
+    }
+
     /// Connects to the ranks that have met. Collective.
     pub(super) fn build(
-        self,
+        mut self,
         membership: Membership,
         generation: u32,
     ) -> Result<Communicator, CommunicatorError> {
@@ -90,12 +122,30 @@ impl Builder {
                     .fabric
             }
         };
+        let fabric = match self.delay {
+            Some(delay) => Arc::new(Delayed::new(fabric, delay)),
+            None => fabric,
+        };
         let (load_store, queue_depth) = (
             fabric.capabilities().load_store,
             fabric.capabilities().queue_depth,
         );
         let mut meeting = Meeting::new(rank, members, fabric, timeout);
-        let plans = Plans::new(self.plan.clone(), &hosts);
+        if !self.agreed {
+            self.tuning = agree(&meeting, self.tuning.take())?;
+            self.agreed = true;
+        }
+        let setting = Setting {
+            reach: reach(load_store, ranks),
+            slot_bytes: SLOT_BYTES,
+            most_tasks: match load_store {
+                true => Layout::new(ranks, 0, 0).tasks(),
+                false => usize::from(u16::MAX),
+            },
+            hosts,
+        };
+        let forced = self.plan.clone().map(|plan| (plan, self.chunk.unwrap_or(1.0)));
+        let plans = Plans::new(forced, setting, self.tuning.clone());
         let (engine, mapped, staging, way) = if load_store {
             let mut mapped = Mapped::connect(&meeting, ranks, generation)?;
             let (group, layout) = mapped.group(&mut meeting, ranks, plans.most_tasks(ranks))?;
@@ -158,4 +208,14 @@ impl Builder {
         }
         Ok(communicator)
     }
+}
+
+/// Rank 0's tuning, on every rank. Collective.
+fn agree(meeting: &Meeting, own: Option<Arc<Tuning>>) -> Result<Option<Arc<Tuning>>, CommunicatorError> {
+    let text = own.filter(|_| meeting.rank == 0).map(|tuning| tuning.to_text());
+    let given = meeting.all_gather("agreeing on a tuning", &text, Vec::new())?;
+    let Some((Some(text), _)) = given.into_iter().next() else {
+        return Ok(None);
+    };
+    Ok(Some(Arc::new(Tuning::parse(&text, "the tuning of rank 0")?)))
 }

@@ -6,6 +6,7 @@ use super::shapes::Known;
 use super::{Communicator, CommunicatorError, lazily};
 use crate::engine::{Core, Engine, Signature, fits_small, parts_shown};
 use crate::plan::Collective;
+use crate::plan::cost::Setting;
 
 /// The longest vector of an all-reduce of windows that is shown to all, in bytes, rather than stored straight into all
 /// results: a second round of waiting is dearer up to here, copying what is shown beyond.
@@ -24,6 +25,24 @@ impl Communicator {
             return "flat".into();
         }
         self.plan_for(collective, bytes).to_owned()
+    }
+
+    /// How long such a collective is predicted to take, in microseconds: where there is a [`tuning`](super::Builder::tuning)
+    /// and it has figures for these ranks. What runs no plan is not predicted.
+    pub fn predicted_time(&self, collective: Collective, bytes: usize, in_place: bool) -> Option<f64> {
+        let part = match collective.has_parts() {
+            true => bytes / self.ranks as usize,
+            false => bytes,
+        };
+        match self.flat_way(collective, part) {
+            Some(_) => None,
+            None => self.plans.predict(collective, bytes, in_place),
+        }
+    }
+
+    /// Among which ranks, and with what reach, plans run here.
+    pub fn setting(&self) -> &Setting {
+        self.plans.setting()
     }
 
     /// As [`Self::small_way`], for what lies in windows: what is not tiny, and every rank combines a block of, is stored

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Communicator, CommunicatorError};
+use super::{Builder, Communicator, CommunicatorError};
 use crate::bootstrap::{Invitation, Part, Reachable};
 
 /// What a rank says that it wants.
@@ -74,7 +74,7 @@ impl Communicator {
     /// [`Builder`]: super::Builder
     /// [`Builder::join`]: super::Builder::join
     pub fn split(&self, color: Option<u32>, key: i64) -> Result<Option<Self>, CommunicatorError> {
-        self.divide("splitting a communicator", color, key)
+        self.divide("splitting a communicator", color, key, &self.made_with)
     }
 
     /// Another communicator of the same ranks, independent of this one. Collective.
@@ -82,11 +82,27 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::split`].
     pub fn duplicate(&self) -> Result<Self, CommunicatorError> {
-        let twin = self.divide("duplicating a communicator", Some(0), 0)?;
+        self.duplicate_as(self.made_with.clone())
+    }
+
+    /// As [`Communicator::duplicate`], with other settings: another plan, for instance. The timeout and the fabric are
+    /// this one's. The settings are the same on every rank, but for a tuning, of which rank 0's counts.
+    ///
+    /// # Errors
+    /// As [`Communicator::split`].
+    pub fn duplicate_as(&self, settings: Builder) -> Result<Self, CommunicatorError> {
+        let settings = settings.like(&self.made_with);
+        let twin = self.divide("duplicating a communicator", Some(0), 0, &settings)?;
         Ok(twin.expect("every rank has the same color"))
     }
 
-    fn divide(&self, call: &str, color: Option<u32>, key: i64) -> Result<Option<Self>, CommunicatorError> {
+    fn divide(
+        &self,
+        call: &str,
+        color: Option<u32>,
+        key: i64,
+        settings: &Builder,
+    ) -> Result<Option<Self>, CommunicatorError> {
         self.settle()?;
         let meeting = self.meeting.borrow();
         let membership = meeting.members.membership();
@@ -130,14 +146,14 @@ impl Communicator {
             }
             (None, None) => return Err(meeting.unusable(first)),
         };
-        self.made_of(&part).map(Some)
+        self.made_of(&part, settings).map(Some)
     }
 
     /// The communicator of a part's ranks.
-    fn made_of(&self, part: &Part<'_>) -> Result<Self, CommunicatorError> {
+    fn made_of(&self, part: &Part<'_>, settings: &Builder) -> Result<Self, CommunicatorError> {
         let timeout = self.timeout();
         let membership = part.join(Instant::now() + timeout)?;
-        self.made_with
+        settings
             .clone()
             .timeout(timeout)
             .build(membership, self.generation)

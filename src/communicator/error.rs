@@ -5,6 +5,7 @@ use crate::engine::EngineError;
 use crate::fabric::FabricError;
 use crate::memory::MemoryError;
 use crate::plan::PlanError;
+use crate::plan::cost::TuningError;
 
 /// Why a communicator could not be made, or a call of it failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum CommunicatorError {
     /// There is no such plan, or it cannot do this.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// What was measured cannot be used.
+    #[error(transparent)]
+    Tuning(#[from] TuningError),
     /// The operation failed; the communicator cannot be used any more.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -9,7 +9,8 @@ use crate::engine::{
     may_run_ahead, parts_shown, small_exchange, straight,
 };
 use crate::memory::{DataType, Element};
-use crate::plan::{Collective, default_chunk_bytes, default_past_caches_bytes};
+use crate::plan::cost::scaled_chunk_bytes;
+use crate::plan::{Collective, default_past_caches_bytes};
 
 /// A call that goes the way of small ones: a request that fits its memory, with equal parts.
 pub(super) struct Quick {
@@ -151,7 +152,8 @@ impl Communicator {
         let plan = self.plan_for(collective, total * size);
         let signature = Signature::new(collective, operation, data_type, plan, total);
         let program = self.shape(collective, plan, signature)?;
-        let mut chunk = default_chunk_bytes(program.block_bytes(total * size));
+        let chunk_scale = self.plans.chunk_scale(collective, total * size);
+        let mut chunk = scaled_chunk_bytes(program.block_bytes(total * size), chunk_scale);
         if program.staged {
             chunk = chunk.min(SLOT_BYTES);
         }

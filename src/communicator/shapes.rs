@@ -53,6 +53,14 @@ fn slots(ranks: u32) -> u32 {
     (512 / ranks).clamp(2, 8)
 }
 
+/// What plans are lowered for.
+pub(super) fn reach(load_store: bool, ranks: u32) -> Reach {
+    match load_store {
+        true => Reach::LoadStore,
+        false => Reach::Message { slots: slots(ranks) },
+    }
+}
+
 impl Shapes {
     pub(super) fn new(rank: u32, ranks: u32, way: Way) -> Self {
         Self {
@@ -83,12 +91,7 @@ impl Shapes {
             plan: plan.into(),
             why,
         };
-        let reach = match self.way {
-            Way::Boards(_) => Reach::LoadStore,
-            Way::Messages => Reach::Message {
-                slots: slots(self.ranks),
-            },
-        };
+        let reach = reach(matches!(self.way, Way::Boards(_)), self.ranks);
         if self.rank == 0 {
             let proof = verify::verify(&built, reach).map_err(|error| unfit(error.to_string()))?;
             tracing::debug!(

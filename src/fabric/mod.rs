@@ -6,6 +6,7 @@
 
 mod capabilities;
 mod contract;
+pub mod delayed;
 mod doorbell;
 mod error;
 pub(crate) mod fork;

@@ -46,6 +46,10 @@ pub mod variable {
     pub const FABRIC: &str = "SAPWOOD_FABRIC";
     /// The host that this rank says it is on, instead of the one it is on; for tests.
     pub const HOST: &str = "SAPWOOD_HOST";
+    /// The file that plans are chosen from; rank 0's counts.
+    pub const TUNING: &str = "SAPWOOD_TUNING";
+    /// By how many milliseconds messages are held back; for tests.
+    pub const DELAY: &str = "SAPWOOD_DELAY";
     /// How often the launcher has started this rank anew, from 0. For programs that want to know.
     pub const ATTEMPT: &str = "SAPWOOD_ATTEMPT";
 }

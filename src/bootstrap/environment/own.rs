@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::{BootstrapError, DEFAULT_TIMEOUT, Job, MAXIMUM_SIZE, Rank, Rendezvous, Secret, host};
 use super::variable::{
-    FABRIC, HOST, LOCAL_RANK, RANK, RENDEZVOUS, RENDEZVOUS_SUBNET, SECRET_FILE, SIZE, TIMEOUT,
+    DELAY, FABRIC, HOST, LOCAL_RANK, RANK, RENDEZVOUS, RENDEZVOUS_SUBNET, SECRET_FILE, SIZE, TIMEOUT, TUNING,
 };
 use super::variables::{Variables, below, incomplete, number, refuse};
 use crate::fabric::select::{Choice, ChoiceError};
@@ -28,6 +28,8 @@ pub(super) struct Own {
     pub(super) timeout: Duration,
     fabric: Choice,
     host: Option<String>,
+    tuning: Option<PathBuf>,
+    delay: Option<Duration>,
 }
 
 impl Own {
@@ -62,6 +64,9 @@ impl Own {
         if let Some(name) = &host {
             host::check_name(name).map_err(|error| refuse(HOST, name, &error.to_string()))?;
         }
+        let delay = text(DELAY)?
+            .map(|value| parse_delay(&value).map_err(|expected| refuse(DELAY, &value, &expected)))
+            .transpose()?;
         Ok(Self {
             rank: text(RANK)?,
             size: text(SIZE)?,
@@ -72,6 +77,8 @@ impl Own {
             timeout: timeout.unwrap_or(DEFAULT_TIMEOUT),
             fabric: fabric.unwrap_or_default(),
             host,
+            tuning: text(TUNING)?.map(PathBuf::from),
+            delay,
         })
     }
 
@@ -131,6 +138,8 @@ impl Own {
         job.host.clone_from(&self.host);
         job.fabric = self.fabric;
         job.subnet = self.subnet;
+        job.tuning.clone_from(&self.tuning);
+        job.delay = self.delay;
         job
     }
 
@@ -155,5 +164,16 @@ fn parse_timeout(value: &str) -> Result<Duration, String> {
     match value.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= LONGEST => Ok(Duration::from_secs_f64(seconds)),
         _ => Err("it must be a number of seconds above 0, 60 for example, and at most a year".into()),
+    }
+}
+
+/// Milliseconds, with a fraction if wanted; the error says what would be right.
+fn parse_delay(value: &str) -> Result<Duration, String> {
+    const LONGEST: f64 = 60_000.0;
+    match value.parse::<f64>() {
+        Ok(milliseconds) if milliseconds > 0.0 && milliseconds <= LONGEST => {
+            Ok(Duration::from_secs_f64(milliseconds / 1e3))
+        }
+        _ => Err("it must be a number of milliseconds above 0, 5 for example, and at most a minute".into()),
     }
 }

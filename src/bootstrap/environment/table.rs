@@ -89,6 +89,19 @@ pub const ENVIRONMENT: &[EnvironmentVariable] = &[
         OWN,
     ),
     variable(
+        "SAPWOOD_TUNING",
+        "the file of `sapwood tune` that plans are chosen from; rank 0's counts for all ranks",
+        "a built-in table",
+        OWN,
+    ),
+    variable(
+        "SAPWOOD_DELAY",
+        "by how many milliseconds every message between ranks is held back, which then load and store no peer's memory; \
+         for tests of slow links on one host",
+        "0",
+        OWN,
+    ),
+    variable(
         "SAPWOOD_ATTEMPT",
         "set by `sapwood run --on-death restart`: how often this rank has been started anew",
         "0",
