@@ -1,7 +1,8 @@
 //! Which plan, in how many channels and with which chunks, takes the least by prediction.
 
 use super::model::{Case, CostError, Prediction, predict};
-use super::tuning::{Shape, Tuning};
+use super::residual::Shape;
+use super::tuning::Tuning;
 use crate::plan::{
     Collective, Plan, Reach, builders, default_chunk_bytes, default_plan_on, hierarchical_name,
 };
@@ -64,17 +65,17 @@ pub struct Chosen {
 impl Candidate {
     /// Bytes of a chunk, where the longest buffer has `bytes`.
     pub fn chunk_bytes(&self, bytes: usize) -> usize {
-        chunk_bytes(&self.plan, bytes, self.chunk)
+        scaled_chunk_bytes(block_bytes(&self.plan, bytes), self.chunk)
     }
 }
 
-/// Bytes of a chunk that is so many times as long as the built-in one.
-fn chunk_bytes(plan: &Plan, bytes: usize, scale: f64) -> usize {
+/// Bytes of a block, where the longest buffer has `bytes`.
+fn block_bytes(plan: &Plan, bytes: usize) -> usize {
     let blocks = match plan.collective() {
         Collective::AllToAll => plan.blocks() / plan.ranks(),
         _ => plan.blocks(),
     };
-    scaled_chunk_bytes(bytes / blocks as usize, scale)
+    bytes / blocks as usize
 }
 
 /// The built-in size of a chunk for a block, times `scale`.
@@ -184,13 +185,15 @@ impl Tuning {
         let built_in_plan = default_plan_on(collective, &setting.hosts, bytes);
         let mut best: Option<(f64, Chosen)> = None;
         for plan in setting.candidates(collective) {
-            let built_in = chunk_bytes(&plan, bytes, 1.0);
+            let block = block_bytes(&plan, bytes);
+            let built_in = scaled_chunk_bytes(block, 1.0);
             for chunk in CHUNKS {
                 let candidate = Candidate {
                     plan: plan.clone(),
                     chunk,
                 };
-                if chunk != 1.0 && candidate.chunk_bytes(bytes) == built_in {
+                // A block that is one chunk either way is no other choice.
+                if chunk != 1.0 && candidate.chunk_bytes(bytes).min(block) == built_in.min(block) {
                     continue;
                 }
                 let Ok(time) = self.predict(setting, &candidate, bytes, false) else {

@@ -24,6 +24,7 @@ mod curve;
 mod footprint;
 mod model;
 mod parameters;
+mod residual;
 mod schedule;
 mod tuning;
 
@@ -34,4 +35,5 @@ pub use choice::{Candidate, Chosen, Setting, scaled_chunk_bytes};
 pub use curve::{Curve, Knot};
 pub use model::{Case, CostError, Prediction, TaskTime, predict};
 pub use parameters::{Class, Link, Own, Parameters};
-pub use tuning::{Point, Residual, Shape, Tuning, TuningError};
+pub use residual::{Point, Residual, Shape};
+pub use tuning::{Tuning, TuningError};

@@ -9,6 +9,7 @@ mod verbs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sapwood::fabric::delayed::Delayed;
 use sapwood::fabric::shm::Shm;
 use sapwood::fabric::{Fabric, Rank, Status};
 
@@ -73,6 +74,10 @@ pub fn all() -> Vec<Provider> {
             shm(Shm::options().without_reach(), opening)
         }),
     ];
+    all.push(Provider::new("delayed", |opening| {
+        let fabric = shm(Shm::options().without_reach(), opening);
+        Arc::new(Delayed::new(fabric, Duration::from_millis(1)))
+    }));
     all.extend(tcp::all());
     all.extend(mixed::all());
     all.extend(verbs::all());
