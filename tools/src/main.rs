@@ -13,6 +13,7 @@ mod report;
 mod run;
 mod sim;
 mod table;
+mod tune;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -46,7 +47,9 @@ enum Command {
     Perf(Box<perf::PerfArguments>),
     Devices(devices::DevicesArguments),
     Help(help::HelpArguments),
-    /// Draws a plan, or proves it: every contribution exactly once, no deadlock, nothing reused too early
+    Tune(tune::TuneArguments),
+    /// Draws a plan, times it by prediction, or proves it: every contribution exactly once, no deadlock, nothing reused too
+    /// early
     Plan(plan::PlanArguments),
     /// Repeats an experiment of a paper in virtual time: how many backup workers?
     Sim(sim::SimArguments),
@@ -71,6 +74,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Perf(arguments) => perf::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Help(arguments) => Ok(help::run(&arguments, Arguments::command())),
+        Command::Tune(arguments) => tune::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::DemoWorker { assignment } => demo::worker::run(assignment.as_deref()),
@@ -91,6 +95,7 @@ fn main() -> ExitCode {
                 | Command::DemoWorker { .. }
                 | Command::Perf(_)
                 | Command::Run(_)
+                | Command::Tune(_)
         );
         if !later {
             sapwood::bootstrap::warn_of_unknown_variables();

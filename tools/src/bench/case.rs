@@ -7,7 +7,7 @@ use sapwood::plan::Collective;
 
 /// What is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A collective, with its root if it has one.
     Collective(Collective),
     /// Every rank sends to the next one and receives from the one before it.
@@ -16,7 +16,7 @@ pub(super) enum Kind {
 
 /// What elements are combined by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Redop {
+pub(crate) enum Redop {
     /// Nothing is combined.
     None,
     Plain(Operation),
@@ -25,7 +25,7 @@ pub(super) enum Redop {
 }
 
 impl Redop {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Plain(operation) => operation.name(),
@@ -34,7 +34,7 @@ impl Redop {
     }
 
     /// As a rank calls it.
-    pub(super) fn of(self, rank: u32) -> Operation {
+    pub(crate) fn of(self, rank: u32) -> Operation {
         match self {
             Self::None => Operation::Sum,
             Self::Plain(operation) => operation,
@@ -44,13 +44,13 @@ impl Redop {
 }
 
 /// What a rank multiplies its contribution by: exact in every type.
-pub(super) fn factor(rank: u32) -> f64 {
+pub(crate) fn factor(rank: u32) -> f64 {
     0.5 + f64::from(rank % 3) / 2.0
 }
 
 /// What comes to lie in an element of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// All ranks' elements with this index, combined.
     All(usize),
     /// A rank's element with this index.
@@ -59,14 +59,14 @@ pub(super) enum Origin {
 
 /// One kind with its ranks and the elements of a part (of the whole, where it has no parts).
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Case {
-    pub(super) kind: Kind,
-    pub(super) ranks: u32,
-    pub(super) part: usize,
+pub(crate) struct Case {
+    pub(crate) kind: Kind,
+    pub(crate) ranks: u32,
+    pub(crate) part: usize,
 }
 
 impl Kind {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Collective(collective) => collective.name(),
             Self::SendReceive => "send-receive",
@@ -74,7 +74,7 @@ impl Kind {
     }
 
     /// The collective, if it is one.
-    pub(super) fn collective(self) -> Option<Collective> {
+    pub(crate) fn collective(self) -> Option<Collective> {
         match self {
             Self::Collective(collective) => Some(collective),
             Self::SendReceive => None,
@@ -82,17 +82,17 @@ impl Kind {
     }
 
     /// Whether elements are combined.
-    pub(super) fn combines(self) -> bool {
+    pub(crate) fn combines(self) -> bool {
         matches!(self, Self::Collective(collective) if collective.combines())
     }
 
     /// Whether there is anything to move.
-    pub(super) fn moves(self) -> bool {
+    pub(crate) fn moves(self) -> bool {
         self != Self::Collective(Collective::Barrier)
     }
 
     /// Elements of a part, where the longest buffer is to have about `count`: at least one.
-    pub(super) fn part(self, count: usize, ranks: u32) -> usize {
+    pub(crate) fn part(self, count: usize, ranks: u32) -> usize {
         match self {
             Self::Collective(Collective::Barrier) => 0,
             Self::Collective(collective) if collective.has_parts() => (count / ranks as usize).max(1),
@@ -103,12 +103,12 @@ impl Kind {
 
 impl Case {
     /// The ranks that a rank of a send-receive sends to and receives from.
-    pub(super) fn neighbours(&self, rank: u32) -> (u32, u32) {
+    pub(crate) fn neighbours(&self, rank: u32) -> (u32, u32) {
         ((rank + 1) % self.ranks, (rank + self.ranks - 1) % self.ranks)
     }
 
     /// What is called, by a rank, where it is a request.
-    pub(super) fn request(&self, redop: Redop, rank: u32) -> Option<Request> {
+    pub(crate) fn request(&self, redop: Redop, rank: u32) -> Option<Request> {
         let operation = redop.of(rank);
         Some(match self.kind.collective()? {
             Collective::Barrier => return None,
@@ -124,7 +124,7 @@ impl Case {
     }
 
     /// Elements of input and result.
-    pub(super) fn lengths(&self) -> (usize, usize) {
+    pub(crate) fn lengths(&self) -> (usize, usize) {
         let long = self.part * self.ranks as usize;
         match self.kind.collective() {
             Some(Collective::AllGather | Collective::Gather { .. }) => (self.part, long),
@@ -135,13 +135,13 @@ impl Case {
     }
 
     /// Elements of the longer one, which is what nccl-tests calls the size.
-    pub(super) fn total(&self) -> usize {
+    pub(crate) fn total(&self) -> usize {
         let (input, result) = self.lengths();
         input.max(result)
     }
 
     /// Whether it can be done in place.
-    pub(super) fn in_place(&self) -> bool {
+    pub(crate) fn in_place(&self) -> bool {
         !matches!(
             self.kind.collective(),
             None | Some(Collective::AllToAll | Collective::Barrier)
@@ -149,7 +149,7 @@ impl Case {
     }
 
     /// Where in place a rank's input and result begin in the one buffer.
-    pub(super) fn places(&self, rank: u32) -> (usize, usize) {
+    pub(crate) fn places(&self, rank: u32) -> (usize, usize) {
         let own = match self.kind.collective().and_then(Collective::root) {
             Some(root) if root != rank => 0,
             _ => self.part * rank as usize,
@@ -162,7 +162,7 @@ impl Case {
     }
 
     /// Whether a rank gets a result.
-    pub(super) fn gets(&self, rank: u32) -> bool {
+    pub(crate) fn gets(&self, rank: u32) -> bool {
         match self.kind.collective() {
             Some(Collective::Reduce { root } | Collective::Gather { root }) => rank == root,
             Some(Collective::Barrier) => false,
@@ -171,7 +171,7 @@ impl Case {
     }
 
     /// What comes to lie in an element of a rank's result.
-    pub(super) fn origin(&self, rank: u32, index: usize) -> Origin {
+    pub(crate) fn origin(&self, rank: u32, index: usize) -> Origin {
         let own = self.part * rank as usize;
         let (from, within) = ((index / self.part.max(1)) as u32, index % self.part.max(1));
         let Some(collective) = self.kind.collective() else {
@@ -189,7 +189,7 @@ impl Case {
 
     /// What the size over the time is multiplied by to get what each rank's link carries, whatever the algorithm: the
     /// factors of nccl-tests.
-    pub(super) fn bus_factor(&self) -> f64 {
+    pub(crate) fn bus_factor(&self) -> f64 {
         let ranks = f64::from(self.ranks);
         match self.kind.collective() {
             Some(Collective::AllReduce) => 2.0 * (ranks - 1.0) / ranks,

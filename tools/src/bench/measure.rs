@@ -28,6 +28,8 @@ pub(super) struct Method {
     pub(super) warmup: usize,
     /// Passes with fresh data; 0 checks nothing.
     pub(super) checks: usize,
+    /// Whether predictions stand beside.
+    pub(super) predict: bool,
 }
 
 /// Where a call's result goes.
@@ -206,7 +208,12 @@ impl<'a> Bench<'a> {
             let counts = counts.iter().filter_map(|bytes| bytes.as_slice().try_into().ok());
             nwrong = Some(nwrong.unwrap_or(0) + counts.map(u64::from_le_bytes).sum::<u64>());
         }
-        Ok(Figures::new(size, case.bus_factor(), times, batches, nwrong))
+        let collective = case.kind.collective().filter(|_| self.method.predict);
+        let in_place = placement == Placement::InPlace;
+        let predicted =
+            collective.and_then(|collective| self.communicator.predicted_time(collective, size, in_place));
+        let figures = Figures::new(size, case.bus_factor(), times, batches, nwrong);
+        Ok(figures.predicted(predicted))
     }
 
     /// Calls it once on random data with poisoned results; how many elements are wrong on this rank.

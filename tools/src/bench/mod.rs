@@ -1,11 +1,12 @@
 //! `sapwood bench`: times collectives as nccl-tests does, and checks every element. Arguments and order of events
 //! here; times are taken in `measure`, results judged in `check`, figures printed in `report`.
 
-mod case;
+pub(crate) mod case;
 mod check;
 mod measure;
 mod report;
 mod sweep;
+mod tuning;
 
 use std::fmt::Display;
 use std::process::{Command, ExitCode};
@@ -148,6 +149,9 @@ struct SweepArguments {
     /// What carries the bytes: auto, shm, verbs or tcp
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = Fabric::parse)]
     fabric: Fabric,
+    /// Adds what each plan is predicted to take by the file that SAPWOOD_TUNING names ('sapwood tune' writes one)
+    #[arg(long)]
+    predict: bool,
     /// Also writes the figures as JSON to a file, or to standard output with '-'
     #[arg(long, value_name = "FILE")]
     json: Option<String>,
@@ -257,10 +261,12 @@ impl SweepArguments {
                 self.largest
             ))
         })?;
+        tuning::check(self.predict, job.as_ref())?;
         let method = Method {
             iterations: self.iterations as usize,
             warmup: self.warmup as usize,
             checks: self.checks as usize,
+            predict: self.predict,
         };
         Ok(Request {
             job,
@@ -322,6 +328,7 @@ fn take_part(
         fabric: communicator.fabric_name().to_owned(),
         iterations: request.method.iterations,
         warmup: request.method.warmup,
+        predict: arguments.predict,
         clock: clock_cost(),
     };
     let rows = request.types.len() * request.redops.len() * request.sizes.iter().count();
@@ -334,7 +341,7 @@ fn take_part(
     let mut finished = |row: report::Row| {
         if let Some(output) = &output {
             bar.inc(1);
-            bar.suspend(|| output.text(&row.line()));
+            bar.suspend(|| output.text(&row.line(arguments.predict)));
         }
         results.push(row);
     };
@@ -381,7 +388,7 @@ fn broken(error: impl Display) -> Failure {
 }
 
 /// On standard error, and only where that is a terminal.
-fn progress_bar(rows: u64, shown: bool) -> ProgressBar {
+pub(crate) fn progress_bar(rows: u64, shown: bool) -> ProgressBar {
     let target = if shown {
         ProgressDrawTarget::stderr()
     } else {

@@ -11,6 +11,9 @@ pub(super) struct Config {
     pub(super) fabric: String,
     pub(super) iterations: usize,
     pub(super) warmup: usize,
+    /// Whether predictions were asked for.
+    #[serde(skip)]
+    pub(super) predict: bool,
     /// What reading the clock costs, in microseconds: part of every single time, and of a thousandth of a batch.
     pub(super) clock: f64,
 }
@@ -43,6 +46,8 @@ pub(super) struct Figures {
     max: f64,
     /// One call in back-to-back batches; `null` above 8 KiB.
     batch: Option<f64>,
+    /// By the tuning; `null` where it was not asked for, and where no plan is run.
+    predicted: Option<f64>,
 }
 
 impl Figures {
@@ -69,7 +74,14 @@ impl Figures {
             p99: quantile(&times, 0.99),
             max: times[times.len() - 1],
             batch: (!batches.is_empty()).then(|| quantile(&batches, 0.5)),
+            predicted: None,
         }
+    }
+
+    /// With what it was predicted to take.
+    pub(super) fn predicted(mut self, predicted: Option<f64>) -> Self {
+        self.predicted = predicted;
+        self
     }
 
     pub(super) fn bus_bandwidth(&self) -> f64 {
@@ -153,6 +165,7 @@ pub(super) fn header(config: &Config) -> String {
         fabric,
         iterations,
         warmup,
+        predict,
         clock,
     } = config;
     let mut text = format!(
@@ -167,9 +180,12 @@ pub(super) fn header(config: &Config) -> String {
     text.push_str(format!("#{:58}{}{}", "", group("out-of-place"), group("in-place")).trim_end());
     text.push('\n');
     let group = format!("  {:>10} {:>8} {:>8} {:>7}", "time", "algbw", "busbw", "#wrong");
-    let spread = ["min", "p50", "p99", "max", "batch"]
+    let mut spread = ["min", "p50", "p99", "max", "batch"]
         .map(|name| format!(" {name:>9}"))
         .concat();
+    if *predict {
+        spread.push_str(&predictions("predicted", "in-place"));
+    }
     text.push_str(&format!(
         "#{:>11} {:>11} {:>8} {:>5} {:>19}{group}{group} {spread}\n",
         "size(B)", "count", "type", "redop", "plan"
@@ -178,8 +194,8 @@ pub(super) fn header(config: &Config) -> String {
 }
 
 impl Row {
-    /// The row as a line of the table.
-    pub(super) fn line(&self) -> String {
+    /// The row as a line of the table, with predictions if they were asked for.
+    pub(super) fn line(&self, predict: bool) -> String {
         let group = |figures: Option<&Figures>| {
             let Some(figures) = figures else {
                 return format!("  {:>10} {:>8} {:>8} {:>7}", "N/A", "N/A", "N/A", "N/A");
@@ -204,8 +220,17 @@ impl Row {
             .map(|time| format!(" {:>9}", decimals(time)))
             .concat();
         let batch = batch.map_or("-".into(), decimals);
+        let predicted = |figures: Option<&Figures>| {
+            let predicted = figures.and_then(|figures| figures.predicted);
+            predicted.map_or("-".into(), decimals)
+        };
+        let in_place = predicted(self.in_place.as_ref());
+        let predicted = match predict {
+            true => predictions(&predicted(Some(&self.out_of_place)), &in_place),
+            false => String::new(),
+        };
         format!(
-            " {:>11} {:>11} {:>8} {:>5} {:>19}{}{} {spread} {batch:>9}\n",
+            " {:>11} {:>11} {:>8} {:>5} {:>19}{}{} {spread} {batch:>9}{predicted}\n",
             self.size,
             self.count,
             self.element,
@@ -215,6 +240,11 @@ impl Row {
             group(self.in_place.as_ref())
         )
     }
+}
+
+/// The columns of predictions: out of place, and in place.
+fn predictions(out_of_place: &str, in_place: &str) -> String {
+    format!("  {out_of_place:>10} {in_place:>10}")
 }
 
 /// As many decimals as the figure is worth.
@@ -275,6 +305,7 @@ mod tests {
             fabric: "shm".to_owned(),
             iterations: 100,
             warmup: 20,
+            predict: false,
             clock: 0.02,
         };
         let document = Document::new(config.clone(), vec![row(Some(2)), row(None)]);
@@ -314,13 +345,25 @@ mod tests {
             fabric: "shm".to_owned(),
             iterations: 100,
             warmup: 20,
+            predict: false,
             clock: 0.02,
         };
         let head = header(&config);
         let columns = head.lines().last().unwrap();
-        let line = row(Some(0)).line();
+        let line = row(Some(0)).line(false);
         assert_eq!(
             columns.chars().count(),
+            line.trim_end_matches('\n').chars().count(),
+            "{head}{line}"
+        );
+        let predicting = Config {
+            predict: true,
+            ..config
+        };
+        let (head, line) = (header(&predicting), row(Some(0)).line(true));
+        let last = head.lines().last().unwrap();
+        assert_eq!(
+            last.chars().count(),
             line.trim_end_matches('\n').chars().count(),
             "{head}{line}"
         );

@@ -1,6 +1,7 @@
-//! `sapwood plan`: draws a plan, proves it. Reads arguments and writes tables; all knowledge of plans is the library's.
+//! `sapwood plan`: draws a plan, proves it, times it by prediction. Reads arguments and writes tables; all knowledge of plans is the library's.
 
 mod show;
+mod time;
 mod verify;
 
 use std::path::PathBuf;
@@ -29,6 +30,10 @@ enum PlanCommand {
     /// Prove that plans do what they promise, whatever the timing
     #[command(after_help = "Example:\n  sapwood plan verify --plan all --ranks 1-64")]
     Verify(VerifyArguments),
+    /// Predict how long a plan takes, and which of its tasks that hangs on
+    #[command(after_help = "Example:\n  sapwood tune --ranks 4 -o tuning.toml\n  \
+                      sapwood plan time --plan ring --ranks 4 --size 1M --tuning tuning.toml")]
+    Time(time::TimeArguments),
 }
 
 /// A collective, as typed.
@@ -159,6 +164,7 @@ pub fn run(arguments: &PlanArguments) -> Result<ExitCode, Failure> {
     match &arguments.command {
         PlanCommand::Show(arguments) => show::run(arguments),
         PlanCommand::Verify(arguments) => verify::run(arguments),
+        PlanCommand::Time(arguments) => time::run(arguments),
     }
 }
 

@@ -198,7 +198,7 @@ fn name_of(place: &Place) -> String {
     }
 }
 
-fn act(action: &Action) -> String {
+pub(super) fn act(action: &Action) -> String {
     let names =
         |places: &[Place], between: &str| places.iter().map(name_of).collect::<Vec<_>>().join(between);
     match action {
