@@ -196,10 +196,10 @@ fn a_map_for_another_number_of_ranks_is_refused() {
         );
     }
     builders::build("hierarchical:0*3/1*2", Collective::AllReduce, 5).unwrap();
-    let many = builders::find("hierarchical:0*4000/1*97")
+    let many = builders::find("hierarchical:0*65000/1*537")
         .unwrap_err()
         .to_string();
-    assert!(many.contains("4096"), "{many}");
+    assert!(many.contains("65536"), "{many}");
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! Plans for a thousand and for 4,096 ranks are proved whole; a rank's own part stays small.
+//! Plans for a thousand, for 4,096 and for 65,536 ranks are proved whole; a rank's own part stays small.
 
 use std::time::Instant;
 
-use sapwood::plan::{Collective, Reach, builders, verify};
+use sapwood::plan::{Collective, MAX_RANKS, Reach, builders, verify};
 
 #[path = "plan_support/collectives.rs"]
 mod collectives;
@@ -92,6 +92,21 @@ fn four_thousand_ranks_with_parts() {
         4096,
         Reach::Message { slots: 8 },
     );
+}
+
+#[test]
+fn the_most_ranks() {
+    let broadcast = Collective::Broadcast { root: 7 };
+    for (name, collective) in [
+        ("binomial-tree", Collective::AllReduce),
+        ("double-binary-tree", broadcast),
+        ("double-binary-tree", Collective::Barrier),
+        ("halving-doubling", Collective::AllReduce),
+    ] {
+        for reach in [Reach::LoadStore, Reach::Message { slots: 2 }] {
+            prove(name, collective, MAX_RANKS, reach);
+        }
+    }
 }
 
 /// A rank's part among 4,096 with parts grows with their number, not with its square.

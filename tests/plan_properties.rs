@@ -150,11 +150,11 @@ fn bad_requests_are_refused_in_words() {
     let text = |error: PlanError| error.to_string();
     assert_eq!(
         text(builders::build("ring", all, 0).unwrap_err()),
-        "a plan has from 1 to 4096 ranks, not 0"
+        "a plan has from 1 to 65536 ranks, not 0"
     );
     assert_eq!(
-        text(builders::build("ring", all, 4097).unwrap_err()),
-        "a plan has from 1 to 4096 ranks, not 4097"
+        text(builders::build("ring", all, 65537).unwrap_err()),
+        "a plan has from 1 to 65536 ranks, not 65537"
     );
     let root = Collective::Reduce { root: 4 };
     assert_eq!(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::engine::SMALL_BYTES;
 use crate::plan::cost::{Candidate, Chosen, Setting, Tuning};
+use crate::plan::dataflow::Symmetry;
 use crate::plan::lowered::Program;
 use crate::plan::{Collective, Plan, Reach, Table, builders};
 
@@ -147,7 +148,11 @@ impl Plans {
     }
 }
 
-/// The programs of all ranks, one after the other.
+/// The programs of ranks that stand for all, but for being turned: of all ranks, or of one where they are the same for all.
 pub(super) fn programs(plan: &Plan, reach: Reach) -> impl Iterator<Item = Program> {
-    (0..plan.ranks()).filter_map(move |rank| plan.lower(rank, reach).ok())
+    let different = match plan.symmetry() {
+        Symmetry::None => plan.ranks(),
+        Symmetry::Rotation => 1,
+    };
+    (0..different).filter_map(move |rank| plan.lower(rank, reach).ok())
 }

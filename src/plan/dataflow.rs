@@ -353,6 +353,11 @@ pub trait Rule: fmt::Debug + Send + Sync {
         steps.len() as u32 + before.unwrap_or(steps.len() + self.uses(rank).len()) as u32
     }
 
+    /// Whether reductions take their sources in the order of the ranks, whoever combines them.
+    fn in_rank_order(&self) -> bool {
+        false
+    }
+
     /// How to draw it.
     fn layout(&self) -> Layout;
 }
@@ -363,7 +368,8 @@ pub enum Symmetry {
     /// Nothing is known.
     None,
     /// Adding a constant to all ranks (modulo their number), and moving the blocks along with them
-    /// ([`Cut::turned`]), gives the same plan, but for the order of sources within a reduction.
+    /// ([`Cut::turned`]), gives the same plan, but for the order of sources within a reduction. Rank 0's part is asked of
+    /// the rule, and all others are made from it.
     Rotation,
 }
 

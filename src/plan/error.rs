@@ -28,6 +28,15 @@ pub enum PlanError {
         /// What was asked for.
         ranks: u32,
     },
+    /// More ranks than an all-to-all can have.
+    #[error(
+        "an all-to-all has at most {} ranks, not {ranks}: its parts, one for each pair, are numbered in 32 bits",
+        u16::MAX
+    )]
+    Pairs {
+        /// What was asked for.
+        ranks: u32,
+    },
     /// The root is not one of the ranks.
     #[error("root {root} is not one of the {ranks} ranks (0 to {})", ranks - 1)]
     Root {

@@ -16,11 +16,13 @@ pub fn plan(name: &str, ranks: u32, rounds: bool) -> Result<Plan, PlanError> {
         return forest::alone(name, Collective::AllToAll);
     }
     let rule = Arc::new(Exchange { ranks, rounds });
+    // One block for each pair: of the most ranks there are, one pair more than can be numbered.
+    let blocks = ranks.checked_mul(ranks).ok_or(PlanError::Pairs { ranks })?;
     Plan::new(
         name,
         Collective::AllToAll,
         ranks,
-        ranks * ranks,
+        blocks,
         Symmetry::Rotation,
         rule,
     )

@@ -43,4 +43,4 @@ pub use partition::{Partition, Placement, Side};
 pub use table::{Table, default_chunk_bytes, default_past_caches_bytes, default_plan, default_plan_on};
 
 /// The most ranks a plan may have.
-pub const MAX_RANKS: u32 = 4096;
+pub const MAX_RANKS: u32 = 1 << 16;

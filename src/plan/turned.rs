@@ -408,6 +408,10 @@ impl Rule for Turned {
         stars && self.copies.len() > 0 && self.reductions.len() > 0
     }
 
+    fn in_rank_order(&self) -> bool {
+        self.trees.in_rank_order
+    }
+
     fn layout(&self) -> Layout {
         self.trees.layout.clone()
     }

@@ -21,13 +21,13 @@ pub(super) fn tasks(plan: &Plan, rank: Rank, stored: bool) -> (Vec<Task>, u32) {
     let slots = pulled_slots(plan);
     let consumers = Consumers::of(plan, rank, steps.len());
     let mut tasks = Vec::with_capacity(steps.len() + 2);
-    let signal = |waits, notify| Task {
-        block: 0,
+    let signal = |block, waits, notify| Task {
+        block,
         waits,
         action: Action::Signal,
         notify,
     };
-    tasks.push(signal(Vec::new(), others(rank, ranks_of(&consumers.input))));
+    tasks.push(signal(0, Vec::new(), others(rank, ranks_of(&consumers.input))));
 
     let mut staging_slots = 0;
     for (index, step) in steps.iter().enumerate() {
@@ -35,12 +35,14 @@ pub(super) fn tasks(plan: &Plan, rank: Rank, stored: bool) -> (Vec<Task>, u32) {
         if let (
             true,
             Step::Copy {
+                block: step_block,
                 source: Value::Step { rank: by, step },
                 ..
             },
         ) = (stored, step)
         {
-            tasks.push(signal(vec![whole(*by, step_task(*step))], Vec::new()));
+            let stored_there = vec![whole(*by, step_task(*step))];
+            tasks.push(signal(*step_block, stored_there, Vec::new()));
             continue;
         }
         let mut waits = Vec::with_capacity(step.sources().len());
@@ -94,7 +96,7 @@ pub(super) fn tasks(plan: &Plan, rank: Rank, stored: bool) -> (Vec<Task>, u32) {
         .map(|reader| whole(reader.rank, step_task(reader.step)))
         .collect();
     if !readers.is_empty() {
-        tasks.push(signal(readers, Vec::new()));
+        tasks.push(signal(0, readers, Vec::new()));
     }
     (tasks, staging_slots)
 }

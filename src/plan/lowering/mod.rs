@@ -6,8 +6,9 @@
 
 mod load_store;
 mod message;
+pub(super) mod turning;
 
-use super::dataflow::{Collective, Consumer, Own, Plan, Step, Target, Value};
+use super::dataflow::{Collective, Consumer, Own, Plan, Step, Symmetry, Target, Value};
 use super::error::PlanError;
 use super::lowered::{Action, Buffer, Place, Program, Progress, Rank, Task, Wait};
 
@@ -71,6 +72,14 @@ impl Plan {
                 most: MAX_SLOTS,
             });
         }
+        Ok(match self.symmetry() {
+            Symmetry::Rotation => turning::turned(self, self.listed(0, reach), rank),
+            Symmetry::None => self.listed(rank, reach),
+        })
+    }
+
+    /// The part of `rank` as the rule lists it.
+    fn listed(&self, rank: Rank, reach: Reach) -> Program {
         let (tasks, staging_slots) = match (self.ranks(), self.collective(), reach) {
             (1, _, _) => (alone(self, rank), 0),
             (_, Collective::Barrier, _) => (barrier(self, rank), 0),
@@ -78,14 +87,14 @@ impl Plan {
             (_, _, Reach::LoadStore) => load_store::tasks(self, rank, self.rule().in_one_round()),
             (_, _, Reach::Message { slots }) => message::tasks(self, rank, slots),
         };
-        Ok(Program {
+        Program {
             collective: self.collective(),
             rank,
             ranks: self.ranks(),
             blocks: self.blocks(),
             staging_slots,
             tasks,
-        })
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use super::error::{At, VerifyError};
 use super::part::Part;
+use super::threads::Threads;
+use super::waist;
 use crate::plan::lowered::{Action, Place, Progress, Rank};
 use crate::plan::lowering::Reach;
 
@@ -145,20 +147,16 @@ impl Graph {
 
     /// The first of the pairs `(earlier, later)` that is not ordered in this way, by its index.
     ///
-    /// Exact: for up to 512 earlier moments at a time, who follows from them is handed on along the topological order.
+    /// Exact: what is not seen at once ([`Threads`]) is looked for in full. For up to 512 earlier moments at a time, who
+    /// follows from them is handed on along the topological order.
     pub fn first_unordered(&self, pairs: &[(Moment, Moment)]) -> Option<usize> {
         let mut failed: Option<usize> = None;
+        let threads = Threads::new(self.position.len() as Moment, |moment| self.before(moment));
         let mut open: Vec<usize> = Vec::new();
         for (index, &(earlier, later)) in pairs.iter().enumerate() {
             if earlier >= later {
                 failed = Some(failed.map_or(index, |other| other.min(index)));
-            } else if !self
-                .before(later)
-                .iter()
-                .rev()
-                .take(8)
-                .any(|&before| before == earlier)
-            {
+            } else if !self.nearly(&threads, earlier, later, 2) {
                 open.push(index);
             }
         }
@@ -198,6 +196,16 @@ impl Graph {
     }
 }
 
+impl Graph {
+    /// Whether the threads lead to the later moment, or to something that is a few steps before it.
+    fn nearly(&self, threads: &Threads, earlier: Moment, later: Moment, steps: u32) -> bool {
+        threads.lead(earlier, later)
+            || steps > 0
+                && (self.before(later).iter().rev().take(8))
+                    .any(|&before| before >= earlier && self.nearly(threads, earlier, before, steps - 1))
+    }
+}
+
 /// For each of up to [`BATCH`] moments, one bit: whether something follows from it.
 type Row = [u64; BATCH / 64];
 
@@ -227,6 +235,11 @@ impl Graph {
 
     /// A pair of ranks of which the second may end before the first has begun, among those that are asked for.
     pub fn first_early_end(&self, ends: &[Rank]) -> Option<(Rank, Rank)> {
+        let moments = self.position.len() as Moment;
+        let all_ends: Vec<Moment> = ends.iter().map(|&rank| self.end(rank)).collect();
+        if waist::has(moments, &self.begin, &all_ends, |moment| self.before(moment)) {
+            return None;
+        }
         let mut begins: Vec<Rank> = (0..self.begin.len() as Rank).collect();
         begins.sort_unstable_by_key(|&rank| self.begin(rank));
         let mut rows = Vec::new();

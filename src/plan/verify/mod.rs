@@ -24,6 +24,8 @@ mod outcome;
 mod part;
 mod shape;
 mod symmetry;
+mod threads;
+mod waist;
 
 use super::cut::Cut;
 use super::dataflow::{Collective, Plan, Symmetry};
@@ -43,7 +45,7 @@ pub struct Claim {
     pub blocks: u32,
     /// What ranks can do with each other's memory. The number of slots is taken from the programs.
     pub reach: Reach,
-    /// What the plan says about its shape; it is checked, not believed.
+    /// What is said about the programs' shape. Of programs that are given one by one it is checked, not believed.
     pub symmetry: Symmetry,
 }
 
@@ -84,7 +86,11 @@ pub struct Proof {
 /// The first thing found wrong; it names the rank, the task and the block.
 pub fn verify(plan: &Plan, reach: Reach) -> Result<Proof, VerifyError> {
     let claim = Claim::of(plan, reach);
-    verify_programs(&claim, |rank| plan.lower(rank, reach))
+    match claim.symmetry {
+        // All other ranks' programs are made from this one by turning it: there is nothing to compare.
+        Symmetry::Rotation => verify_symmetric(&claim, &plan.lower(0, reach)?),
+        Symmetry::None => verify_all(&claim, &|rank| plan.lower(rank, reach)),
+    }
 }
 
 /// Proves programs, one for each rank, against a claim. Programs are asked for rank by rank, perhaps from several
@@ -99,7 +105,11 @@ where
     super::dataflow::check(claim.collective, claim.ranks)?;
     claim.cut()?;
     match claim.symmetry {
-        Symmetry::Rotation => verify_symmetric(claim, &program),
+        Symmetry::Rotation => {
+            let first = program(0)?;
+            symmetry::compare(claim, &first, &program)?;
+            verify_symmetric(claim, &first)
+        }
         Symmetry::None => verify_all(claim, &program),
     }
 }
@@ -126,17 +136,13 @@ fn verify_all(
     Ok(proof)
 }
 
-fn verify_symmetric<F>(claim: &Claim, program: &F) -> Result<Proof, VerifyError>
-where
-    F: Fn(Rank) -> Result<Program, PlanError> + Sync,
-{
-    let first = program(0)?;
+fn verify_symmetric(claim: &Claim, first: &Program) -> Result<Proof, VerifyError> {
+    symmetry::possible(claim)?;
     let world = shape::World::Rotated {
-        first: &first,
+        first,
         ranks: claim.ranks,
     };
     shape::check(claim, &world)?;
-    symmetry::check(claim, &first, program)?;
     let tasks = first.tasks.len() as u64 * u64::from(claim.ranks);
     let mut proof = Proof {
         tasks,
@@ -144,8 +150,8 @@ where
         orderings: 0,
         by_symmetry: true,
     };
-    let blocks = symmetry::Blocks::of(&first);
-    symmetry::check_deadlock(claim, &first, &blocks)?;
+    let blocks = symmetry::Blocks::of(claim.cut()?, first);
+    symmetry::check_deadlock(claim, first, &blocks)?;
     let representatives = symmetry::representatives(claim);
     for block in 0..representatives {
         prove_block(claim, &blocks.part(claim, block, false)?, &mut proof)?;
@@ -165,4 +171,4 @@ fn prove_block(claim: &Claim, part: &part::Part<'_>, proof: &mut Proof) -> Resul
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::plan) mod tests;

@@ -1,7 +1,7 @@
 //! Rotation symmetry: every rank's program is rank 0's with a constant added to all ranks, and blocks moved along, so the
 //! blocks that cannot be turned into each other stand for all.
 //!
-//! The claim is checked for every rank. Then the tasks of a block at all ranks follow from rank 0's program: rank `r`
+//! Programs that are given one by one are compared with rank 0's; those of a plan are made from it. Then the tasks of a block at all ranks follow from rank 0's program: rank `r`
 //! does for block `b` what rank 0 does for `b` turned back by `r`. Each block's part is that of a block looked at with
 //! the ranks renamed, and the proof does not depend on names; no order of accesses rests on another block (see the
 //! module above).
@@ -20,28 +20,34 @@ use super::{Claim, deadlock};
 use crate::plan::cut::Cut;
 use crate::plan::error::PlanError;
 use crate::plan::lowered::{Action, Place, Program, Rank, Task, Wait, places};
+use crate::plan::lowering::turning::{moved, turn_action};
 
-pub(super) fn check<F>(claim: &Claim, first: &Program, program: &F) -> Result<(), VerifyError>
-where
-    F: Fn(Rank) -> Result<Program, PlanError> + Sync,
-{
-    let asymmetric = |rank, reason: &str| VerifyError::Asymmetric {
-        rank,
+/// Whether ranks can be turned at all.
+pub(super) fn possible(claim: &Claim) -> Result<(), VerifyError> {
+    let asymmetric = |reason: &str| VerifyError::Asymmetric {
+        rank: 0,
         reason: reason.to_owned(),
     };
     if claim.collective.root().is_some() {
         return Err(asymmetric(
-            0,
             "a collective with a root is not the same for all ranks",
         ));
     }
-    let cut = claim.cut()?;
-    if cut.turned(0, 1).is_none() {
-        return Err(asymmetric(
-            0,
+    match claim.cut()?.turned(0, 1) {
+        Some(_) => Ok(()),
+        None => Err(asymmetric(
             "the vector is not cut into one block or as many to each rank",
-        ));
+        )),
     }
+}
+
+/// Whether every rank's program is rank 0's, turned.
+pub(super) fn compare<F>(claim: &Claim, first: &Program, program: &F) -> Result<(), VerifyError>
+where
+    F: Fn(Rank) -> Result<Program, PlanError> + Sync,
+{
+    possible(claim)?;
+    let cut = claim.cut()?;
     let next = AtomicU32::new(1);
     let work = || -> Result<(), VerifyError> {
         loop {
@@ -50,7 +56,7 @@ where
                 return Ok(());
             }
             let program = program(rank)?;
-            if let Err(reason) = compare(cut, first, &program, rank) {
+            if let Err(reason) = differs(cut, first, &program, rank) {
                 next.store(claim.ranks, Ordering::Relaxed);
                 return Err(VerifyError::Asymmetric { rank, reason });
             }
@@ -74,11 +80,7 @@ where
     })
 }
 
-fn moved(rank: Rank, by: u32, modulus: u32) -> u32 {
-    (rank + by) % modulus
-}
-
-fn compare(cut: Cut, first: &Program, other: &Program, by: Rank) -> Result<(), String> {
+fn differs(cut: Cut, first: &Program, other: &Program, by: Rank) -> Result<(), String> {
     if (other.rank, other.ranks, other.blocks) != (by, first.ranks, first.blocks) {
         return Err("it belongs to another rank or plan".to_owned());
     }
@@ -200,23 +202,9 @@ fn turned(place: &Place, by: Rank, ranks: u32) -> Place {
 }
 
 fn turned_action(action: &Action, by: Rank, ranks: u32) -> Action {
-    let all = |places: &[Place]| places.iter().map(|place| turned(place, by, ranks)).collect();
-    match action {
-        Action::Signal => Action::Signal,
-        Action::Reduce {
-            sources,
-            into,
-            complete,
-        } => Action::Reduce {
-            sources: all(sources),
-            into: all(into),
-            complete: *complete,
-        },
-        Action::Copy { source, into } => Action::Copy {
-            source: turned(source, by, ranks),
-            into: all(into),
-        },
-    }
+    let mut action = action.clone();
+    turn_action(&mut action, by, ranks);
+    action
 }
 
 /// No task waits on a circle.
@@ -274,37 +262,89 @@ pub(super) fn representatives(claim: &Claim) -> u32 {
 pub(super) struct Blocks<'a> {
     first: &'a Program,
     streams: HashMap<u32, Vec<u32>>,
+    /// Signals that may concern every block: those that somebody waits for, and those that wait for no stream.
     signals: Vec<u32>,
+    /// Other signals, which do nothing but wait: by the blocks of the streams that they wait for, turned with these.
+    ends: HashMap<u32, Vec<u32>>,
+    /// Of signals, the waits for streams: by the signal and the block of the stream, turned with it.
+    stream_waits: HashMap<(u32, u32), Vec<Wait>>,
+    /// Of signals, the waits for signals.
+    signal_waits: HashMap<u32, Vec<Wait>>,
 }
 
 impl<'a> Blocks<'a> {
-    pub fn of(first: &'a Program) -> Self {
+    pub fn of(cut: Cut, first: &'a Program) -> Self {
         let mut blocks = Self {
             first,
             streams: HashMap::new(),
             signals: Vec::new(),
+            ends: HashMap::new(),
+            stream_waits: HashMap::new(),
+            signal_waits: HashMap::new(),
         };
+        let mut awaited = vec![false; first.tasks.len()];
+        for wait in first.tasks.iter().flat_map(|task| &task.waits) {
+            awaited[wait.task as usize] = true;
+        }
         for (task, number) in first.tasks.iter().zip(0..) {
             match task.action {
-                Action::Signal => blocks.signals.push(number),
+                Action::Signal => blocks.take_signal(cut, number, task, awaited[number as usize]),
                 _ => blocks.streams.entry(task.block).or_default().push(number),
             }
         }
         blocks
     }
 
-    /// The tasks of a block at all ranks, and the signals of the ranks that have to do with it; of all ranks if nothing
-    /// moves, or if asked for.
-    pub fn part(&self, claim: &Claim, block: u32, all_signals: bool) -> Result<Part<'a>, PlanError> {
-        let (cut, ranks) = (claim.cut()?, claim.ranks);
-        let streams = |rank: Rank| {
-            let home = cut.turned(block, ranks - rank);
-            home.and_then(|home| self.streams.get(&home))
-                .map_or(&[][..], Vec::as_slice)
+    fn take_signal(&mut self, cut: Cut, number: u32, task: &Task, awaited: bool) {
+        let mut concerns: Vec<u32> = Vec::new();
+        for wait in &task.waits {
+            let target = &self.first.tasks[wait.task as usize];
+            match target.action {
+                Action::Signal => self.signal_waits.entry(number).or_default().push(*wait),
+                _ => {
+                    let block = cut.turned(target.block, wait.rank).unwrap_or(target.block);
+                    self.stream_waits.entry((number, block)).or_default().push(*wait);
+                    concerns.push(block);
+                }
+            }
+        }
+        if awaited || concerns.is_empty() {
+            self.signals.push(number);
+            return;
+        }
+        concerns.sort_unstable();
+        concerns.dedup();
+        for block in concerns {
+            self.ends.entry(block).or_default().push(number);
+        }
+    }
+
+    /// The waits of a task that concern a block, both as rank 0 has them.
+    fn waits(&self, number: u32, block: Option<u32>) -> impl Iterator<Item = &Wait> {
+        let task = &self.first.tasks[number as usize];
+        let (all, signals, streams) = match task.action {
+            Action::Signal => (
+                None,
+                self.signal_waits.get(&number),
+                block.and_then(|block| self.stream_waits.get(&(number, block))),
+            ),
+            _ => (Some(&task.waits), None, None),
         };
+        [all, signals, streams].into_iter().flatten().flatten()
+    }
+
+    /// The tasks of a block at all ranks, and the signals of the ranks that have to do with it; of all ranks if nothing
+    /// moves, or if asked for. A signal that only waits, and for no stream of the block, orders nothing within it.
+    pub fn part(&self, claim: &Claim, block: u32, all_signals: bool) -> Result<Part<'a>, PlanError> {
+        fn listed(map: &HashMap<u32, Vec<u32>>, block: Option<u32>) -> &[u32] {
+            let list = block.and_then(|block| map.get(&block));
+            list.map_or(&[], Vec::as_slice)
+        }
+        let (cut, ranks) = (claim.cut()?, claim.ranks);
+        let home = |rank: Rank| cut.turned(block, ranks - rank);
         let mut involved = vec![all_signals || self.streams.is_empty(); ranks as usize];
         for rank in 0..ranks {
-            for &number in streams(rank) {
+            for &number in listed(&self.streams, home(rank)) {
                 involved[rank as usize] = true;
                 let places = places(&self.first.tasks[number as usize].action);
                 places.for_each(|place| involved[moved(place.rank, rank, ranks) as usize] = true);
@@ -312,9 +352,10 @@ impl<'a> Blocks<'a> {
         }
         let mut index = Index::new(ranks);
         for rank in 0..ranks {
-            let mut tasks = streams(rank).to_vec();
+            let mut tasks = listed(&self.streams, home(rank)).to_vec();
             if involved[rank as usize] {
                 tasks.extend(&self.signals);
+                tasks.extend(listed(&self.ends, home(rank)));
                 tasks.sort_unstable();
             }
             index.next_rank(tasks);
@@ -322,11 +363,11 @@ impl<'a> Blocks<'a> {
         let mut tasks = Vec::new();
         for rank in 0..ranks {
             for &number in index.of_rank(rank) {
-                let task = &self.first.tasks[number as usize];
-                let waits = task.waits.iter().filter_map(|wait| {
+                let waits = self.waits(number, home(rank)).filter_map(|wait| {
                     let peer = moved(wait.rank, rank, ranks);
                     Some((index.find(peer, wait.task)?, wait.progress))
                 });
+                let action = &self.first.tasks[number as usize].action;
                 tasks.push(PartTask {
                     at: At {
                         rank,
@@ -335,8 +376,8 @@ impl<'a> Blocks<'a> {
                     },
                     waits: waits.collect(),
                     action: match rank {
-                        0 => Cow::Borrowed(&task.action),
-                        _ => Cow::Owned(turned_action(&task.action, rank, ranks)),
+                        0 => Cow::Borrowed(action),
+                        _ => Cow::Owned(turned_action(action, rank, ranks)),
                     },
                 });
             }

@@ -24,7 +24,7 @@ pub(crate) fn collectives(ranks: u32) -> Vec<Collective> {
     all
 }
 
-const REACHES: [Reach; 5] = [
+pub(crate) const REACHES: [Reach; 5] = [
     Reach::Load,
     Reach::LoadStore,
     Reach::Message { slots: 1 },
