@@ -2,13 +2,14 @@
 //!
 //! GB/s counts every byte touched: each source read and the result written. The limit is `copy` of as many bytes as
 //! the kernel touches, half of them read and half written, in the same run. After criterion's figures a table gives
-//! the ratio, from alternating rounds, so that a noisy machine disturbs both sides alike.
+//! the ratio, from alternating rounds, so that a noisy machine disturbs both sides alike; another sets the kernels for
+//! several processors beside each other in the same way.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
-use sapwood::engine::reduce::{Operation, copy, kernel};
+use sapwood::engine::reduce::{Kernel, Operation, copy, kernel, kernels};
 use sapwood::memory::DataType;
 
 const SIZES: [(&str, usize); 2] = [("32 KiB", 32 << 10), ("4 MiB", 4 << 20)];
@@ -42,9 +43,12 @@ impl Memory {
     }
 
     fn reduce(&mut self, data_type: DataType) {
+        self.reduce_by(data_type, kernel(data_type, Operation::Sum));
+    }
+
+    fn reduce_by(&mut self, data_type: DataType, reduce: Kernel) {
         let sources: [*const u8; 4] =
             std::array::from_fn(|i| self.sources[i.min(self.sources.len() - 1)].as_ptr().cast());
-        let reduce = kernel(data_type, Operation::Sum);
         let count = self.bytes / data_type.size();
         // SAFETY: every vector holds `bytes` bytes, aligned for each type; the result is a vector of its own.
         unsafe {
@@ -72,7 +76,7 @@ impl Memory {
     }
 }
 
-fn kernels(criterion: &mut Criterion) {
+fn all_kernels(criterion: &mut Criterion) {
     for (name, bytes) in SIZES {
         for sources in SOURCES {
             let mut group = criterion.benchmark_group(format!("reduce/{name} x {sources} sources"));
@@ -127,10 +131,40 @@ fn ratios() {
     }
 }
 
-criterion_group!(benches, kernels);
+/// Every kernel that this processor can run, in alternating rounds.
+fn levels() {
+    println!(
+        "\n{:<10} {:<9} {:>7}   GB/s of each kernel",
+        "size", "type", "sources"
+    );
+    for (name, bytes) in SIZES {
+        for sources in SOURCES {
+            for data_type in TYPES {
+                let mut memory = Memory::new(sources, bytes);
+                let touched = memory.touched() as f64 / 1e9;
+                let kernels = kernels(data_type, Operation::Sum);
+                let mut rounds = vec![Vec::new(); kernels.len()];
+                for _ in 0..15 {
+                    for (round, (_, kernel)) in rounds.iter_mut().zip(&kernels) {
+                        round.push(seconds(|| memory.reduce_by(data_type, *kernel)));
+                    }
+                }
+                print!("{name:<10} {data_type:<9} {sources:>7}  ");
+                for (mut round, (level, _)) in rounds.into_iter().zip(kernels) {
+                    round.sort_by(f64::total_cmp);
+                    print!(" {level} {:.1}", touched / round[7]);
+                }
+                println!();
+            }
+        }
+    }
+}
+
+criterion_group!(benches, all_kernels);
 
 fn main() {
     benches();
     ratios();
+    levels();
     Criterion::default().configure_from_args().final_summary();
 }

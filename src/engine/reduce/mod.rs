@@ -29,6 +29,8 @@ use crate::memory::DataType;
 use arithmetic::{Max, Min, Product, Sum};
 pub use operation::{Factor, Operation, UnknownOperation};
 pub(super) use spread::spread;
+#[cfg(target_arch = "x86_64")]
+use x86::wide;
 
 /// Combines `count` elements of each of `sources` into `into`, and for an average divides by `divisor` at the end.
 ///
@@ -48,6 +50,13 @@ pub type Kernel = unsafe fn(into: *mut u8, sources: &[*const u8], count: usize, 
 /// The kernel for elements of a type, the fastest that this processor can run. Look it up once per operation.
 pub fn kernel(data_type: DataType, operation: Operation) -> Kernel {
     select(data_type, operation, Level::best())
+}
+
+/// All kernels for elements of a type that this processor can run, with a word for each, to be compared: the one that
+/// [`kernel`] gives is the last.
+pub fn kernels(data_type: DataType, operation: Operation) -> Vec<(&'static str, Kernel)> {
+    let named = |level: Level| (level.name(), select(data_type, operation, level));
+    Level::here().into_iter().map(named).collect()
 }
 
 /// As [`Kernel`], for a sum of which each source is first multiplied by its factor (rounded to what is accumulated in:
@@ -81,30 +90,63 @@ enum Level {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// For 16-bit floats; the others as [`Level::Avx2`].
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
 }
 
 impl Level {
     /// The best one that runs here. The processor is asked once; the answer is remembered by the standard library.
     fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if x86::available() {
+        if wide::available() {
+            return Self::Avx512;
+        } else if x86::available() {
             return Self::Avx2;
         }
         Self::Portable
     }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// All that run here, the best one last.
+    fn here() -> Vec<Self> {
+        #[allow(unused_mut, reason = "on other processors there is one")]
+        let mut levels = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            levels.extend(x86::available().then_some(Self::Avx2));
+            levels.extend(wide::available().then_some(Self::Avx512));
+        }
+        levels
+    }
+}
+
+macro_rules! of_operation {
+    ($processor:ident, $element:ty, $operation:expr) => {
+        match $operation {
+            // Of partial sums; factors are for contributions.
+            Operation::Sum | Operation::PreMultipliedSum(_) => $processor::undivided::<$element, Sum>,
+            Operation::Product => $processor::undivided::<$element, Product>,
+            Operation::Min => $processor::undivided::<$element, Min>,
+            Operation::Max => $processor::undivided::<$element, Max>,
+            Operation::Average => $processor::divided::<$element, Sum>,
+        }
+    };
 }
 
 macro_rules! instance {
     ($processor:ident, $data_type:expr, $operation:expr; $($name:ident => $element:ty),*) => {
         match $data_type {
-            $(DataType::$name => match $operation {
-                // Of partial sums; factors are for contributions.
-                Operation::Sum | Operation::PreMultipliedSum(_) => $processor::undivided::<$element, Sum>,
-                Operation::Product => $processor::undivided::<$element, Product>,
-                Operation::Min => $processor::undivided::<$element, Min>,
-                Operation::Max => $processor::undivided::<$element, Max>,
-                Operation::Average => $processor::divided::<$element, Sum>,
-            }),*
+            $(DataType::$name => of_operation!($processor, $element, $operation)),*
         }
     };
     ($processor:ident, $data_type:expr, $operation:expr) => {
@@ -119,6 +161,12 @@ fn select(data_type: DataType, operation: Operation, level: Level) -> Kernel {
         Level::Portable => instance!(portable, data_type, operation),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => instance!(x86, data_type, operation),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => match data_type {
+            DataType::F16 => of_operation!(wide, f16, operation),
+            DataType::Bf16 => of_operation!(wide, bf16, operation),
+            _ => select(data_type, operation, Level::Avx2),
+        },
     }
 }
 
@@ -137,6 +185,6 @@ fn select_scaled(data_type: DataType, level: Level) -> Option<ScaledKernel> {
     match level {
         Level::Portable => instance!(portable),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => instance!(x86),
+        Level::Avx2 | Level::Avx512 => instance!(x86),
     }
 }

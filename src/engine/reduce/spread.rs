@@ -61,7 +61,7 @@ type Copier = unsafe fn(into: *mut u8, from: *const u8, bytes: usize);
 fn copier(past: bool) -> Copier {
     match Level::best() {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 if past => super::x86::stream,
+        Level::Avx2 | Level::Avx512 if past => super::x86::stream,
         _ => super::copy,
     }
 }

@@ -160,12 +160,12 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 fn levels() -> Vec<Level> {
-    let mut levels = vec![Level::Portable];
+    let levels = Level::here();
     #[cfg(target_arch = "x86_64")]
-    if super::x86::available() {
-        levels.push(Level::Avx2);
-    } else {
-        eprintln!("SKIPPED: the AVX2 kernels, which this processor cannot run");
+    for level in [Level::Avx2, Level::Avx512] {
+        if !levels.contains(&level) {
+            eprintln!("SKIPPED: the {level:?} kernels, which this processor cannot run");
+        }
     }
     levels
 }

@@ -1,26 +1,32 @@
-//! The kernels for processors with AVX2 and F16C, chosen at run time.
+//! The kernels for processors with AVX2 and F16C, and with AVX-512 ([`wide`]), chosen at run time.
 //!
 //! Explicit vectors instead of the compiler's: it loses its way in half of the combinations of type and operation.
 //! The instructions do to each lane what the portable code does to each element, in the same order.
 
 mod vectors;
+pub(super) mod wide;
 
 use super::arithmetic::{Accumulator, Combine, Scaled, Stored};
 
-/// An element type with its form in registers.
-pub(super) trait Packed: Stored {
+/// 256-bit vectors.
+pub(super) struct Ymm;
+
+/// An element type with its form in registers of a width.
+pub(super) trait Packed<Width = Ymm>: Stored {
     type Vector: Accumulator;
     /// Elements in a vector.
     const LANES: usize;
 
     /// # Safety
-    /// `LANES` elements can be read at `from`, which need not be aligned to the vector; AVX2 and F16C are there.
+    /// `LANES` elements can be read at `from`, which need not be aligned to the vector; the instructions of the width
+    /// are there.
     unsafe fn load(from: *const Self) -> Self::Vector;
 
     /// Rounds to the nearest, ties to even.
     ///
     /// # Safety
-    /// `LANES` elements can be written at `into`, which need not be aligned to the vector; AVX2 and F16C are there.
+    /// `LANES` elements can be written at `into`, which need not be aligned to the vector; the instructions of the
+    /// width are there.
     unsafe fn store(vector: Self::Vector, into: *mut Self);
 }
 
@@ -32,15 +38,17 @@ pub(super) fn available() -> bool {
     std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("f16c")
 }
 
-/// Folds `sources` left to right into `into`, then divides by `divisor` if it is asked to.
+/// Folds `sources` left to right into `into`, from element `at` on, then divides by `divisor` if it is asked to.
 ///
 /// # Safety
-/// As [`Kernel`](super::Kernel), with `into` and `sources` holding `S`; besides, [`available`] must have said yes.
+/// As [`Kernel`](super::Kernel), with `into` and `sources` holding `S`; besides, `at` is at most the count, and
+/// [`available`] must have said yes.
 #[target_feature(enable = "avx2,f16c")]
 #[inline(never)]
 unsafe fn fold<S: Packed, C: Combine, const DIVIDE: bool>(
     into: *mut u8,
     sources: &[*const u8],
+    mut at: usize,
     count: usize,
     divisor: u32,
 ) {
@@ -48,15 +56,14 @@ unsafe fn fold<S: Packed, C: Combine, const DIVIDE: bool>(
         return;
     }
     let into = into.cast::<S>();
-    let mut at = 0;
     while count - at >= ABREAST * S::LANES {
         // SAFETY: so many elements are left in every source and in `into`; the features are enabled here.
-        unsafe { vectors::<S, C, ABREAST, DIVIDE>(into, sources, at, divisor) };
+        unsafe { vectors::<Ymm, S, C, ABREAST, DIVIDE>(into, sources, at, divisor) };
         at += ABREAST * S::LANES;
     }
     while count - at >= S::LANES {
         // SAFETY: as above.
-        unsafe { vectors::<S, C, 1, DIVIDE>(into, sources, at, divisor) };
+        unsafe { vectors::<Ymm, S, C, 1, DIVIDE>(into, sources, at, divisor) };
         at += S::LANES;
     }
     while at < count {
@@ -86,7 +93,7 @@ pub(super) unsafe fn undivided<S: Packed, C: Combine>(
     _: u32,
 ) {
     // SAFETY: the caller's contract.
-    unsafe { fold::<S, C, false>(into, sources, count, 1) }
+    unsafe { fold::<S, C, false>(into, sources, 0, count, 1) }
 }
 
 /// A kernel that divides at the end, unless the divisor is 1 (or 0).
@@ -102,10 +109,10 @@ pub(super) unsafe fn divided<S: Packed, C: Combine>(
 ) {
     if divisor > 1 {
         // SAFETY: the caller's contract.
-        unsafe { fold::<S, C, true>(into, sources, count, divisor) }
+        unsafe { fold::<S, C, true>(into, sources, 0, count, divisor) }
     } else {
         // SAFETY: the caller's contract.
-        unsafe { fold::<S, C, false>(into, sources, count, 1) }
+        unsafe { fold::<S, C, false>(into, sources, 0, count, 1) }
     }
 }
 
@@ -184,12 +191,12 @@ pub(super) unsafe fn scaled<S: Packed<Vector: Scaled, Wide: Scaled>>(
     }
 }
 
-/// Folds `WIDTH` vectors of every source, from element `at` on.
+/// Folds `ABREAST` vectors of every source, from element `at` on.
 ///
 /// # Safety
-/// As [`fold`], with at least one source and `WIDTH` vectors left in each at `at`.
+/// As the `fold` of the width, with at least one source and `ABREAST` vectors left in each at `at`.
 #[inline(always)]
-unsafe fn vectors<S: Packed, C: Combine, const WIDTH: usize, const DIVIDE: bool>(
+unsafe fn vectors<Width, S: Packed<Width>, C: Combine, const ABREAST: usize, const DIVIDE: bool>(
     into: *mut S,
     sources: &[*const u8],
     at: usize,
@@ -199,7 +206,7 @@ unsafe fn vectors<S: Packed, C: Combine, const WIDTH: usize, const DIVIDE: bool>
     // stored, so that `into` may be one of the sources.
     unsafe {
         let first = sources.get_unchecked(0).cast::<S>().add(at);
-        let mut sums: [S::Vector; WIDTH] = std::array::from_fn(|i| S::load(first.add(i * S::LANES)));
+        let mut sums: [S::Vector; ABREAST] = std::array::from_fn(|i| S::load(first.add(i * S::LANES)));
         for source in sources.get_unchecked(1..) {
             let next = source.cast::<S>().add(at);
             for (i, sum) in sums.iter_mut().enumerate() {
