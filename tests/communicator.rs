@@ -122,6 +122,34 @@ fn small_and_unregistered_memory(reach: Reach) {
     }
 }
 
+/// Longer than what is staged at a time, and no multiple of it.
+fn long_unregistered_memory(reach: Reach) {
+    for size in [1, 2, 3] {
+        with(size, reach.builder(), |communicator| {
+            for count in [262_144usize, 700_001] {
+                let before = communicator.counters().bytes_copied;
+                let mut slice: Vec<f32> = (0..count).map(|i| value(communicator.rank(), i)).collect();
+                communicator.all_reduce_slice(&mut slice, Operation::Sum).unwrap();
+                assert!(
+                    slice.iter().enumerate().all(|(i, x)| *x == sum(size, i)),
+                    "{count}"
+                );
+                let copied = communicator.counters().bytes_copied - before;
+                assert!(reach == Reach::Messages || copied == 8 * count as u64, "{copied}");
+            }
+        });
+    }
+    // Ranks that disagree about the length are told, though the pieces are equally long.
+    let outcomes = with(2, reach.builder(), |communicator| {
+        let mut slice = vec![1f32; 262_144 * (1 + communicator.rank() as usize)];
+        text(communicator.all_reduce_slice(&mut slice, Operation::Sum))
+    });
+    assert!(
+        outcomes.iter().any(|error| error.contains("262144 float")),
+        "{outcomes:?}"
+    );
+}
+
 fn every_type_and_operation_agrees_on_all_ranks(reach: Reach) {
     with(3, reach.builder(), |communicator| {
         let mut bytes = [1u8, 2, 3, 250];
@@ -495,6 +523,7 @@ over_both! {
     every_plan_sums_every_size_in_place_and_out_of_place,
     reduce_and_broadcast_with_every_root,
     small_and_unregistered_memory,
+    long_unregistered_memory,
     every_type_and_operation_agrees_on_all_ranks,
     contributions_are_multiplied_by_their_ranks_factor,
     sums_are_bit_identical_on_every_rank_and_every_time,

@@ -116,11 +116,19 @@ impl Communicator {
     }
 
     pub(super) fn run_plan(&self, fitted: &Fitted<'_>) -> Result<(), CommunicatorError> {
-        let call = self.prepare(fitted, None)?;
+        self.run_call(self.prepare(fitted, None)?, fitted.shared())
+    }
+
+    /// Runs a call to its end, on these windows, which are borrowed until this returns.
+    pub(super) fn run_call(
+        &self,
+        call: Call,
+        windows: [Option<&Shared>; 2],
+    ) -> Result<(), CommunicatorError> {
         if let Engine::Boards(core) = &*self.engine
             && is_straight(&call)
         {
-            let held = Held(fitted.shared());
+            let held = Held(windows);
             // SAFETY: the windows are borrowed until this returns.
             unsafe { straight(core, &call) }.inspect_err(|error| core.abandon(error))?;
             std::mem::forget(held);
@@ -129,7 +137,7 @@ impl Communicator {
         // SAFETY: the caller's borrow of the windows lasts until this returns, and it returns only after the end.
         let started = unsafe { self.engine().start(call) };
         // A panic on the way takes the windows into custody too.
-        let held = Held(fitted.shared());
+        let held = Held(windows);
         started.and_then(|ticket| self.engine().wait(&ticket))?;
         std::mem::forget(held);
         Ok(())
