@@ -10,6 +10,7 @@ use crate::engine::reduce::{self, Operation};
 use crate::engine::{Call, Engine, Signature};
 use crate::memory::Element;
 use crate::observe::{CopySite, Kind, NONE};
+use crate::plan::Collective;
 use crate::plan::partition::Partition;
 
 /// Of a slice, in bytes for each rank and in all.
@@ -46,7 +47,7 @@ impl Communicator {
         }
         self.countable(request.name(), count)?;
         let size = T::TYPE.size();
-        let at_once = self.staged_at_once(size).min(count);
+        let at_once = self.staged_at_once(size, bytes).min(count);
         let plan = self.plan_for(request.collective, at_once * size);
         // Of all elements, whichever of them are on their way.
         let signature = Signature::new(request.collective, operation, T::TYPE, plan, count);
@@ -86,12 +87,16 @@ impl Communicator {
         Ok(())
     }
 
-    /// So many elements of `size` bytes go through the window at a time: on one host what stays in a core's second-level
-    /// cache beside the caller's, more where more ranks share it; over messages all, which are then under way together.
-    fn staged_at_once(&self, size: usize) -> usize {
+    /// So many elements of `size` bytes, of a slice of so many bytes, go through the window at a time. On one host it is
+    /// what stays in a core's second-level cache beside the caller's, more where more ranks share it; over messages all,
+    /// which are then under way together. So are they where the order of a sum follows from the element's place in the
+    /// vector, as it does in every plan but the direct one: the sums of a plan are the same on every fabric.
+    fn staged_at_once(&self, size: usize, bytes: usize) -> usize {
+        let piece = (self.ranks as usize * STAGED_PER_RANK).min(MOST_STAGED);
+        let is_direct = |bytes| self.plan_for(Collective::AllReduce, bytes) == "direct";
         match &*self.engine {
-            Engine::Boards(_) => (self.ranks as usize * STAGED_PER_RANK).min(MOST_STAGED) / size,
-            Engine::Messages(_) => usize::MAX,
+            Engine::Boards(_) if is_direct(bytes) && is_direct(piece) => piece / size,
+            Engine::Boards(_) | Engine::Messages(_) => usize::MAX,
         }
     }
 
