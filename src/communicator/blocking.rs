@@ -341,8 +341,9 @@ impl Communicator {
             data_type: DataType::U8,
             count: 0,
             total: 0,
+            lengths: None,
         };
         // SAFETY: no element is accessed.
-        unsafe { self.small(core, &quick, nothing, nothing) }
+        Ok(unsafe { self.small(core, &quick, nothing, nothing) }?)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::fusing::{Part, sets};
 use super::point_to_point::{RECEIVE, SEND};
 use super::request::{Fitted, Piece, Request};
 use super::running::Held;
@@ -9,6 +10,7 @@ use super::window::Shared;
 use super::{Communicator, CommunicatorError, Window};
 use crate::engine::{Call, EngineError, Letter, MAXIMUM_ACTIVE, Ticket, Way};
 use crate::memory::{DataType, Element};
+use crate::plan::Collective;
 
 /// The operations of a group, as they are named. See [`Communicator::group`].
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct Group<'c, 'w> {
 struct Member<'w> {
     name: &'static str,
     what: What,
+    /// What it can be fused by, if it can.
+    part: Option<Part>,
     shared: [Option<&'w Shared>; 2],
 }
 
@@ -38,7 +42,9 @@ impl std::fmt::Debug for Member<'_> {
 
 impl Communicator {
     /// Runs the operations that `name` adds to the group as one: none is started if one is refused, then all are
-    /// started, in the order in which they were added (the same on every rank), then all are waited for.
+    /// started, in the order in which they were added (the same on every rank), then all are waited for. Small
+    /// all-reduces of one type and operation are fused: they cost one wait for all ranks together, where ranks see each
+    /// other's memory.
     ///
     /// ```
     /// use sapwood::{bootstrap::Job, communicator::{Communicator, Request}, engine::reduce::Operation};
@@ -151,7 +157,7 @@ impl<'w> Group<'_, 'w> {
             Ok((letter, piece.shared))
         });
         let (letter, shared) = letter.map_err(|source| named(number, name, source))?;
-        self.push(name, What::Letter(letter), [Some(shared), None])
+        self.push(name, What::Letter(letter), None, [Some(shared), None])
     }
 
     fn take(
@@ -163,13 +169,14 @@ impl<'w> Group<'_, 'w> {
         let named = |source| named(number, request.name(), source);
         let fitted = fitted.map_err(named)?;
         let call = self.communicator.prepare(&fitted, Some(0)).map_err(named)?;
-        self.push(request.name(), What::Call(call), fitted.shared())
+        self.push(request.name(), What::Call(call), fitted.part(), fitted.shared())
     }
 
     fn push(
         &mut self,
         name: &'static str,
         what: What,
+        part: Option<Part>,
         shared: [Option<&'w Shared>; 2],
     ) -> Result<(), CommunicatorError> {
         let number = self.members.len();
@@ -177,7 +184,12 @@ impl<'w> Group<'_, 'w> {
             let what = format!("a group has at most {MAXIMUM_ACTIVE} operations");
             return Err(named(number, name, self.communicator.argument(name, what)));
         }
-        self.members.push(Member { name, what, shared });
+        self.members.push(Member {
+            name,
+            what,
+            part,
+            shared,
+        });
         Ok(())
     }
 
@@ -187,20 +199,28 @@ impl<'w> Group<'_, 'w> {
             members,
         } = self;
         let engine = communicator.engine();
-        let calls = members
-            .iter()
-            .filter(|member| matches!(member.what, What::Call(_)))
+        // Small all-reduces go together, when all others have been started.
+        let parts: Vec<Option<Part>> = members.iter().map(|member| member.part).collect();
+        let fits = |bytes| communicator.flat_way(Collective::AllReduce, bytes).is_some();
+        let sets = sets(&parts, fits);
+        let is_fused = |number: &usize| sets.iter().flatten().any(|fused| fused == number);
+        let calls = (members.iter().enumerate())
+            .filter(|(number, member)| matches!(member.what, What::Call(_)) && !is_fused(number))
             .count() as u64;
         communicator.make_room(calls)?;
         let mut next = communicator.reserve(calls);
         // A panic on the way takes the windows into custody too.
+        let names: Vec<&'static str> = members.iter().map(|member| member.name).collect();
         let held = members
             .iter()
             .map(|member| Held(member.shared))
             .collect::<Vec<_>>();
-        let mut started: Vec<(&'static str, Option<u64>, Ticket)> = Vec::with_capacity(members.len());
+        let mut started: Vec<(usize, Option<u64>, Ticket)> = Vec::with_capacity(members.len());
         let mut failure = None;
-        for Member { name, what, .. } in members {
+        for (number, Member { what, .. }) in members.into_iter().enumerate() {
+            if is_fused(&number) {
+                continue;
+            }
             let ticket = Ticket::default();
             let (sequence, outcome) = match what {
                 What::Call(call) => {
@@ -217,12 +237,20 @@ impl<'w> Group<'_, 'w> {
                 }
             };
             if let Err(error) = outcome {
-                failure = Some((started.len(), name, error));
+                failure = Some((number, error));
                 break;
             }
-            started.push((name, sequence, ticket));
+            started.push((number, sequence, ticket));
         }
-        for (number, (name, _, ticket)) in started.iter().enumerate() {
+        for set in sets.iter().filter(|_| failure.is_none()) {
+            let fused: Vec<Part> = set.iter().filter_map(|number| parts[*number]).collect();
+            // SAFETY: as above.
+            if let Err(error) = unsafe { communicator.fused(&fused) } {
+                failure = Some((set[0], error));
+                break;
+            }
+        }
+        for (number, _, ticket) in &started {
             let Err(error) = engine.wait(ticket) else { continue };
             if failure.is_some() {
                 continue;
@@ -231,21 +259,20 @@ impl<'w> Group<'_, 'w> {
             let about = error.sequence();
             let about = started
                 .iter()
-                .position(|(_, sequence, _)| about.is_some() && *sequence == about);
-            let (number, name) = about.map_or((number, *name), |about| (about, started[about].0));
-            failure = Some((number, name, error));
+                .find(|(_, sequence, _)| about.is_some() && *sequence == about);
+            failure = Some((about.map_or(*number, |(number, ..)| *number), error));
         }
         match &failure {
             None => held.into_iter().for_each(std::mem::forget),
             // What was refused has touched nothing, and the rest has ended.
-            Some((_, _, EngineError::Letter { .. })) if engine.check().is_ok() => {
+            Some((_, EngineError::Letter { .. })) if engine.check().is_ok() => {
                 held.into_iter().for_each(std::mem::forget);
             }
             Some(_) => drop(held),
         }
         match failure {
             None => Ok(()),
-            Some((number, name, error)) => Err(named(number, name, error.into())),
+            Some((number, error)) => Err(named(number, names[number], error.into())),
         }
     }
 }

@@ -13,6 +13,7 @@ mod dividing;
 mod ending;
 mod error;
 mod failing;
+mod fusing;
 mod group;
 mod identified;
 mod lazily;

@@ -416,7 +416,7 @@ impl Communicator {
 }
 
 /// FNV-1a of counts and displacements: the same on every rank that has the same.
-fn fingerprint<'a>(counts: impl Iterator<Item = &'a usize>) -> u64 {
+pub(super) fn fingerprint<'a>(counts: impl Iterator<Item = &'a usize>) -> u64 {
     let bytes = counts.flat_map(|count| (*count as u64).to_le_bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

@@ -5,7 +5,7 @@ use super::window::Shared;
 use super::{Communicator, CommunicatorError};
 use crate::engine::reduce::{self, Operation};
 use crate::engine::{
-    Call, Core, Engine, FARTHEST, MOST_AHEAD, SLOT_BYTES, Scale, Signature, Small, is_straight,
+    Call, Core, Engine, EngineError, FARTHEST, MOST_AHEAD, SLOT_BYTES, Scale, Signature, Small, is_straight,
     may_run_ahead, parts_shown, small_exchange, straight,
 };
 use crate::memory::{DataType, Element};
@@ -21,6 +21,8 @@ pub(super) struct Quick {
     pub(super) count: usize,
     /// Elements of the longest buffer of a rank.
     pub(super) total: usize,
+    /// Of several calls that were fused into this one: stands for how many elements each has.
+    pub(super) lengths: Option<u64>,
 }
 
 /// Takes windows into custody when dropped: by what was called on them nothing ended well.
@@ -48,7 +50,7 @@ impl Communicator {
             let to = result.map_or(input.pointer, |result| result.pointer);
             let (input, result) = self.small_places(&quick, result.is_none(), input.pointer, to);
             // SAFETY: the pieces are borrowed for the whole call, the result mutably.
-            return unsafe { self.small(core, &quick, input, result) };
+            return Ok(unsafe { self.small(core, &quick, input, result) }?);
         }
         let fitted = self.fit(request, T::TYPE, input, result)?;
         self.run_plan(&fitted)
@@ -89,6 +91,7 @@ impl Communicator {
             data_type,
             count,
             total: input.len.max(others),
+            lengths: None,
         };
         fits.then_some((core, quick))
     }
@@ -218,13 +221,14 @@ impl Communicator {
         quick: &Quick,
         input: *const u8,
         result: *mut u8,
-    ) -> Result<(), CommunicatorError> {
+    ) -> Result<(), EngineError> {
         let Quick {
             collective,
             operation,
             data_type,
             count,
             total,
+            lengths,
         } = *quick;
         core.make_room(self.next.get())?;
         let sequence = self.reserve(1);
@@ -241,7 +245,11 @@ impl Communicator {
             sequence,
             turn,
             ahead,
-            signature: Signature::flat(collective, operation, data_type, total),
+            signature: match lengths {
+                None => Signature::flat(collective, operation, data_type, total),
+                Some(_) => Signature::new(collective, operation, data_type, "fused", total),
+            },
+            lengths,
             kernel: reduce::kernel(data_type, operation),
             scale: scale(data_type, operation),
             element: data_type.size(),
@@ -257,10 +265,7 @@ impl Communicator {
             Some(0) => (sequence, 1),
             Some(before) => (first, before + 1),
         });
-        outcome.map_err(|error| {
-            core.abandon(&error);
-            error.into()
-        })
+        outcome.inspect_err(|error| core.abandon(error))
     }
 
     /// Waits until all ranks have come here, under the signature of what they have come for: one that called

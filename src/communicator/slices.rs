@@ -41,9 +41,10 @@ impl Communicator {
                 data_type: T::TYPE,
                 count,
                 total: count,
+                lengths: None,
             };
             // SAFETY: the slice is borrowed mutably for the whole call.
-            return unsafe { self.small(core, &quick, pointer, pointer) };
+            return Ok(unsafe { self.small(core, &quick, pointer, pointer) }?);
         }
         self.countable(request.name(), count)?;
         let size = T::TYPE.size();

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::awaiting::Awaited;
 use super::board::{AHEAD, AHEAD_BYTES, DEPTH, LINE_PAYLOAD, SCALED_PAYLOAD};
+use super::details::Details;
 use super::reduce::{self, Kernel};
 use super::{Board, Core, EngineError, Group, Scale, Signature};
 use crate::observe::{CopySite, Kind, NONE};
@@ -51,6 +52,8 @@ pub struct Small {
     pub ahead: Option<usize>,
     /// What was called.
     pub signature: Signature,
+    /// What ranks compare besides, where several calls were fused into this one: stands for their lengths.
+    pub lengths: Option<u64>,
     /// Sums.
     pub kernel: Kernel,
     /// What contributions are multiplied by, where they are.
@@ -109,7 +112,9 @@ pub unsafe fn small_exchange(
         None => LINE_PAYLOAD,
         Some(_) => SCALED_PAYLOAD,
     };
-    let in_line = most <= room;
+    // Takes the payload's place in the line.
+    let details = small.lengths.map(|lengths| Details::new(lengths, None));
+    let in_line = most <= room && details.is_none();
     let place = |board: &Board| match small.ahead {
         _ if in_line => board.line_payload(sequence),
         Some(index) => board.ahead_payload(index),
@@ -123,7 +128,10 @@ pub unsafe fn small_exchange(
     if let Some(scale) = small.scale {
         board.set_factor(sequence, scale.factor);
     }
-    board.announce(sequence, signature);
+    match details {
+        None => board.announce(sequence, signature),
+        Some(details) => board.announce_details(sequence, signature, details, None),
+    }
     match small.ahead {
         None => group.ring_others(),
         // Nobody else waits for this.
@@ -145,7 +153,7 @@ pub unsafe fn small_exchange(
             let awaited = Awaited {
                 sequence,
                 signature,
-                details: None,
+                details,
                 plan: "flat",
                 peer,
                 step: "it has not called this operation yet",
@@ -153,7 +161,8 @@ pub unsafe fn small_exchange(
             };
             awaited.here(core, here)?;
         }
-        if theirs.signature(sequence) != signature {
+        let differs = || group.disagrees(sequence, signature, details, peer);
+        if theirs.signature(sequence) != signature || details.is_some() && differs() {
             return Err(group.fall_out(sequence));
         }
         sources[peer as usize] = place(theirs);

@@ -181,6 +181,96 @@ pub fn a_group_is_issued_as_one(reach: Reach) {
     });
 }
 
+/// What goes together in one exchange comes out as if each had gone alone, whatever lies between.
+pub fn small_all_reduces_of_a_group_are_fused(reach: Reach) {
+    with(3, reach.builder(), |communicator| {
+        let rank = communicator.rank();
+        let of = |i: usize| (rank as usize + 1) * (i + 1);
+        for round in 0..20 {
+            let mut sums: Vec<Window<f32>> = [1, 30, 0, 7]
+                .map(|len| communicator.window(len.max(1)).unwrap())
+                .into();
+            let mut most = communicator.window::<f32>(9).unwrap();
+            let mut words = communicator.window::<u64>(3).unwrap();
+            let (given, mut got) = (
+                communicator.window::<f32>(5).unwrap(),
+                communicator.window::<f32>(5).unwrap(),
+            );
+            let mut long = communicator.window::<f32>(40_000).unwrap();
+            let mut given = given;
+            for window in sums.iter_mut().chain([&mut most, &mut given, &mut long]) {
+                window
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, x)| *x = (of(i) + round) as f32);
+            }
+            words.fill(u64::from(rank));
+            let before = communicator.counters().operations;
+            communicator
+                .group(|group| {
+                    let sum = Request::all_reduce(Operation::Sum);
+                    let (first, last) = sums.split_at_mut(2);
+                    for window in first {
+                        group.add(&sum, window)?;
+                    }
+                    group.add(&Request::all_reduce(Operation::Max), &mut most)?;
+                    group.add(&sum, &mut long)?;
+                    group.add(&sum, &mut words)?;
+                    group.add_into(&sum, &given, &mut got)?;
+                    for window in last {
+                        group.add(&sum, window)?;
+                    }
+                    Ok(())
+                })
+                .unwrap();
+            let operations = communicator.counters().operations - before;
+            // Five float sums are one; maximum, integers and the long one go alone. Over messages all do, and meet at
+            // the first use of a plan.
+            match reach {
+                Reach::Messages => assert!(operations >= 8, "{operations}"),
+                _ => assert_eq!(operations, 4),
+            }
+            let sum = |i: usize| (6 * (i + 1) + 3 * round) as f32;
+            for window in sums.iter().chain([&got, &long]) {
+                assert!(window.iter().enumerate().all(|(i, x)| *x == sum(i)));
+            }
+            assert!(
+                most.iter()
+                    .enumerate()
+                    .all(|(i, x)| *x == (3 * (i + 1) + round) as f32)
+            );
+            assert!(
+                given
+                    .iter()
+                    .enumerate()
+                    .all(|(i, x)| *x == (of(i) + round) as f32)
+            );
+            assert_eq!(words[..], [3; 3]);
+        }
+    });
+    // As many elements in all, but not in each.
+    let errors = with(2, reach.builder(), |communicator| {
+        let mut one = communicator.window::<f32>(5).unwrap();
+        let mut two = communicator.window::<f32>(6).unwrap();
+        let sum = Request::all_reduce(Operation::Sum);
+        let outcome = communicator.group(|group| {
+            let (first, second) = match communicator.rank() {
+                0 => (&mut one, &mut two),
+                _ => (&mut two, &mut one),
+            };
+            group.add(&sum, first)?;
+            group.add(&sum, second)
+        });
+        outcome.unwrap_err().to_string()
+    });
+    for error in &errors {
+        assert!(
+            error.contains("of the group (all-reduce)") && error.contains("disagree"),
+            "{error}"
+        );
+    }
+}
+
 pub fn a_failure_in_a_group_names_the_operation(reach: Reach) {
     let errors = with(3, reach.builder(), |communicator| {
         let mut one = communicator.window::<f32>(1_000).unwrap();

@@ -27,6 +27,7 @@ over_both! {
     ranks_that_run_ahead_overwrite_nothing,
     a_persistent_collective_is_started_many_times,
     a_group_is_issued_as_one,
+    small_all_reduces_of_a_group_are_fused,
     a_failure_in_a_group_names_the_operation,
     what_does_not_fit_is_refused_on_every_rank_and_changes_nothing,
     calls_in_another_order_are_named_on_every_rank,
