@@ -228,6 +228,15 @@ impl<T: Element> Barrier<T> {
         &self.members
     }
 
+    /// When this worker sealed the step that has ended, in ticks of the [clock](Builder::clock) that it was given: one of
+    /// the workers did.
+    pub fn sealed_at(&self) -> Option<u64> {
+        either!(&self.driver, core => {
+            let (step, ticks) = core.sealed;
+            (core.clock.is_some() && step == core.worker.applied()).then_some(ticks)
+        })
+    }
+
     /// The training state.
     pub fn state(&self) -> &[T] {
         &self.held.state

@@ -13,6 +13,7 @@ use super::{BackupError, racing};
 use crate::communicator::CommunicatorError;
 use crate::engine::Engine;
 use crate::engine::reduce::Kernel;
+use crate::observe::Clock;
 
 /// Bytes that are copied out of another worker's mapped memory before they are added up: so few that all of a pass stay in
 /// the first-level cache.
@@ -63,6 +64,10 @@ pub(super) struct Core<G: Ground> {
     pub attempt: Watched<Seal>,
     pub hole: Watched<(u64, Option<u16>)>,
     pub failure: Option<BackupError>,
+    /// Set where somebody measures.
+    pub clock: Option<Clock>,
+    /// The newest step that this worker itself has sealed while there was a clock, and when.
+    pub sealed: (u64, u64),
 }
 
 /// What a core is made of.
@@ -74,6 +79,7 @@ pub(super) struct Parts {
     pub kernels: (Kernel, Kernel),
     pub timeout: Duration,
     pub suspicion: Duration,
+    pub clock: Option<Clock>,
 }
 
 impl<G: Ground> Core<G> {
@@ -100,6 +106,8 @@ impl<G: Ground> Core<G> {
             attempt: Watched::new(),
             hole: Watched::new(),
             failure: None,
+            clock: parts.clock,
+            sealed: (0, 0),
         };
         core.show_state();
         core
@@ -218,12 +226,15 @@ impl<G: Ground> Core<G> {
         };
         // Whatever changes the seal is waited for by others, who may sleep.
         if let Access::Swap {
-            word: Word::Seal(_),
+            word: Word::Seal(step),
             expected,
             ..
         } = access
             && found == expected
         {
+            if let Some(clock) = self.clock.as_ref().filter(|_| self.sealed.0 != step) {
+                self.sealed = (step, clock.now());
+            }
             self.ground.wake_others();
         }
         Progress::Did(Did::Found(found))

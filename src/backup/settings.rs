@@ -13,6 +13,7 @@ use crate::communicator::{Communicator, CommunicatorError, Window};
 use crate::engine::reduce::{Operation, kernel};
 use crate::fabric::{Access, Patience};
 use crate::memory::{Buffer, Element};
+use crate::observe::Clock;
 
 /// Gradients so small in all are added up by everybody for himself: then nobody who has arrived can hold up the others.
 const FLAT: usize = 1 << 20;
@@ -36,6 +37,7 @@ pub struct Builder<'a> {
     way: Option<Way>,
     history: Option<u16>,
     suspicion: Duration,
+    clock: Option<Clock>,
 }
 
 impl<'a> Builder<'a> {
@@ -48,6 +50,7 @@ impl<'a> Builder<'a> {
             way: None,
             history: None,
             suspicion: SUSPICION,
+            clock: None,
         }
     }
 
@@ -83,11 +86,17 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Takes down when this worker has sealed a step ([`Barrier::sealed_at`]), for who measures.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
     /// Shares the memory for it. Collective.
     ///
     /// # Errors
     /// Settings that cannot be, or that differ between ranks; ranks that do not see each other's memory; memory limits.
-    pub fn build<T: Element>(self) -> Result<Barrier<T>, BackupError> {
+    pub fn build<T: Element>(mut self) -> Result<Barrier<T>, BackupError> {
         let communicator = self.communicator;
         let (rank, workers) = (communicator.rank(), communicator.size());
         let reach = match communicator.has_load_store() {
@@ -150,6 +159,7 @@ impl<'a> Builder<'a> {
             kernels: (operation(Operation::Sum), operation(Operation::Average)),
             timeout: communicator.timeout(),
             suspicion: self.suspicion.max(large),
+            clock: self.clock.take(),
         };
         let (words, data) = (places.words(), places.data_bytes() / size);
         let (driver, data) = if reach == Reach::LoadStore {
@@ -173,7 +183,6 @@ impl<'a> Builder<'a> {
     ) -> Result<(Remote, Window<T>), CommunicatorError> {
         let communicator = self.communicator;
         let mut endpoint = communicator.endpoint()?;
-        // Before anything is offered, so that all hear of it if there is too little.
         let words = Buffer::<u64>::allocate(words)?;
         let data = Buffer::<T>::allocate(data)?;
         let offered = communicator.offer(&mut *endpoint, &words, Access::ALL)?;

@@ -1,6 +1,7 @@
 //! `sapwood bench`: times collectives as nccl-tests does, and checks every element. Arguments and order of events
 //! here; times are taken in `measure`, results judged in `check`, figures printed in `report`.
 
+mod backup;
 pub(crate) mod case;
 mod check;
 mod measure;
@@ -74,13 +75,17 @@ enum Benchmark {
     /// Sends to the next rank while it receives from the one before
     #[command(after_help = EXAMPLE)]
     SendReceive(SweepArguments),
+    /// Averages what the first ranks bring, without waiting for the last (--backups): how long from the arrival that was
+    /// still needed to the seal and to the result, beside the all-reduce. Ranks on one host
+    #[command(after_help = backup::EXAMPLE)]
+    BackupBarrier(backup::BackupArguments),
 }
 
 impl Benchmark {
-    /// What is timed, and with which arguments.
-    fn parts(&self) -> (Kind, &SweepArguments) {
+    /// What is timed, and with which arguments; those of the one that is no collective apart.
+    fn parts(&self) -> Result<(Kind, &SweepArguments), &backup::BackupArguments> {
         let of = |arguments, collective| (Kind::Collective(collective), arguments);
-        match self {
+        Ok(match self {
             Self::AllReduce(it) => of(it, Collective::AllReduce),
             Self::Reduce(it) => of(it, Collective::Reduce { root: it.root }),
             Self::Broadcast(it) => of(it, Collective::Broadcast { root: it.root }),
@@ -91,7 +96,8 @@ impl Benchmark {
             Self::AllToAll(it) => of(it, Collective::AllToAll),
             Self::Barrier(it) => of(it, Collective::Barrier),
             Self::SendReceive(it) => (Kind::SendReceive, it),
-        }
+            Self::BackupBarrier(it) => return Err(it),
+        })
     }
 }
 
@@ -173,11 +179,14 @@ struct Request {
 
 /// Runs a benchmark: starts its ranks, or is one of them under a launcher.
 pub fn run(arguments: &BenchArguments) -> Result<ExitCode, Failure> {
-    let (kind, arguments) = arguments.benchmark.parts();
+    let (kind, arguments) = match arguments.benchmark.parts() {
+        Ok(parts) => parts,
+        Err(arguments) => return backup::run(arguments),
+    };
     let job = Job::from_environment().map_err(|error| Failure::Arguments(error.to_string()))?;
     let request = arguments.check(kind, job)?;
     match &request.job {
-        None => start_ranks(arguments, request.ranks),
+        None => start_ranks(arguments.json.as_deref(), arguments.fabric, request.ranks),
         Some(job) => take_part(kind, arguments, &request, job),
     }
 }
@@ -280,12 +289,12 @@ impl SweepArguments {
 }
 
 /// Starts `ranks` processes of this same command, which then find themselves under a launcher.
-fn start_ranks(arguments: &SweepArguments, ranks: u32) -> Result<ExitCode, Failure> {
+fn start_ranks(json: Option<&str>, fabric: Fabric, ranks: u32) -> Result<ExitCode, Failure> {
     // A file that cannot be written is refused before a process is started; rank 0 opens it again.
-    Output::open(arguments.json.as_deref())?;
+    Output::open(json)?;
     let program =
         std::env::current_exe().map_err(|error| broken(format!("this program's own file: {error}")))?;
-    let launcher = Launcher::new(ranks).map_err(broken)?.fabric(arguments.fabric);
+    let launcher = Launcher::new(ranks).map_err(broken)?.fabric(fabric);
     let running = launcher.start(|_| {
         let mut command = Command::new(&program);
         command.args(std::env::args_os().skip(1));

@@ -94,7 +94,7 @@ impl Figures {
 }
 
 /// The nearest-rank quantile of at least one ascending value.
-fn quantile(sorted: &[f64], q: f64) -> f64 {
+pub(super) fn quantile(sorted: &[f64], q: f64) -> f64 {
     let rank = (q * sorted.len() as f64).ceil() as usize;
     sorted[rank.clamp(1, sorted.len()) - 1]
 }
@@ -248,7 +248,7 @@ fn predictions(out_of_place: &str, in_place: &str) -> String {
 }
 
 /// As many decimals as the figure is worth.
-fn decimals(value: f64) -> String {
+pub(super) fn decimals(value: f64) -> String {
     match value {
         value if value < 10.0 => format!("{value:.3}"),
         value if value < 1000.0 => format!("{value:.2}"),
