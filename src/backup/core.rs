@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::doubting::{Trust, Watched};
 use super::ground::{Found, Ground};
 use super::memory::SHOWN;
-use super::protocol::{Access, Did, Doubts, Members, Seal, Shape, Want, Way, Word, Worker};
+use super::protocol::{Access, Did, Doubts, Members, Seal, Shape, Tickets, Want, Way, Word, Worker};
 use super::tree::Taking;
 use super::{BackupError, racing};
 use crate::communicator::CommunicatorError;
@@ -21,6 +21,10 @@ pub(super) const PIECE: usize = 4 << 10;
 
 /// Sources beside the first that are added up in one pass.
 pub(super) const AT_ONCE: usize = 7;
+
+/// Looks at the seal alone between two at the tickets. Whoever arrives last seals; should it be stopped before it does, the
+/// others find out by the tickets.
+const SEAL_LOOKS: u32 = 64;
 
 /// What one turn has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,10 @@ pub(super) struct Core<G: Ground> {
     pub ready: bool,
     /// The seal and the tickets when they were last looked at.
     looked: (u64, u64),
+    /// How often only the seal was looked at since.
+    idle: u32,
+    /// How often this worker is yet to look whatever the words are.
+    eager: u32,
     pub timeout: Duration,
     pub suspicion: Duration,
     pub attempt: Watched<Seal>,
@@ -66,7 +74,7 @@ pub(super) struct Core<G: Ground> {
     pub failure: Option<BackupError>,
     /// Set where somebody measures.
     pub clock: Option<Clock>,
-    /// The newest step that this worker itself has sealed while there was a clock, and when.
+    /// The newest step that this worker itself has sealed, and when, if there is a clock.
     pub sealed: (u64, u64),
 }
 
@@ -101,6 +109,8 @@ impl<G: Ground> Core<G> {
             begun: 1,
             ready: false,
             looked: (0, 0),
+            idle: 0,
+            eager: 0,
             timeout: parts.timeout,
             suspicion: parts.suspicion,
             attempt: Watched::new(),
@@ -120,7 +130,12 @@ impl<G: Ground> Core<G> {
             Want::Look | Want::Crowded => Ok(self.look_if_changed()),
             want => match self.carry_out(want)? {
                 Progress::Did(did) => {
+                    let before = self.worker.ticket();
                     self.worker.did(did);
+                    self.eager = match (before, self.worker.ticket()) {
+                        (None, Some(ticket)) => self.arrived(ticket),
+                        _ => 1,
+                    };
                     // What went wrong may do so because the attempt is no more.
                     Ok(match self.worker.want() == want {
                         true => self.look_if_changed(),
@@ -141,8 +156,13 @@ impl<G: Ground> Core<G> {
 
     /// Says that the gradient is complete, if it is still wanted.
     pub fn arrive(&mut self) {
-        self.ready |= self.worker.want() == Want::Compute;
-        self.worker.arrive();
+        if self.worker.want() == Want::Compute {
+            self.ready = true;
+            if self.way == Way::Flat {
+                G::expect_gradients(self);
+            }
+            self.worker.arrive();
+        }
     }
 
     /// Whether the step has a result in which the own gradient is not.
@@ -156,18 +176,44 @@ impl<G: Ground> Core<G> {
         )
     }
 
-    /// Looks, if there may be something to be seen that was not seen before. (A slot that is filled late is no reason:
-    /// who filled it looks, and whoever is about to sleep does.)
-    pub fn look_if_changed(&mut self) -> Turn {
-        let now = match self.ground.glance(self.worker.view(), self.worker.step()) {
-            Ok(now) => now,
-            Err(found) => return self.blind(found),
-        };
-        if self.looked == now {
-            return Turn::Idle;
+    /// How often a worker with this ticket looks in any case. Who has the last that is needed seals, as soon as those before it
+    /// have filled their slots; if all looked, they would keep the words from each other.
+    fn arrived(&self, ticket: u16) -> u32 {
+        match ticket + 1 == self.shape.members() {
+            true => SEAL_LOOKS,
+            false => 0,
         }
-        self.looked = now;
-        self.look(&Trust)
+    }
+
+    /// From now on it looks again, whatever the words are.
+    pub fn insist(&mut self) {
+        self.eager = self.eager.max(1);
+    }
+
+    /// Looks, if there may be something to be seen that was not seen before. (A slot that is filled late is no reason:
+    /// who needs it looks again, who filled it does before long, and whoever is about to sleep.)
+    pub fn look_if_changed(&mut self) -> Turn {
+        match self.has_changed() {
+            Ok(true) => self.look(&Trust),
+            Ok(false) => Turn::Idle,
+            Err(found) => self.blind(found),
+        }
+    }
+
+    fn has_changed(&mut self) -> Result<bool, Found> {
+        let (view, step) = (self.worker.view(), self.worker.step());
+        let seal = self.ground.seal(view, step)?;
+        // An earlier step's says nothing.
+        let sealed = seal != self.looked.0 && Seal(seal).step() >= step;
+        if self.eager == 0 && !sealed {
+            self.idle += 1;
+            if !self.idle.is_multiple_of(SEAL_LOOKS) || self.ground.tickets(view, step)? == self.looked.1 {
+                return Ok(false);
+            }
+        }
+        self.looked = (seal, self.ground.tickets(view, step)?);
+        self.eager = self.eager.saturating_sub(1);
+        Ok(true)
     }
 
     /// Looks at the step's words.
@@ -181,7 +227,7 @@ impl<G: Ground> Core<G> {
         match self.worker.want() == before {
             true => Turn::Idle,
             false => {
-                self.looked = (0, 0);
+                self.eager = 1;
                 Turn::Moved
             }
         }
@@ -193,7 +239,7 @@ impl<G: Ground> Core<G> {
             return Turn::Idle;
         }
         self.worker.did(Did::Lost);
-        self.looked = (0, 0);
+        self.eager = 1;
         Turn::Moved
     }
 
@@ -232,8 +278,8 @@ impl<G: Ground> Core<G> {
         } = access
             && found == expected
         {
-            if let Some(clock) = self.clock.as_ref().filter(|_| self.sealed.0 != step) {
-                self.sealed = (step, clock.now());
+            if self.sealed.0 != step {
+                self.sealed = (step, self.clock.as_ref().map_or(0, Clock::now));
             }
             self.ground.wake_others();
         }
@@ -246,6 +292,20 @@ impl<G: Ground> Core<G> {
         racing::before_writing();
         self.worker.did(Did::Done);
         self.looked = (0, 0);
+        if self.sealed.0 == self.worker.applied() {
+            self.reopen();
+        }
+    }
+
+    /// Reopens the tickets of the next step before anybody comes. Who has sealed the last one has its result first, and so
+    /// the time for it.
+    fn reopen(&mut self) {
+        let (view, step) = (self.worker.view(), self.worker.step());
+        if let Ok(found) = self.ground.tickets(view, step)
+            && let Some(access) = self.worker.reopen(Tickets(found))
+        {
+            self.ground.home(view, access);
+        }
     }
 
     /// Refuses work after a failure, and in a forked child.

@@ -29,6 +29,10 @@ impl<G: Ground> Core<G> {
                 std::hint::spin_loop();
                 continue;
             }
+            if idle == patience.spins {
+                // Whoever was to seal takes long.
+                self.insist();
+            }
             if idle < patience.spins + patience.yields {
                 std::thread::yield_now();
                 continue;

@@ -44,8 +44,11 @@ pub(super) trait Ground: Sized {
     /// The step's words; the seal is read before the others.
     fn words(&mut self, view: u16, step: u64) -> Result<Self::Words<'_>, Found>;
 
-    /// The seal and the tickets alone.
-    fn glance(&mut self, view: u16, step: u64) -> Result<(u64, u64), Found>;
+    /// The seal alone.
+    fn seal(&mut self, view: u16, step: u64) -> Result<u64, Found>;
+
+    /// The tickets alone.
+    fn tickets(&mut self, view: u16, step: u64) -> Result<u64, Found>;
 
     /// One of a worker's own words.
     fn load(&mut self, worker: u16, index: usize) -> Option<u64>;
@@ -58,6 +61,9 @@ pub(super) trait Ground: Sized {
 
     /// Bytes that are best fetched at a time.
     fn piece(&self) -> usize;
+
+    /// Where everybody adds up for itself: others' gradients will be read soon.
+    fn expect_gradients(core: &Core<Self>);
 
     /// Everybody adds up for itself.
     fn sum_up(core: &mut Core<Self>, tag: Tag) -> Did;

@@ -122,12 +122,17 @@ impl Ground for Mapped {
                 word,
                 expected,
                 desired,
-            } => match self
-                .word(word)
-                .compare_exchange(expected, desired, SeqCst, Acquire)
-            {
-                Ok(found) | Err(found) => found,
-            },
+            } => {
+                let word = self.word(word);
+                // What would fail needs no line of its own.
+                let found = word.load(Acquire);
+                match found == expected {
+                    true => word
+                        .compare_exchange(expected, desired, SeqCst, Acquire)
+                        .unwrap_or_else(|found| found),
+                    false => found,
+                }
+            }
         })
     }
 
@@ -137,10 +142,13 @@ impl Ground for Mapped {
     }
 
     #[inline]
-    fn glance(&mut self, _: u16, step: u64) -> Result<(u64, u64), Found> {
-        let [seal, tickets] =
-            [Word::Seal(step), Word::Tickets(step)].map(|word| self.word(word).load(Acquire));
-        Ok((seal, tickets))
+    fn seal(&mut self, _: u16, step: u64) -> Result<u64, Found> {
+        Ok(self.word(Word::Seal(step)).load(Acquire))
+    }
+
+    #[inline]
+    fn tickets(&mut self, _: u16, step: u64) -> Result<u64, Found> {
+        Ok(self.word(Word::Tickets(step)).load(Acquire))
     }
 
     fn load(&mut self, worker: u16, index: usize) -> Option<u64> {
@@ -168,6 +176,11 @@ impl Ground for Mapped {
 
     fn piece(&self) -> usize {
         PIECE
+    }
+
+    #[inline]
+    fn expect_gradients(core: &Core<Self>) {
+        core.fetch_gradients();
     }
 
     fn sum_up(core: &mut Core<Self>, tag: Tag) -> Did {

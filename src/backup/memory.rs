@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::protocol::{Layout, Shape, Tag, Way, Word};
 
-const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 /// Words in a cache line.
 const WORDS: usize = LINE / 8;
 

@@ -149,6 +149,14 @@ impl Remote {
         self.run(worker, operation) && !self.is_late(worker)
     }
 
+    fn word(&mut self, view: u16, word: Word) -> Result<u64, Found> {
+        let home = self.home_of(view);
+        match self.read_words(home, self.places.home(word), (0, 1)) {
+            true => Ok(self.landed(0)),
+            false => Err(self.failed(home)),
+        }
+    }
+
     fn home_of(&self, view: u16) -> u16 {
         view % self.workers
     }
@@ -234,7 +242,7 @@ impl Ground for Remote {
     }
 
     fn words(&mut self, view: u16, step: u64) -> Result<Landed<'_>, Found> {
-        let (seal, _) = self.glance(view, step)?;
+        let seal = self.word(view, Word::Seal(step))?;
         let (home, index) = (self.home_of(view), self.places.home(Word::Tickets(step)));
         let count = self.places.home.entry_bytes() / 8;
         if !self.read_words(home, index, (0, count)) {
@@ -249,12 +257,12 @@ impl Ground for Remote {
         })
     }
 
-    fn glance(&mut self, view: u16, step: u64) -> Result<(u64, u64), Found> {
-        let (home, index) = (self.home_of(view), self.places.home(Word::Tickets(step)));
-        match self.read_words(home, index, (0, 2)) {
-            true => Ok((self.landed(1), self.landed(0))),
-            false => Err(self.failed(home)),
-        }
+    fn seal(&mut self, view: u16, step: u64) -> Result<u64, Found> {
+        self.word(view, Word::Seal(step))
+    }
+
+    fn tickets(&mut self, view: u16, step: u64) -> Result<u64, Found> {
+        self.word(view, Word::Tickets(step))
     }
 
     fn load(&mut self, worker: u16, index: usize) -> Option<u64> {
@@ -289,6 +297,8 @@ impl Ground for Remote {
     fn piece(&self) -> usize {
         PIECE
     }
+
+    fn expect_gradients(_: &Core<Self>) {}
 
     fn sum_up(_: &mut Core<Self>, _: Tag) -> Did {
         unreachable!("there is no such shape where memory is not mapped")

@@ -4,10 +4,26 @@
 use super::core::{AT_ONCE, Core, PIECE};
 use super::ground::Ground;
 use super::mapped::Mapped;
+use super::memory::LINE;
 use super::protocol::{Did, Seal, Tag};
 use super::racing;
 
+/// Gradients of so few bytes and workers are worth it to be fetched ahead.
+const AHEAD: (usize, u16) = (LINE, 16);
+
 impl Core<Mapped> {
+    /// Who arrives will soon read the others' gradients: where they are small, they are on their way while it takes its ticket.
+    /// What comes too early is fetched again.
+    pub(super) fn fetch_gradients(&self) {
+        let (workers, places, step) = (self.shape.workers(), self.ground.places(), self.worker.step());
+        if places.bytes > AHEAD.0 || workers > AHEAD.1 {
+            return;
+        }
+        for worker in (0..workers).filter(|worker| *worker != self.me) {
+            racing::fetch(self.ground.data(worker, places.gradient(step)).as_ptr());
+        }
+    }
+
     /// The mean of the gradients of an attempt's members is this worker's result.
     pub(super) fn sum(&mut self, tag: Tag) -> Did {
         let Some(members) = self.members_of(tag) else {
@@ -23,8 +39,8 @@ impl Core<Mapped> {
         racing::after();
         // Nobody writes over a gradient of this step before the step that precedes its place's next use was decided. That
         // step's seal lies where that of the step before this one did.
-        match self.ground.glance(tag.view(), tag.step() - 1) {
-            Ok((seal, _)) if Seal(seal).step() < tag.step() => Did::Done,
+        match self.ground.seal(tag.view(), tag.step() - 1) {
+            Ok(seal) if Seal(seal).step() < tag.step() => Did::Done,
             _ => Did::Gone,
         }
     }

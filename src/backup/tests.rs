@@ -228,7 +228,7 @@ fn run(lies: Lies, workers: u32, backups: u32, count: usize, way: Way, seed: u64
         seen.caught_up += usize::from(matches!(ended.how, How::CaughtUp { .. }));
     }
     for step in STEPS - 1..=STEPS {
-        let (seal, _) = either!(seats[0].barrier, core => core.ground.glance(0, step)).unwrap();
+        let seal = either!(seats[0].barrier, core => core.ground.seal(0, step)).unwrap();
         seen.again += usize::from(Seal(seal).attempt() > 0);
     }
     // In any order, and by one thread: nobody waits for the others.

@@ -2,7 +2,7 @@
 
 use super::part::Stage;
 use super::worker::Phase;
-use super::{Did, Slot, Tag, Tickets, Worker};
+use super::{Access, Did, Slot, Tag, Tickets, Word, Worker};
 
 impl Worker {
     /// What was [wanted](Worker::want) went so.
@@ -58,6 +58,18 @@ impl Worker {
         } else {
             Phase::Fill(found.count() as u16, Slot::default())
         };
+    }
+
+    /// What a worker that computes may do for those who will arrive, itself among them, with the tickets of its step as it
+    /// found them: the same as one that came first and then was stopped. Where everybody adds up for itself, the step that
+    /// they were of is out of reach by then: its gradients may be written over since the step before this one was decided.
+    pub fn reopen(&self, found: Tickets) -> Option<Access> {
+        let free = self.phase == Phase::Compute && self.flat() && found.step() < self.step;
+        free.then(|| Access::Swap {
+            word: Word::Tickets(self.step),
+            expected: found.0,
+            desired: Tickets::none(self.step).0,
+        })
     }
 
     fn filled(&mut self, ticket: u16, expected: Slot, found: Slot) {

@@ -3,8 +3,9 @@
 use super::Shape;
 
 const LINE: usize = 64;
-/// Slots that share a cache line with the tickets and the seal: with few workers an arrival and its seal touch one line.
-const NEAR: u16 = 6;
+/// Slots that share a cache line with the tickets: with few workers an arrival touches one line. The seal has another, with
+/// the exclusions: those who wait for it look there, and hold up nobody who arrives.
+const NEAR: u16 = 7;
 
 /// A word at home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,16 +26,20 @@ pub enum Word {
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     shape: Shape,
+    /// From the tickets of a step to its seal.
+    seal: usize,
     entry: usize,
 }
 
 impl Layout {
     /// Of a barrier of this shape.
     pub fn new(shape: Shape) -> Self {
-        let far = shape.tickets().saturating_sub(NEAR) as usize + shape.exclusions() as usize;
+        let far = shape.tickets().saturating_sub(NEAR) as usize;
+        let seal = LINE + (8 * far).next_multiple_of(LINE);
         Self {
             shape,
-            entry: LINE + (8 * far).next_multiple_of(LINE),
+            seal,
+            entry: seal + (8 + 8 * shape.exclusions() as usize).next_multiple_of(LINE),
         }
     }
 
@@ -55,21 +60,18 @@ impl Layout {
     #[inline]
     pub fn offset(&self, word: Word) -> usize {
         let entry = |step: u64| LINE + (step % u64::from(self.shape.ring())) as usize * self.entry;
-        let far = |step, index: u16| entry(step) + LINE + 8 * index as usize;
         match word {
             Word::Opening => 0,
             Word::Tickets(step) => entry(step),
-            Word::Seal(step) => entry(step) + 8,
+            Word::Seal(step) => entry(step) + self.seal,
+            // Beyond the near ones the next lines follow.
             Word::Slot(step, ticket) => {
                 assert!(ticket < self.shape.tickets(), "there is no such slot");
-                match ticket.checked_sub(NEAR) {
-                    None => entry(step) + 16 + 8 * ticket as usize,
-                    Some(index) => far(step, index),
-                }
+                entry(step) + 8 + 8 * ticket as usize
             }
             Word::Exclusion(step, index) => {
                 assert!(index < self.shape.exclusions(), "there is no such exclusion");
-                far(step, self.shape.tickets().saturating_sub(NEAR) + index)
+                entry(step) + self.seal + 8 + 8 * index as usize
             }
         }
     }

@@ -1,8 +1,20 @@
 //! A set of workers in a fixed place: who is in it, and where each stands in the order of ranks.
 
 /// See the module.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Members([u64; 64]);
+#[derive(Clone)]
+pub struct Members {
+    words: [u64; 64],
+    /// Words beyond these are zero: with few workers there is nothing to be looked at there.
+    used: usize,
+}
+
+impl PartialEq for Members {
+    fn eq(&self, other: &Self) -> bool {
+        self.words == other.words
+    }
+}
+
+impl Eq for Members {}
 
 impl std::fmt::Debug for Members {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -12,46 +24,55 @@ impl std::fmt::Debug for Members {
 
 impl Default for Members {
     fn default() -> Self {
-        Self([0; 64])
+        Self {
+            words: [0; 64],
+            used: 0,
+        }
     }
 }
 
 impl Members {
+    fn used(&self) -> &[u64] {
+        &self.words[..self.used]
+    }
+
     /// Adds a worker.
     pub fn insert(&mut self, worker: u16) {
-        self.0[worker as usize / 64] |= 1 << (worker % 64);
+        let word = worker as usize / 64;
+        self.words[word] |= 1 << (worker % 64);
+        self.used = self.used.max(word + 1);
     }
 
     /// Whether a worker is in it.
     pub fn contains(&self, worker: u16) -> bool {
-        self.0[worker as usize / 64] >> (worker % 64) & 1 != 0
+        self.words[worker as usize / 64] >> (worker % 64) & 1 != 0
     }
 
     /// How many.
     pub fn len(&self) -> u16 {
-        self.0.iter().map(|word| word.count_ones() as u16).sum()
+        self.used().iter().map(|word| word.count_ones() as u16).sum()
     }
 
     /// Whether nobody is in it.
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
+        self.used().iter().all(|word| *word == 0)
     }
 
     /// How many have a lower rank: the worker's virtual rank, if it is in it.
     pub fn position(&self, worker: u16) -> Option<u16> {
         let (word, bit) = (worker as usize / 64, worker % 64);
-        let before = self.0[..word]
+        let before = self.words[..word]
             .iter()
             .map(|word| word.count_ones() as u16)
             .sum::<u16>();
-        let here = (self.0[word] & ((1 << bit) - 1)).count_ones() as u16;
+        let here = (self.words[word] & ((1 << bit) - 1)).count_ones() as u16;
         self.contains(worker).then_some(before + here)
     }
 
     /// Who has that virtual rank.
     pub fn at(&self, position: u16) -> Option<u16> {
         let mut left = u32::from(position);
-        for (index, word) in self.0.iter().enumerate() {
+        for (index, word) in self.used().iter().enumerate() {
             let here = word.count_ones();
             if left < here {
                 let rest = (0..left).fold(*word, |rest, _| rest & (rest - 1));
@@ -64,7 +85,7 @@ impl Members {
 
     /// In the order of ranks.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..).zip(&self.0).flat_map(|(index, word)| {
+        (0..).zip(self.used()).flat_map(|(index, word)| {
             let mut left = *word;
             std::iter::from_fn(move || {
                 let bit = left.trailing_zeros() as u16;
@@ -76,12 +97,13 @@ impl Members {
 
     /// Workers `64 * index` to `64 * index + 63`, a bit each.
     pub fn word(&self, index: usize) -> u64 {
-        self.0[index]
+        self.words[index]
     }
 
     /// As [`Members::word`], all of them anew.
     pub fn set_word(&mut self, index: usize, workers: u64) {
-        self.0[index] = workers;
+        self.words[index] = workers;
+        self.used = self.used.max(index + 1);
     }
 }
 

@@ -60,7 +60,8 @@ impl Worker {
                 self.held = tag;
                 self.phase = Phase::Opened;
             }
-            (Phase::Inherit(_), Did::Gone) => self.phase = Phase::Opened,
+            // Those who had it are further: the home has gone on meanwhile.
+            (Phase::Inherit(past), Did::Gone) => self.phase = Phase::CatchUp(past.step()),
             (phase, did) => panic!("a worker in phase {phase:?} was answered {did:?}"),
         }
     }

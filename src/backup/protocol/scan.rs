@@ -46,14 +46,29 @@ pub fn scan(
     shape: &Shape,
     step: u64,
     exclusions: u16,
-    mut each: impl FnMut(u16, Slot, bool),
+    each: impl FnMut(u16, Slot, bool),
 ) -> Option<Scanned> {
-    let mut scanned = Scanned::default();
+    // As good as always: not even the set of them is needed.
+    if exclusions == 0 {
+        return scan_but(words, shape, step, |_| false, each);
+    }
     let mut excluded = [0u64; 128];
     for index in 0..exclusions {
         let ticket = words.exclusion(index).ticket();
         excluded[ticket as usize / 64] |= 1 << (ticket % 64);
     }
+    let excluded = |ticket: u16| excluded[ticket as usize / 64] >> (ticket % 64) & 1 != 0;
+    scan_but(words, shape, step, excluded, each)
+}
+
+fn scan_but(
+    words: &impl Words,
+    shape: &Shape,
+    step: u64,
+    excluded: impl Fn(u16) -> bool,
+    mut each: impl FnMut(u16, Slot, bool),
+) -> Option<Scanned> {
+    let mut scanned = Scanned::default();
     let tickets = words.tickets();
     if tickets.step() > step {
         return None;
@@ -75,7 +90,7 @@ pub fn scan(
             continue;
         }
         let Some(worker) = slot.worker() else { continue };
-        if excluded[ticket as usize / 64] >> (ticket % 64) & 1 != 0 {
+        if excluded(ticket) {
             continue;
         }
         let member = !scanned.complete && scanned.hole.is_none();
