@@ -96,6 +96,60 @@ fn every_collective_is_right_on_three_ranks() {
 }
 
 #[test]
+fn the_backup_barrier_s_results_are_right_with_and_without_backups_along_every_way() {
+    for (backups, way) in [("0", "flat"), ("1", "flat"), ("0", "tree:2"), ("1", "tree:1")] {
+        let (document, said) = bench_of(
+            "backup-barrier",
+            &[
+                "--ranks",
+                "3",
+                "--backups",
+                backups,
+                "--way",
+                way,
+                "-b",
+                "8",
+                "-e",
+                "2M",
+                "-f",
+                "512",
+                "-n",
+                "3",
+                "-w",
+                "1",
+                "-c",
+                "2",
+            ],
+        );
+        let results = document["results"].as_array().unwrap();
+        assert_eq!(results.len(), 3, "{document}");
+        for row in results {
+            assert_eq!((&row["nwrong"], &row["way"]), (&0.into(), &way.into()), "{row}");
+            assert!(
+                row["result"]["p50"].as_f64() >= row["seal"]["p50"].as_f64(),
+                "{row}"
+            );
+            assert!(row["all_reduce"]["max"].as_f64() > Some(0.0), "{row}");
+        }
+        assert!(said.contains("every element of every rank is right"), "{said}");
+    }
+}
+
+#[test]
+fn a_worker_that_is_stopped_finds_the_others_again() {
+    let (document, said) = bench_of(
+        "backup-barrier",
+        &["--ranks", "3", "--stop", "0.3", "--compute", "500", "-n", "10"],
+    );
+    // Three rounds, each as long as it takes.
+    assert_eq!(document["one_stopped"]["steps"], 2700, "{document}");
+    assert_eq!(document["replicas_identical"], true, "{document}");
+    let told = ["applied", "jumped"].map(|name| document[name].as_u64().unwrap());
+    assert!(told[0] > 0 && told[0] + told[1] == 2700, "{document}");
+    assert!(said.contains("all replicas are identical"), "{said}");
+}
+
+#[test]
 fn every_plan_can_be_forced_and_is_named() {
     for plan in [
         "binomial-tree",

@@ -41,6 +41,8 @@ pub(super) struct Method {
     pub(super) warmup: usize,
     /// Passes with fresh data; 0 checks nothing.
     pub(super) checks: usize,
+    /// That the ranks share.
+    pub(super) cores: usize,
 }
 
 /// Measures rows, one after the other.
@@ -64,7 +66,7 @@ impl<'a> Bench<'a> {
     pub(super) fn new(communicator: &'a Communicator, method: Method) -> Result<Self, Trouble> {
         let mut shared = Shared::new(communicator, 2 * NOTES * method.iterations)?;
         Ok(Self {
-            round_trip: shared.round_trip()?,
+            round_trip: shared.round_trip(method.cores)?,
             communicator,
             shared,
             method,
@@ -81,6 +83,7 @@ impl<'a> Bench<'a> {
             iterations,
             warmup,
             checks,
+            ..
         } = self.method;
         let mut builder = Barrier::<f32>::builder(self.communicator, count)
             .backups(backups)

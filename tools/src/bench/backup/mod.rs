@@ -167,6 +167,7 @@ impl BackupArguments {
         let output = (job.rank == 0)
             .then(|| Output::open(self.json.as_deref()))
             .transpose()?;
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         binding::bind(job.local_rank, job.size);
         let mut builder = Communicator::builder();
         if let Some(timeout) = self.timeout {
@@ -175,7 +176,7 @@ impl BackupArguments {
         let communicator = builder.join(job).map_err(broken)?;
         let ended = match self.stop {
             Some(stop) => self.stop_one(stop, &communicator, output),
-            None => self.sweep(sizes, &communicator, output),
+            None => self.sweep(sizes, cores, &communicator, output),
         };
         // Others may still look at this rank's memory.
         communicator.finalize().map_err(broken)?;
@@ -185,6 +186,7 @@ impl BackupArguments {
     fn sweep(
         &self,
         sizes: Sizes,
+        cores: usize,
         communicator: &Communicator,
         mut output: Option<Output>,
     ) -> Result<ExitCode, Failure> {
@@ -194,6 +196,7 @@ impl BackupArguments {
             iterations: self.iterations as usize,
             warmup: self.warmup as usize,
             checks: self.checks as usize,
+            cores,
         };
         let mut bench = Bench::new(communicator, method).map_err(broken)?;
         let config = Config {

@@ -19,6 +19,9 @@ const APART: usize = 16;
 const AHEAD: Duration = Duration::from_micros(3);
 /// Looks before a waiting rank gives its core to others.
 const SPINS: u32 = 20_000;
+/// A wait of this length is for no rank that is only a little late: from then on the core is left to others altogether.
+const LONG: Duration = Duration::from_millis(100);
+const NAP: Duration = Duration::from_millis(1);
 /// Round trips that are timed together, and how often: the median counts.
 const EXCHANGES: u64 = 500;
 const BATCHES: usize = 21;
@@ -129,7 +132,7 @@ impl Shared {
     }
 
     fn wait<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> io::Result<T> {
-        let mut deadline = None;
+        let mut since = None;
         loop {
             for _ in 0..SPINS {
                 if let Some(found) = look() {
@@ -137,14 +140,17 @@ impl Shared {
                 }
                 std::hint::spin_loop();
             }
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.timeout);
-            if Instant::now() >= deadline {
-                let (rank, timeout) = (self.rank, self.timeout);
+            let waited = since.get_or_insert_with(Instant::now).elapsed();
+            if waited >= self.timeout {
                 return Err(io::Error::other(format!(
-                    "rank {rank}: waited {timeout:?} for {what}"
+                    "rank {}: waited {:?} for {what}",
+                    self.rank, self.timeout
                 )));
             }
-            std::thread::yield_now();
+            match waited < LONG {
+                true => std::thread::yield_now(),
+                false => std::thread::sleep(NAP),
+            }
         }
     }
 
@@ -166,8 +172,7 @@ impl Shared {
 
     /// How long a cache line takes to another rank's core and back, in microseconds: the median over rank 0 with each other
     /// one. Nothing where ranks share cores: they would take turns by the scheduler's clock.
-    pub(super) fn round_trip(&mut self) -> io::Result<Option<f64>> {
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    pub(super) fn round_trip(&mut self, cores: usize) -> io::Result<Option<f64>> {
         if self.ranks < 2 || self.ranks as usize > cores {
             return Ok(None);
         }
