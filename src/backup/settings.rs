@@ -17,8 +17,8 @@ use crate::observe::Clock;
 
 /// Gradients so small in all are added up by everybody for himself: then nobody who has arrived can hold up the others.
 const FLAT: usize = 1 << 20;
-/// The same among so few workers, where it is faster than a tree up to there (measured with 2 and 4, each on a core of its own):
-/// all work at once, where along a tree those above wait for those below, and a result is copied when it is whole.
+/// The same among so few workers, where a tree was hardly ever faster up to there (measured with 2 and 4, on busy cores): all work
+/// at once, where along a tree those above wait for those below, and a result is copied when it is whole.
 const FLAT_AMONG_FEW: (usize, u32) = (16 << 20, 4);
 /// Steps of which gradients are kept where everybody adds up for himself, and results where not.
 const HISTORY: (u16, u16) = (4, 2);
