@@ -7,10 +7,11 @@
 //! 0,1,0.0127
 //! ```
 
-use crate::plan::MAX_RANKS;
-
 /// The first line.
 pub const HEADER: &str = "step,worker,seconds";
+
+/// As many as a backup-worker barrier has at most.
+const MAXIMUM_WORKERS: u32 = 4096;
 
 /// Longer than any step; sums of such times stay numbers.
 const LONGEST: f64 = 1e9;
@@ -102,7 +103,7 @@ fn row(text: &str, line: usize) -> Result<Row, MeasuredError> {
     let not = |what: String| move || error(line, what);
     let worker_reason = format!(
         "the worker {worker:?} is not a number from 0 to {}",
-        MAX_RANKS - 1
+        MAXIMUM_WORKERS - 1
     );
     let seconds_reason =
         format!("the time {seconds:?} is not a number of seconds above 0 and up to {LONGEST:e}");
@@ -115,7 +116,7 @@ fn row(text: &str, line: usize) -> Result<Row, MeasuredError> {
         worker: worker
             .parse()
             .ok()
-            .filter(|worker| *worker < MAX_RANKS)
+            .filter(|worker| *worker < MAXIMUM_WORKERS)
             .ok_or_else(not(worker_reason))?,
         seconds: seconds
             .parse()
