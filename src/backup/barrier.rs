@@ -184,6 +184,7 @@ impl<T: Element> Barrier<T> {
     /// Nothing is left to be done in this step but to hand its result out.
     pub(super) fn conclude(&mut self) -> Ended {
         self.members.clear();
+        either!(&self.driver, core => core.engine.caller().counters.operation());
         either!(&mut self.driver, core => {
             let from = core.begun;
             core.ready = false;

@@ -13,7 +13,7 @@ use super::{BackupError, racing};
 use crate::communicator::CommunicatorError;
 use crate::engine::Engine;
 use crate::engine::reduce::Kernel;
-use crate::observe::Clock;
+use crate::observe::{Clock, CopySite};
 
 /// Bytes that are copied out of another worker's mapped memory before they are added up: so few that all of a pass stay in
 /// the first-level cache.
@@ -306,6 +306,13 @@ impl<G: Ground> Core<G> {
         {
             self.ground.home(view, access);
         }
+    }
+
+    /// So many bytes of others go through scratch memory: they may be written over while they are read.
+    pub fn count_staged(&self, bytes: usize) {
+        let counters = &self.engine.caller().counters;
+        counters.exchanged(bytes as u64);
+        counters.copied(CopySite::StageIn, bytes as u64);
     }
 
     /// Refuses work after a failure, and in a forked child.

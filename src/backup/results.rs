@@ -77,6 +77,7 @@ impl<G: Ground> Core<G> {
             _ => return Did::Unknown,
         }
         self.hide_result(tag);
+        self.engine.caller().counters.exchanged(places.bytes as u64);
         let at = places.result(tag);
         let mut done = 0;
         while done < places.bytes {

@@ -31,6 +31,8 @@ impl Core<Mapped> {
         };
         self.members = members;
         let (mut at, bytes) = (0, self.ground.places().bytes);
+        let others = self.members.len() - u16::from(self.members.contains(self.me));
+        self.count_staged(bytes * others as usize);
         while at < bytes {
             let now = PIECE.min(bytes - at);
             self.sum_piece(tag, at, now);

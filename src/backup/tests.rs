@@ -251,7 +251,7 @@ fn campaign(lies: Lies, way: Way, rounds: u64) {
 }
 
 fn rounds() -> u64 {
-    let asked = std::env::var("SAPWOOD_BACKUP_ROUNDS").ok();
+    let asked = std::env::var("BACKUP_ORDERS").ok();
     asked.and_then(|rounds| rounds.parse().ok()).unwrap_or(12)
 }
 

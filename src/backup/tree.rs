@@ -92,6 +92,7 @@ impl<G: Ground> Core<G> {
         bytes: usize,
     ) -> bool {
         let (places, at) = (*self.ground.places(), self.taking.done);
+        self.count_staged(bytes);
         let theirs = match leaf {
             true => places.gradient(tag.step()),
             false => places.part(),

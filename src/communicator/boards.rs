@@ -4,9 +4,11 @@ use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use rustix::thread::{CpuSet, sched_getaffinity};
+
 use super::CommunicatorError;
 use super::connect::Meeting;
-use crate::engine::{Board, Group, Layout, SMALL_BYTES, WindowMap};
+use crate::engine::{Board, Group, Layout, PROCESSORS, SMALL_BYTES, WindowMap};
 use crate::fabric::{Access, Endpoint, FabricError, Parcel, Patience, Registration, RemoteRegion};
 use crate::memory::{HugePages, Region};
 
@@ -110,6 +112,10 @@ impl Mapped {
     ) -> Result<(Group, Layout), CommunicatorError> {
         let layout = Layout::new(ranks, tasks, SMALL_BYTES);
         let region = Region::host(layout.bytes(), HugePages::Never)?;
+        // SAFETY: a fresh region of that size, on a page, as zeroes, which this rank alone writes and the handle keeps.
+        let own = unsafe { Board::new(region.base(), layout, Arc::new(region.clone())) };
+        // Before the others have it.
+        own.show_processors(processors());
         let map = Arc::new(self.share(
             meeting,
             "sharing boards",
@@ -123,15 +129,45 @@ impl Mapped {
             // the owner writes there, and the map keeps them.
             unsafe { Board::new(*base, layout, memory) }
         });
-        let boards = boards.collect();
+        let boards = boards.collect::<Box<[Board]>>();
         let bells = (0..ranks)
             .map(|rank| self.endpoint.doorbell(rank))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| meeting.unusable(meeting.rank))?;
-        let patience = Patience::for_ranks(ranks as usize);
+        let patience = Patience::on_cores(ranks as usize, cores(&boards));
         let liveness = Box::new(meeting.members.clone());
         let group = Group::new(meeting.rank, boards, bells.into(), patience, liveness);
         Ok((group, layout))
+    }
+}
+
+/// The processors that this rank may run on.
+fn processors() -> [u64; PROCESSORS] {
+    let mut words = [0; PROCESSORS];
+    if let Ok(allowed) = sched_getaffinity(None) {
+        for processor in (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor)) {
+            words[processor / 64 % PROCESSORS] |= 1 << (processor % 64);
+        }
+    }
+    words
+}
+
+/// How many processors all ranks may run on between them: each may be bound to one.
+fn cores(boards: &[Board]) -> usize {
+    let mut words = [0; PROCESSORS];
+    for board in boards {
+        let theirs = board.processors();
+        words
+            .iter_mut()
+            .zip(theirs)
+            .for_each(|(word, theirs)| *word |= theirs);
+    }
+    let count = |words: &[u64]| words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+    // A control group may give less time than there are processors.
+    let given = std::thread::available_parallelism().map_or(1, |given| given.get());
+    match given < count(&processors()) {
+        true => given,
+        false => count(&words),
     }
 }
 

@@ -40,6 +40,10 @@ pub(super) const WHOLE: u64 = (1 << CHUNK_BITS) - 1;
 /// everything was done. Some reserved numbers are kept back.
 pub const MAXIMUM_SEQUENCE: u64 = (1 << (u64::BITS - CHUNK_BITS)) - 1024;
 
+/// Words of a set of processors, and where it is: in the line of the rank's state, which hardly ever changes.
+pub const PROCESSORS: usize = 4;
+const PROCESSORS_AT: usize = 32;
+
 /// Where things are on a board; the same on every rank of a communicator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -298,6 +302,19 @@ impl Board {
         }
     }
 
+    /// Shows which processors the owner may run on; those beyond the 256th count as one of these.
+    pub fn show_processors(&self, processors: [u64; PROCESSORS]) {
+        for (index, word) in processors.into_iter().enumerate() {
+            self.word(PROCESSORS_AT + 8 * index)
+                .store(word, Ordering::Release);
+        }
+    }
+
+    /// What [`Board::show_processors`] has shown.
+    pub fn processors(&self) -> [u64; PROCESSORS] {
+        std::array::from_fn(|index| self.word(PROCESSORS_AT + 8 * index).load(Ordering::Acquire))
+    }
+
     /// Tells every rank that this one has given up. The first reason stays.
     pub fn give_up(&self, trouble: Trouble) {
         if self.trouble().is_none() {
@@ -365,7 +382,7 @@ mod tests {
             let region = Region::host(layout.bytes(), HugePages::Never).unwrap();
             // SAFETY: a fresh region of that size, kept by the board.
             let board = unsafe { Board::new(region.base(), layout, Arc::new(region.clone())) };
-            let mut places = vec![(0, 16)];
+            let mut places = vec![(0, 32), (PROCESSORS_AT, 8 * PROCESSORS)];
             let at = |pointer: *const u8| pointer as usize - region.base().as_ptr() as usize;
             for sequence in 0..DEPTH {
                 places.push((Board::line_at(sequence), 16));

@@ -30,7 +30,7 @@ mod atomics {
 }
 
 pub use address::{Extent, Keys, RemotePart, WindowMap};
-pub use board::{Board, Layout, MAXIMUM_SEQUENCE};
+pub use board::{Board, Layout, MAXIMUM_SEQUENCE, PROCESSORS};
 pub use call::{Call, Prepared, Scale};
 pub use core::{Core, MAXIMUM_ACTIVE};
 pub use error::{EngineError, Waited};

@@ -129,6 +129,11 @@ impl Patience {
     /// For `ranks` waiters on this host: with more of them than cores, spinning keeps the awaited one from running.
     pub fn for_ranks(ranks: usize) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Self::on_cores(ranks, cores)
+    }
+
+    /// The same where it is known how many cores the waiters have between them: each may be bound to one of its own.
+    pub fn on_cores(ranks: usize, cores: usize) -> Self {
         let nap = Duration::from_millis(10);
         if ranks > cores {
             Self {
