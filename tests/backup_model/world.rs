@@ -1,7 +1,7 @@
 //! How the world moves: every action is one thing that one worker does, one write that lands, or one fault. The workers
 //! are the library's own; the world does what they want and answers.
 
-use sapwood::backup::protocol::{Access, Did, Layout, Reach, Shape, Slot, Want, Way, Word, Worker};
+use sapwood::backup::protocol::{Access, Did, Layout, Reach, Shape, Slot, Tickets, Want, Way, Word, Worker};
 
 use super::state::{Home, Life, Memory, Page, RING, STEPS, Seat, State, Sum, Suspicions};
 
@@ -49,6 +49,8 @@ pub struct Kinds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     Do(u8),
+    /// Reopens the tickets for those who will arrive.
+    Reopen(u8),
     Look(u8),
     Land(u8),
     LandLate,
@@ -131,12 +133,21 @@ impl World {
             if !computes || !(seat.is_done() || seat.worker.applied() > last + self.lag) {
                 actions.push(Action::Do(index));
             }
+            if !seat.is_done() && self.reopening(state, &seat.worker).is_some() {
+                actions.push(Action::Reopen(index));
+            }
             let lost = state.homes[self.home(&seat.worker)].lost;
             if seat.worker.attentive() && (lost || !(computes && seat.is_done())) {
                 actions.push(Action::Look(index));
             }
         }
         actions.extend((0..state.flights.len() as u8).map(Action::Land));
+    }
+
+    /// What a worker may do ahead of its arrival.
+    fn reopening(&self, state: &State, worker: &Worker) -> Option<Access> {
+        let home = &state.homes[self.home(worker)];
+        worker.reopen(Tickets(home.get(&self.layout, Word::Tickets(worker.step()))))
     }
 
     pub fn misfortunes(&self, state: &State, actions: &mut Vec<Action>) {
@@ -225,6 +236,14 @@ impl World {
             Action::Do(index) => {
                 let index = index as usize;
                 Some(self.followed(self.done(before, index)?, index))
+            }
+            Action::Reopen(index) => {
+                let worker = &before.seats[index as usize].worker;
+                let access = self.reopening(before, worker)?;
+                let mut state = before.clone();
+                let home = self.home(worker);
+                state.homes[home].access(&self.layout, access);
+                Some(state)
             }
             Action::Look(index) => {
                 let index = index as usize;
