@@ -88,4 +88,10 @@ mod tests {
         table.row(["µµµ", "1,000"]);
         assert_eq!(table.render(1), " a        1  first\n µµµ  1,000\n");
     }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        let counts = [1, 12, 1_234, 1_234_567].map(grouped);
+        assert_eq!(counts, ["1", "12", "1,234", "1,234,567"]);
+    }
 }

@@ -60,6 +60,8 @@ fn workers_train_agree_and_match_one_process() {
         "6",
         "--batch",
         "64",
+        "--backups",
+        "0",
         "--slow",
         "1:2",
     ];
@@ -108,8 +110,8 @@ fn workers_train_agree_and_match_one_process() {
     assert!(!page.contains("http://") && !page.contains("https://"));
     assert_eq!(
         fs::read_dir(&report).unwrap().count(),
-        1,
-        "one file and nothing beside it"
+        2,
+        "the page, the times, and nothing beside them"
     );
 }
 
@@ -120,6 +122,8 @@ fn the_same_seed_gives_the_same_result_on_any_number_of_workers() {
         let report = folder.path().to_str().unwrap();
         let output = run(&mut sapwood(&[
             "demo",
+            "--backups",
+            "0",
             "--workers",
             workers,
             "--epochs",
@@ -154,7 +158,20 @@ fn bad_arguments_get_one_line_and_leave_nothing() {
             &["demo", "--workers", "0"][..],
             "a whole number from 1 to 64 is needed",
         ),
-        (&["demo", "--backups", "1"], "--backups 0 waits for every worker"),
+        (&["demo", "--backups", "4"], "at most 3 can be backups"),
+        (
+            &["demo", "--backups", "-1"],
+            "a whole number from 0 to 63 is needed",
+        ),
+        (
+            &["demo", "--backups", "1", "--fabric", "verbs"],
+            "--backups 0 waits for every worker",
+        ),
+        (&["demo", "--slow", "1"], "as in 3:50"),
+        (
+            &["demo", "--slow", "1:5", "--slow", "1:6"],
+            "rank 1 is slowed twice",
+        ),
         (&["demo", "--slow", "9:50"], "there is no rank 9 among 4 workers"),
         (
             &["demo", "--fabric", "pigeon"],

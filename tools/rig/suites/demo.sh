@@ -20,7 +20,7 @@ figure() {
 # train FABRIC PLAN WORKERS
 train() {
     local name=$1-$2-$3
-    "$sapwood" demo --fabric "$1" --plan "$2" --workers "$3" --epochs 2 --seed 7 --data "$TMPDIR/digits.csv" \
+    "$sapwood" demo --fabric "$1" --plan "$2" --workers "$3" --backups 0 --epochs 2 --seed 7 --data "$TMPDIR/digits.csv" \
         --report "$TMPDIR/report-$name" --json "$name.json" >"$name.txt" 2>"$name.err" ||
         { cat "$name.txt" "$name.err" && fail "the demo with $3 workers over $1 by $2"; }
 }

@@ -7,19 +7,28 @@ use std::time::Duration;
 use sapwood::memory::check_allocation;
 use sapwood::plan::lowered::Rank;
 
+use super::members::MOST_WORKERS;
 use crate::output::Failure;
 use crate::run::Fabric;
 
-const WORKERS: RangeInclusive<usize> = 1..=64;
+const WORKERS: RangeInclusive<usize> = 1..=MOST_WORKERS;
 const EPOCHS: RangeInclusive<usize> = 1..=10_000;
 const BATCH: RangeInclusive<usize> = 1..=1 << 20;
 /// The deadline of every wait, unless `SAPWOOD_TIMEOUT` says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Who is slowed where nobody says: a worker in the middle of the tree, by several times what a step takes.
+const SLOW: Slow = Slow {
+    rank: 1,
+    delay: Duration::from_millis(20),
+};
 const EXAMPLE: &str = "\
 Examples:
   sapwood demo
   sapwood demo --slow 3:50 --report slow
-  sapwood demo --workers 8 --plan ring --json - | jq .step_ms
+  sapwood demo --workers 8 --backups 2 --slow 0:30 --slow 5:10
+  sapwood demo --workers 8 --backups 0 --plan ring --json - | jq .step_ms
+
+Without --slow, and with backups, rank 1 is slowed by 20 ms in each step; --slow 1:0 slows nobody.
 
 Exits with 0 when the replicas agree, the result matches one process and nothing was copied; with 1 when one of
 these does not hold; with 2 on bad arguments.";
@@ -29,15 +38,15 @@ these does not hold; with 2 on bad arguments.";
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct DemoArguments {
-    /// Worker processes, 1 to 64
+    /// Worker processes, backups included, 1 to 64
     #[arg(long, value_name = "M", default_value = "4", allow_negative_numbers = true, value_parser = |text: &str| whole(text, WORKERS))]
     pub workers: usize,
-    /// Workers that need not be waited for; only 0 is built
-    #[arg(long, value_name = "B", default_value = "0", allow_negative_numbers = true, value_parser = |text: &str| whole(text, 0..=64))]
-    pub backups: usize,
-    /// Slows a worker: the given rank sleeps so many milliseconds in every step
+    /// Workers that a step does not wait for, 0 to all but one [default: 1; 0 over verbs and tcp, and with fewer than 3 workers]
+    #[arg(long, value_name = "B", allow_negative_numbers = true, value_parser = |text: &str| whole(text, 0..=63))]
+    pub backups: Option<usize>,
+    /// Slows a worker: the given rank sleeps so many milliseconds in every step; may be given for several
     #[arg(long, value_name = "RANK:MS", value_parser = Slow::parse)]
-    pub slow: Option<Slow>,
+    pub slow: Vec<Slow>,
     /// Passes over the training images
     #[arg(long, value_name = "N", default_value = "25", allow_negative_numbers = true, value_parser = |text: &str| whole(text, EPOCHS))]
     pub epochs: usize,
@@ -106,33 +115,57 @@ fn seed(text: &str) -> Result<u64, String> {
 }
 
 impl DemoArguments {
+    /// How many workers a step does not wait for.
+    pub fn backups(&self) -> usize {
+        let default = usize::from(self.all_see() && self.workers > 2);
+        self.backups.unwrap_or(default)
+    }
+
+    /// Who is slowed, and by how much.
+    pub fn slow(&self) -> Vec<Slow> {
+        if self.slow.is_empty() && self.backups() > 0 {
+            vec![SLOW]
+        } else {
+            let slowed = self.slow.iter().filter(|slow| !slow.delay.is_zero());
+            slowed.copied().collect()
+        }
+    }
+
+    /// A sentence, where backup workers are left out because of the fabric.
+    pub fn without_backups(&self) -> Option<String> {
+        let left_out = self.backups.is_none() && !self.all_see();
+        left_out.then(|| {
+            format!(
+                "over {} every step waits for every worker: the demo has backup workers over shm only",
+                self.fabric.name()
+            )
+        })
+    }
+
+    /// Whether workers see each other's memory: only there has the demo backup workers.
+    fn all_see(&self) -> bool {
+        matches!(self.fabric, Fabric::Auto | Fabric::Shm)
+    }
+
     /// Refuses what each argument alone does not show.
     pub fn check(&self) -> Result<(), Failure> {
         let refuse = |sentence: String| Err(Failure::Arguments(sentence));
         let workers = self.workers;
-        if self.backups != 0 {
+        let backups = self.backups();
+        if backups >= workers {
             return refuse(format!(
-                "--backups {}: the backup-worker barrier is not built yet; --backups 0 waits for every worker",
-                self.backups
+                "--backups {backups}: a step waits for at least one of the {workers} workers; at most {} can be backups",
+                workers - 1
             ));
         }
-        if let Some(Slow { rank, delay }) = self.slow {
-            if rank as usize >= workers {
-                return refuse(format!(
-                    "--slow {rank}:{}: there is no rank {rank} among {workers} workers; 0 to {} can be slowed",
-                    delay.as_millis(),
-                    workers - 1
-                ));
-            }
-            let limit = timeout()? / 2;
-            if delay > limit {
-                return refuse(format!(
-                    "--slow {rank}:{}: at most {} ms, half of the deadline of a wait (SAPWOOD_TIMEOUT)",
-                    delay.as_millis(),
-                    limit.as_millis()
-                ));
-            }
+        if backups > 0 && !self.all_see() {
+            let fabric = self.fabric.name();
+            return refuse(format!(
+                "--backups {backups} --fabric {fabric}: the demo has backup workers over shm only; --fabric shm has them, \
+                 --backups 0 waits for every worker"
+            ));
         }
+        self.check_slow()?;
         if self.batch < workers {
             return refuse(format!(
                 "--batch {}: fewer images than the {workers} workers; at least {workers} are needed",
@@ -141,15 +174,50 @@ impl DemoArguments {
         }
         super::workers::check_plan(&self.plan, workers as u32)
             .map_err(|sentence| Failure::Arguments(format!("--plan {}: {sentence}", self.plan)))?;
-        check_allocation(memory_of(workers))
+        check_allocation(memory_of(workers, backups))
             .map_err(|error| Failure::Arguments(format!("--workers {workers}: {error}")))
+    }
+
+    fn check_slow(&self) -> Result<(), Failure> {
+        let refuse = |slow: &Slow, what: String| {
+            let sentence = format!("--slow {}:{}: {what}", slow.rank, slow.delay.as_millis());
+            Err(Failure::Arguments(sentence))
+        };
+        let limit = timeout()? / 2;
+        for (index, slow) in self.slow.iter().enumerate() {
+            if slow.rank as usize >= self.workers {
+                let what = format!(
+                    "there is no rank {} among {} workers; 0 to {} can be slowed",
+                    slow.rank,
+                    self.workers,
+                    self.workers - 1
+                );
+                return refuse(slow, what);
+            }
+            if slow.delay > limit {
+                let what = format!(
+                    "at most {} ms, half of the deadline of a wait (SAPWOOD_TIMEOUT)",
+                    limit.as_millis()
+                );
+                return refuse(slow, what);
+            }
+            if self.slow[..index].iter().any(|earlier| earlier.rank == slow.rank) {
+                return refuse(
+                    slow,
+                    format!("rank {} is slowed twice; once is needed", slow.rank),
+                );
+            }
+        }
+        Ok(())
     }
 }
 
 /// Bytes that a demo of so many workers needs, a fifth more than was measured: this process, the workers, and what
-/// every two of them share (its page tables, in each worker, most of all).
-fn memory_of(workers: usize) -> usize {
-    (8 << 20) + workers * (5 << 20) + workers * workers * (128 << 10)
+/// every two of them share (its page tables, in each worker, most of all). With backups gradients and results of several
+/// steps are kept.
+fn memory_of(workers: usize, backups: usize) -> usize {
+    let kept = if backups > 0 { 4 << 20 } else { 0 };
+    (8 << 20) + workers * ((5 << 20) + kept) + workers * workers * (128 << 10)
 }
 
 /// How long a wait may take: `SAPWOOD_TIMEOUT` in seconds.
@@ -197,16 +265,37 @@ mod tests {
     fn what_is_left_out_has_a_default_that_passes() {
         let arguments = parse("");
         assert_eq!(
-            (arguments.workers, arguments.backups, arguments.epochs),
-            (4, 0, 25)
+            (arguments.workers, arguments.backups(), arguments.epochs),
+            (4, 1, 25)
         );
+        assert_eq!(arguments.slow(), [SLOW]);
         arguments.check().unwrap();
     }
 
     #[test]
+    fn where_there_are_no_backups_nobody_is_slow_unasked() {
+        for line in ["--fabric verbs", "--fabric tcp", "--workers 2", "--backups 0"] {
+            let arguments = parse(line);
+            assert_eq!(arguments.backups(), 0, "{line}");
+            assert!(arguments.slow().is_empty(), "{line}");
+            assert_eq!(
+                arguments.without_backups().is_some(),
+                line.contains("fabric"),
+                "{line}"
+            );
+            arguments.check().unwrap();
+        }
+        assert!(parse("--slow 1:0").slow().is_empty());
+    }
+
+    #[test]
     fn a_slow_worker() {
-        let slow = parse("--slow 3:50").slow.unwrap();
-        assert_eq!((slow.rank, slow.delay), (3, Duration::from_millis(50)));
+        let slow = parse("--slow 3:50 --slow 0:7").slow();
+        let slow: Vec<_> = slow
+            .iter()
+            .map(|slow| (slow.rank, slow.delay.as_millis()))
+            .collect();
+        assert_eq!(slow, [(3, 50), (0, 7)]);
         parse("--slow 3:0").check().unwrap();
     }
 
@@ -233,7 +322,17 @@ mod tests {
                 "there is no rank 4 among 4 workers; 0 to 3 can be slowed",
             ),
             ("--slow 0:40000", "at most 30000 ms"),
-            ("--backups 1", "--backups 0 waits for every worker"),
+            ("--slow 1:5 --slow 1:6", "rank 1 is slowed twice"),
+            (
+                "--backups 4",
+                "at least one of the 4 workers; at most 3 can be backups",
+            ),
+            ("--workers 1 --backups 1", "at most 0 can be backups"),
+            ("--backups 64", "a whole number from 0 to 63 is needed"),
+            (
+                "--backups 1 --fabric tcp",
+                "--fabric shm has them, --backups 0 waits for every worker",
+            ),
             (
                 "--fabric pigeon",
                 "no such fabric; auto, shm, verbs or tcp is needed",

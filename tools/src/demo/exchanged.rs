@@ -1,35 +1,71 @@
 //! The library's exchange as the trainer knows it. Adds nothing to it but names of layers and a reading of its events.
 
-use sapwood::exchange::{Bucket, Exchange, Outcome, Step};
+use sapwood::exchange::{Bucket, Exchange, Outcome, State, Step};
 use sapwood::observe::{Event, Kind};
 use sapwood::plan::lowered::Rank;
 
 use super::gradients::{ExchangeError, GradientBucket, GradientExchange, GradientStep, StepOutcome, Traffic};
-use super::model::{LAYERS, layer_size};
+use super::members::Members;
+use super::model::{LAYERS, Model, layer_size};
 use super::spans::{Activity, Span};
 
 /// The buckets' names, first layer to last.
 pub const BUCKETS: [&str; LAYERS] = ["layer 1", "layer 2", "layer 3"];
 
+/// The names of the training state: each layer's weights, and its momenta.
+pub const STATE: [[&str; 2]; LAYERS] = [
+    ["weights 1", "momenta 1"],
+    ["weights 2", "momenta 2"],
+    ["weights 3", "momenta 3"],
+];
+
 /// An exchange between processes with one bucket for each layer.
 pub struct Exchanged {
     exchange: Exchange,
+    /// Whether weights and momenta are kept where a worker that is far behind can copy them.
+    keeps_state: bool,
     /// The newest event that was read; later reads begin after it.
     read_until: u64,
 }
 
 impl Exchanged {
-    /// Takes an exchange whose buckets are [`BUCKETS`].
-    pub fn new(exchange: Exchange) -> Self {
+    /// Takes an exchange whose buckets are [`BUCKETS`], and whose state is [`STATE`] if it `keeps_state`.
+    pub fn new(exchange: Exchange, keeps_state: bool) -> Self {
         Self {
             exchange,
+            keeps_state,
             read_until: 0,
         }
+    }
+
+    /// The library's own.
+    pub fn inner(&self) -> &Exchange {
+        &self.exchange
+    }
+}
+
+/// A step, and whether the exchange keeps state.
+pub struct ExchangedStep<'a> {
+    step: Step<'a>,
+    keeps_state: bool,
+}
+
+/// A step's outcome, and whether the exchange keeps state.
+pub struct ExchangedOutcome<'a> {
+    outcome: Outcome<'a>,
+    keeps_state: bool,
+}
+
+fn write_state(model: &Model, state: &mut State<'_>) {
+    for (layer, names) in STATE.into_iter().enumerate() {
+        let [weights, momenta] = state.these(names);
+        weights.copy_from_slice(model.parameters(layer));
+        momenta.copy_from_slice(model.velocity(layer));
     }
 }
 
 impl GradientExchange for Exchanged {
-    type Step<'a> = Step<'a>;
+    type Step<'a> = ExchangedStep<'a>;
 
     fn rank(&self) -> Rank {
         self.exchange.communicator().rank()
@@ -39,8 +75,27 @@ impl GradientExchange for Exchanged {
         self.exchange.communicator().size()
     }
 
-    fn begin(&mut self) -> Result<Step<'_>, ExchangeError> {
-        Ok(self.exchange.begin()?)
+    fn part(&self, _: usize) -> Members {
+        [self.rank()].into_iter().collect()
+    }
+
+    fn keep(&mut self, model: &Model) {
+        if self.keeps_state {
+            self.exchange
+                .set_state(|mut state| write_state(model, &mut state));
+        }
+    }
+
+    fn restore(&self, model: &mut Model) {
+        for (layer, [weights, momenta]) in STATE.into_iter().enumerate() {
+            model.replace(layer, self.exchange.state(weights), self.exchange.state(momenta));
+        }
+    }
+
+    fn begin(&mut self) -> Result<ExchangedStep<'_>, ExchangeError> {
+        let keeps_state = self.keeps_state;
+        let step = self.exchange.begin()?;
+        Ok(ExchangedStep { step, keeps_state })
     }
 
     fn traffic(&self) -> Traffic {
@@ -52,6 +107,10 @@ impl GradientExchange for Exchanged {
     }
 
     fn drain_spans(&mut self, spans: &mut Vec<Span>) {
+        if self.keeps_state {
+            // Backup workers: no plan runs, so there are no events.
+            return;
+        }
         let communicator = self.exchange.communicator();
         let conversion = communicator.recorder().clock().conversion();
         let mut events = communicator.events();
@@ -133,16 +192,23 @@ fn merge_waits(spans: &mut Vec<Span>, first: usize) {
     spans.append(&mut waits);
 }
 
-impl<'a> GradientStep for Step<'a> {
+impl<'a> GradientStep for ExchangedStep<'a> {
     type Bucket = Bucket;
-    type Outcome = Outcome<'a>;
+    type Outcome = ExchangedOutcome<'a>;
 
     fn take(&mut self, layer: usize) -> Result<Bucket, ExchangeError> {
-        Ok(Step::take(self, BUCKETS[layer])?)
+        Ok(self.step.take(BUCKETS[layer])?)
     }
 
-    fn finish(self) -> Result<Outcome<'a>, ExchangeError> {
-        Ok(Step::finish(self)?)
+    fn sealed(&mut self) -> bool {
+        self.step.sealed()
+    }
+
+    fn finish(self) -> Result<ExchangedOutcome<'a>, ExchangeError> {
+        Ok(ExchangedOutcome {
+            outcome: self.step.finish()?,
+            keeps_state: self.keeps_state,
+        })
     }
 }
 
@@ -156,9 +222,25 @@ impl GradientBucket for Bucket {
     }
 }
 
-impl StepOutcome for Outcome<'_> {
-    fn mean(&self, layer: usize) -> &[f32] {
-        Outcome::mean(self, BUCKETS[layer])
+impl StepOutcome for ExchangedOutcome<'_> {
+    fn members(&self) -> Members {
+        self.outcome.contributors().iter().copied().collect()
+    }
+
+    fn caught_up(&self) -> Option<usize> {
+        self.outcome.caught_up().map(|step| step as usize)
+    }
+
+    fn apply(&mut self, model: &mut Model, learning_rate: f32) {
+        let keeps_state = self.keeps_state;
+        self.outcome.update(|means, mut state| {
+            for (layer, bucket) in BUCKETS.into_iter().enumerate() {
+                model.update(layer, means.of(bucket), learning_rate);
+            }
+            if keeps_state {
+                write_state(model, &mut state);
+            }
+        });
     }
 }
 

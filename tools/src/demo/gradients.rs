@@ -9,7 +9,8 @@ use std::rc::Rc;
 use sapwood::plan::lowered::Rank;
 use serde::{Deserialize, Serialize};
 
-use super::model::{LAYERS, layer_size};
+use super::members::Members;
+use super::model::{LAYERS, Model, layer_size};
 use super::spans::Span;
 
 /// Any failure of an exchange; its text is a sentence for people.
@@ -32,8 +33,14 @@ pub trait GradientExchange {
         Self: 'a;
     /// This process's rank.
     fn rank(&self) -> Rank;
-    /// How many ranks exchange.
+    /// How many workers share a step's images.
     fn ranks(&self) -> u32;
+    /// Whose images of a step this process computes a gradient of.
+    fn part(&self, step: usize) -> Members;
+    /// Takes the first weights, where others may come to copy them.
+    fn keep(&mut self, _: &Model) {}
+    /// Replaces the weights by those that were copied from another, after a step that was jumped over.
+    fn restore(&self, _: &mut Model) {}
     /// Hands the buckets out again.
     fn begin(&mut self) -> Result<Self::Step<'_>, ExchangeError>;
     /// What was moved since the exchange was made.
@@ -50,6 +57,8 @@ pub trait GradientStep {
     type Outcome: StepOutcome;
     /// The bucket of a layer.
     fn take(&mut self, layer: usize) -> Result<Self::Bucket, ExchangeError>;
+    /// Whether the step is decided without this gradient.
+    fn sealed(&mut self) -> bool;
     /// Waits until every bucket's mean is there.
     fn finish(self) -> Result<Self::Outcome, ExchangeError>;
 }
@@ -64,20 +73,35 @@ pub trait GradientBucket {
 
 /// The averaged gradients.
 pub trait StepOutcome {
-    /// A layer's mean over all ranks.
-    fn mean(&self, layer: usize) -> &[f32];
+    /// Whose gradients the mean is of. Nobody's, if the step was jumped over.
+    fn members(&self) -> Members;
+    /// If this worker was so far behind that it has copied another's weights: the last step that these have seen.
+    fn caught_up(&self) -> Option<usize>;
+    /// Lets the means change the weights.
+    fn apply(&mut self, model: &mut Model, learning_rate: f32);
 }
 
-/// One rank: the mean is what it wrote.
+/// One process that computes the gradient of some workers' images: the mean is what it wrote.
 pub struct Alone {
     gradients: [Rc<Cell<Vec<f32>>>; LAYERS],
+    workers: u32,
+    /// By step; where it ends, all are members.
+    members: Vec<Members>,
 }
 
 impl Alone {
-    /// Plain memory for every layer.
+    /// Takes all images of every step.
+    #[cfg(test)]
     pub fn new() -> Self {
+        Self::replaying(1, Vec::new())
+    }
+
+    /// Takes, in each step, the images of those of `workers` workers whose gradients were in the mean.
+    pub fn replaying(workers: u32, members: Vec<Members>) -> Self {
         Self {
             gradients: std::array::from_fn(|layer| Rc::new(Cell::new(vec![0.0; layer_size(layer)]))),
+            workers,
+            members,
         }
     }
 }
@@ -90,7 +114,12 @@ impl GradientExchange for Alone {
     }
 
     fn ranks(&self) -> u32 {
-        1
+        self.workers
+    }
+
+    fn part(&self, step: usize) -> Members {
+        let everyone = || Members::everyone(self.workers);
+        self.members.get(step).copied().unwrap_or_else(everyone)
     }
 
     fn begin(&mut self) -> Result<AloneStep<'_>, ExchangeError> {
@@ -117,6 +146,10 @@ impl<'a> GradientStep for AloneStep<'a> {
             gradient: home.take(),
             home,
         })
+    }
+
+    fn sealed(&mut self) -> bool {
+        false
     }
 
     fn finish(self) -> Result<AloneOutcome<'a>, ExchangeError> {
@@ -149,8 +182,18 @@ pub struct AloneOutcome<'a> {
 }
 
 impl StepOutcome for AloneOutcome<'_> {
-    fn mean(&self, layer: usize) -> &[f32] {
-        &self.means[layer]
+    fn members(&self) -> Members {
+        Members::everyone(self.homes.workers)
+    }
+
+    fn caught_up(&self) -> Option<usize> {
+        None
+    }
+
+    fn apply(&mut self, model: &mut Model, learning_rate: f32) {
+        for (layer, mean) in self.means.iter().enumerate() {
+            model.update(layer, mean, learning_rate);
+        }
     }
 }
 

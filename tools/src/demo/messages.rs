@@ -1,14 +1,16 @@
 //! What launcher and worker tell each other: the worker's assignment as its only argument, then
 //! one JSON document a line on the worker's standard output.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use sapwood::plan::lowered::Rank;
 use serde::{Deserialize, Serialize};
 
 use super::gradients::Traffic;
+use super::record::StepRecord;
 use super::spans::Span;
-use super::trainer::EpochShare;
+use super::trainer::{EpochShare, Trained};
 
 /// What the workers are to do. Who each of them is, and where they meet, it learns as every rank of a job does.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,10 +23,14 @@ pub struct Assignment {
     pub batch: usize,
     /// Decides weights and order.
     pub seed: u64,
-    /// A worker that sleeps in each step, and for how many milliseconds.
-    pub slow: Option<(Rank, u64)>,
-    /// The first step whose spans are kept, and how many are.
-    pub kept_steps: (usize, usize),
+    /// How many workers a step need not wait for. Then there is a second run, which waits for all.
+    pub backups: u32,
+    /// Workers that sleep in each step, and for how many milliseconds.
+    pub slow: Vec<(Rank, u64)>,
+    /// The steps whose spans are kept, of the run that waits for all.
+    pub kept_steps: Range<usize>,
+    /// Likewise, of the run with backup workers.
+    pub kept_with_backups: Range<usize>,
     /// Batch sizes for which an epoch's bytes are counted afterwards.
     pub count_batches: Vec<usize>,
     /// The plan that reduces the gradients.
@@ -43,7 +49,7 @@ pub enum Message {
     Failed(String),
 }
 
-/// What a worker did and ended with.
+/// What a worker did and ended with, over all its runs.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WorkerReport {
     /// Whose.
@@ -54,18 +60,47 @@ pub struct WorkerReport {
     pub fabric: String,
     /// Whether that fabric stages what is to be summed.
     pub staged: bool,
+    /// The run with backup workers, if there was one.
+    pub with_backups: Option<RunReport>,
+    /// The run that waited for all.
+    pub waiting: RunReport,
+    /// In the run that waited for all.
+    pub traffic: Traffic,
+    /// In one epoch for each of the batch sizes asked for.
+    pub counted: Vec<Traffic>,
+}
+
+/// What a worker did in one training run and ended with.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct RunReport {
     /// The bits of all weights at the end.
     pub weights: Vec<u32>,
     /// By epoch.
     pub epochs: Vec<EpochShare>,
-    /// Nanoseconds by step.
-    pub steps: Vec<u64>,
+    /// The steps that it took part in, or jumped from.
+    pub steps: Vec<StepRecord>,
     /// Nanoseconds that its exchange waited for each rank.
     pub waited: Vec<u64>,
     /// Of the kept steps.
     pub spans: Vec<Span>,
-    /// In the training run.
-    pub traffic: Traffic,
-    /// In one epoch for each of the batch sizes asked for.
-    pub counted: Vec<Traffic>,
+}
+
+impl RunReport {
+    /// Of a run that has ended.
+    pub fn new(trained: Trained) -> Self {
+        Self {
+            weights: trained.model.weights().map(f32::to_bits).collect(),
+            epochs: trained.epochs,
+            steps: trained.steps,
+            waited: trained.waited,
+            spans: trained.spans,
+        }
+    }
+}
+
+impl WorkerReport {
+    /// The run that the figures are of: that with backup workers, if there was one.
+    pub fn main(&self) -> &RunReport {
+        self.with_backups.as_ref().unwrap_or(&self.waiting)
+    }
 }

@@ -8,9 +8,13 @@ mod exchanged;
 mod findings;
 mod gradients;
 mod launcher;
+mod members;
 mod messages;
 mod model;
 mod random;
+mod record;
+#[cfg(test)]
+mod replay_tests;
 mod report;
 mod schedule;
 mod spans;
@@ -18,6 +22,7 @@ mod trainer;
 pub mod worker;
 mod workers;
 
+use std::ops::Range;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -28,14 +33,17 @@ pub use arguments::DemoArguments;
 use crate::output::{Failure, Output, report_folder};
 use arguments::timeout;
 use dataset::Dataset;
-use findings::{Findings, batches_to_count};
+use findings::{Findings, Singles, batches_to_count, members_of_steps};
 use gradients::Alone;
+use members::Members;
 use messages::{Assignment, WorkerReport};
 use schedule::Schedule;
-use trainer::{Training, train};
+use trainer::{Test, Trained, Training, train};
 
-/// Steps drawn in the timeline.
+/// Steps drawn in the timeline of a run that waits for all.
 const DRAWN_STEPS: usize = 3;
+/// Likewise with backup workers, where steps are short and a slow worker is far behind.
+const DRAWN_WITH_BACKUPS: usize = 10;
 
 /// Runs the demo: everything that can be refused is refused before a process is started.
 pub fn run(arguments: &DemoArguments) -> Result<ExitCode, Failure> {
@@ -58,25 +66,23 @@ pub fn run(arguments: &DemoArguments) -> Result<ExitCode, Failure> {
         .iter()
         .map(|&batch| Schedule { batch, ..steps }.steps())
         .sum();
-    let bar = progress_bar((main_steps + count_steps + main_steps) as u64);
+    let runs = 1 + usize::from(arguments.backups() > 0);
+    let bar = progress_bar((2 * runs * main_steps + count_steps) as u64);
 
     bar.set_message(format!("{} workers train", arguments.workers));
-    let reports = run_workers(arguments, main_steps, &count_batches, timeout, &bar)?;
+    let reports = run_workers(arguments, steps.steps(), count_batches, timeout, &bar)?;
+    let members = members_of_steps(&reports, main_steps).map_err(Failure::Check)?;
     bar.set_message("one process repeats it");
-    let training = Training {
-        epochs: arguments.epochs,
-        batch: arguments.batch,
-        seed: arguments.seed,
-        slow: Duration::ZERO,
-        kept_steps: 0..0,
-        test: true,
+    bar.set_position((runs * main_steps + count_steps) as u64);
+    let singles = Singles {
+        with_backups: (arguments.backups() > 0)
+            .then(|| repeat(arguments, &data, members.clone(), &bar))
+            .transpose()?,
+        waiting: repeat(arguments, &data, Vec::new(), &bar)?,
     };
-    let at = |step| bar.set_position((main_steps + count_steps + step) as u64);
-    let alone = train(&mut Alone::new(), &data, &training, &mut { at })
-        .map_err(|error| Failure::Check(format!("the single process: {error}")))?;
     bar.finish_and_clear();
 
-    let mut findings = Findings::new(arguments, &data, &reports, &alone, &count_batches);
+    let mut findings = Findings::new(arguments, &data, &reports, &members, &singles);
     findings.seconds = begun.elapsed().as_secs_f64();
     let page = report::write(&arguments.report, &findings, &reports)
         .map_err(|error| Failure::Check(format!("--report {}: {error}", arguments.report.display())))?;
@@ -90,28 +96,58 @@ pub fn run(arguments: &DemoArguments) -> Result<ExitCode, Failure> {
 
 fn run_workers(
     arguments: &DemoArguments,
-    main_steps: usize,
-    count_batches: &[usize],
+    steps_of_epoch: usize,
+    count_batches: Vec<usize>,
     timeout: Duration,
     bar: &ProgressBar,
 ) -> Result<Vec<WorkerReport>, Failure> {
-    let first_drawn = (main_steps / 2).min(main_steps.saturating_sub(DRAWN_STEPS));
+    let slow = arguments.slow();
     let assignment = Assignment {
         data: arguments.data.clone(),
         epochs: arguments.epochs,
         batch: arguments.batch,
         seed: arguments.seed,
-        slow: arguments
-            .slow
-            .map(|slow| (slow.rank, slow.delay.as_millis() as u64)),
-        kept_steps: (first_drawn, DRAWN_STEPS),
-        count_batches: count_batches.to_vec(),
+        backups: arguments.backups() as u32,
+        slow: slow
+            .iter()
+            .map(|slow| (slow.rank, slow.delay.as_millis() as u64))
+            .collect(),
+        kept_steps: drawn(arguments.epochs, steps_of_epoch, DRAWN_STEPS),
+        kept_with_backups: drawn(arguments.epochs, steps_of_epoch, DRAWN_WITH_BACKUPS),
+        count_batches,
         plan: arguments.plan.clone(),
     };
     let workers = arguments.workers as u32;
     launcher::run(workers, arguments.fabric, timeout, &assignment, &mut |steps| {
         bar.set_position(steps as u64);
     })
+}
+
+/// So many steps of an epoch in the middle of a run: after its first, so that no test is between them.
+fn drawn(epochs: usize, steps_of_epoch: usize, count: usize) -> Range<usize> {
+    let steps = epochs * steps_of_epoch;
+    let first = (epochs / 2 * steps_of_epoch + 1).min(steps.saturating_sub(count));
+    first..first + count
+}
+
+/// What one process makes of the same images, step by step: those of the members, or of all workers where there are none.
+fn repeat(
+    arguments: &DemoArguments,
+    data: &Dataset,
+    members: Vec<Members>,
+    bar: &ProgressBar,
+) -> Result<Trained, Failure> {
+    let training = Training {
+        epochs: arguments.epochs,
+        batch: arguments.batch,
+        seed: arguments.seed,
+        slow: Duration::ZERO,
+        kept_steps: 0..0,
+        test: Test::Whole,
+    };
+    let mut alone = Alone::replaying(arguments.workers as u32, members);
+    train(&mut alone, data, &training, &mut |_| bar.inc(1))
+        .map_err(|error| Failure::Check(format!("the single process: {error}")))
 }
 
 /// On standard error, and only where that is a terminal.

@@ -64,6 +64,22 @@ impl Model {
         self.parameters.iter().flatten().copied()
     }
 
+    /// A layer's weights, then its biases.
+    pub fn parameters(&self, layer: usize) -> &[f32] {
+        &self.parameters[layer]
+    }
+
+    /// The momenta of a layer's weights and biases.
+    pub fn velocity(&self, layer: usize) -> &[f32] {
+        &self.velocity[layer]
+    }
+
+    /// Replaces a layer by another replica's.
+    pub fn replace(&mut self, layer: usize, parameters: &[f32], velocity: &[f32]) {
+        self.parameters[layer].copy_from_slice(parameters);
+        self.velocity[layer].copy_from_slice(velocity);
+    }
+
     /// One step of gradient descent with momentum on a layer.
     pub fn update(&mut self, layer: usize, mean_gradient: &[f32], learning_rate: f32) {
         assert_eq!(

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use sapwood::plan::lowered::{Rank, block_range};
 
+use super::members::Members;
 use super::random::SplitMix;
 
 /// The order of a training run.
@@ -34,6 +35,12 @@ impl Schedule {
     pub fn step(&self, step: usize) -> Range<usize> {
         step * self.batch..((step + 1) * self.batch).min(self.training)
     }
+}
+
+/// The positions in an epoch's order that some of `workers` workers use in a step.
+pub fn parts(step: &Range<usize>, workers: u32, members: Members) -> impl Iterator<Item = usize> {
+    let step = step.clone();
+    members.iter().flat_map(move |rank| share(&step, workers, rank))
 }
 
 /// A worker's part of a range: parts differ by at most one and together make the whole.

@@ -1,4 +1,7 @@
 //! The training loop: what every worker runs, and what the single process runs that they are compared with.
+//!
+//! What a step computes depends on its number and on whose images are computed, never on what this process did before:
+//! a worker may jump over steps.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -8,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::dataset::{Dataset, PIXELS};
 use super::gradients::{ExchangeError, GradientBucket, GradientExchange, GradientStep, StepOutcome};
+use super::members::Members;
 use super::model::{LAYERS, Model, Workspace};
-use super::schedule::{Schedule, share};
+use super::record::{Record, StepRecord};
+use super::schedule::{Schedule, parts, share};
 use super::spans::{Activity, Span, now};
 
 const LEARNING_RATE: f32 = 0.1;
-/// Reading the exchange's events costs about a millisecond, so that is not done in each step.
-const STEPS_BETWEEN_READINGS: usize = 8;
 /// Smaller batches take proportionally smaller steps, since they take more of them.
 const LEARNING_RATE_BATCH: usize = 128;
 
@@ -27,21 +30,34 @@ pub struct Training {
     pub batch: usize,
     /// Decides weights and order.
     pub seed: u64,
-    /// How long this rank sleeps in each step, between forward and backward.
+    /// How long this rank sleeps in each step, in equal parts before each layer of the backward pass.
     pub slow: Duration,
     /// The steps whose spans are kept.
     pub kept_steps: Range<usize>,
-    /// Whether each epoch ends with this rank's share of the test images.
-    pub test: bool,
+    /// What each epoch ends with.
+    pub test: Test,
 }
 
-/// One rank's part of an epoch's figures; the sums over all ranks are the epoch's.
+/// Which test images are classified at the end of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Test {
+    /// None.
+    Nothing,
+    /// This rank's share: where every rank sees every step.
+    Share,
+    /// All.
+    Whole,
+}
+
+/// One rank's part of an epoch's figures.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct EpochShare {
-    /// Cross-entropy summed over the rank's training images, as they were used.
+    /// Cross-entropy summed over the rank's training images whose gradients were used.
     pub loss: f64,
-    /// How many of the rank's test images were classified rightly at the end of the epoch.
-    pub right: usize,
+    /// How many images these were.
+    pub images: usize,
+    /// How many of the rank's test images were classified rightly at the end of the epoch; none if the rank jumped over it.
+    pub right: Option<usize>,
 }
 
 /// One rank's record of a training run.
@@ -51,8 +67,8 @@ pub struct Trained {
     pub model: Model,
     /// By epoch.
     pub epochs: Vec<EpochShare>,
-    /// Nanoseconds of each step, from handing out the buckets to the last updated weight.
-    pub steps: Vec<u64>,
+    /// The steps that this rank took part in, or jumped from.
+    pub steps: Vec<StepRecord>,
     /// Nanoseconds that this rank's exchange waited for each rank.
     pub waited: Vec<u64>,
     /// The spans of the kept steps.
@@ -93,111 +109,72 @@ pub fn train<E: GradientExchange>(
         batch: training.batch,
         seed: training.seed,
     };
-    let my_test = share(&(0..data.testing()), ranks, rank);
-    let largest = training.batch.min(data.training()).div_ceil(ranks as usize);
-    let mut worker = Worker {
-        model: Model::new(training.seed),
-        workspace: Workspace::new(largest),
-        test_workspace: Workspace::new(if training.test { my_test.len() } else { 0 }),
-        images: Array2::zeros((largest, PIXELS)),
-        labels: Vec::with_capacity(largest),
-        learning_rate: LEARNING_RATE * (training.batch as f32 / LEARNING_RATE_BATCH as f32).min(1.0),
-        slow: training.slow,
-        spans: Vec::new(),
+    let tested = match training.test {
+        Test::Nothing => 0..0,
+        Test::Share => share(&(0..data.testing()), ranks, rank),
+        Test::Whole => 0..data.testing(),
     };
-    let mut record = Record {
-        starts: Vec::with_capacity(training.epochs * schedule.steps()),
-        epochs: Vec::with_capacity(training.epochs),
-        steps: Vec::with_capacity(training.epochs * schedule.steps()),
-        waited: vec![0; ranks as usize],
-        spans: Vec::new(),
-    };
-    for epoch in 0..training.epochs {
-        let order = schedule.order(epoch);
-        let mut figures = EpochShare::default();
-        for step_of_epoch in 0..schedule.steps() {
-            let step = epoch * schedule.steps() + step_of_epoch;
-            progress(step);
-            let batch = schedule.step(step_of_epoch);
-            let mine = share(&batch, ranks, rank);
-            data.gather(&order[mine], &mut worker.images, &mut worker.labels);
-            // The mean over ranks of (sum over a share) * ranks / batch is the mean over the batch, for unequal shares too.
-            let scale = ranks as f32 / batch.len() as f32;
-            let started = now();
-            let loss = worker
-                .step(exchange, step, scale)
-                .map_err(|source| TrainingError::Exchange { step, source })?;
-            record.starts.push(started);
-            record.steps.push(now() - started);
-            if !loss.is_finite() {
-                return Err(TrainingError::Diverged { step, loss });
+    let mut worker = Worker::new(training, data, tested.len());
+    let mut record = Record::new(training, schedule.steps(), ranks);
+    let steps = training.epochs * schedule.steps();
+    let (mut order, mut ordered) = (Vec::new(), None);
+    let mut step = 0;
+    exchange.keep(&worker.model);
+    while step < steps {
+        progress(step);
+        let epoch = step / schedule.steps();
+        if ordered != Some(epoch) {
+            (order, ordered) = (schedule.order(epoch), Some(epoch));
+        }
+        let batch = schedule.step(step % schedule.steps());
+        let part = exchange.part(step);
+        let mine: Vec<usize> = parts(&batch, ranks, part)
+            .map(|position| order[position])
+            .collect();
+        data.gather(&mine, &mut worker.images, &mut worker.labels);
+        // Of the mean over the members of (sum over a share) * ranks / batch, each image's part is the same, for unequal
+        // shares too; and it is 1 / batch where all are members.
+        let scale = ranks as f32 / (part.len() as usize * batch.len()) as f32;
+        let begun = now();
+        let done = worker
+            .step(exchange, step, scale)
+            .map_err(|source| TrainingError::Exchange { step, source })?;
+        let until = done.caught_up.unwrap_or(step);
+        record.add(
+            StepRecord {
+                step: step as u32,
+                until: until as u32,
+                begun,
+                took: now() - begun,
+                ready: done.ready,
+                members: done.members,
+            },
+            &mut worker.spans,
+        );
+        if !done.loss.is_finite() {
+            return Err(TrainingError::Diverged {
+                step,
+                loss: done.loss,
+            });
+        }
+        if done.caught_up.is_some() {
+            exchange.restore(&mut worker.model);
+        } else {
+            let used = part.iter().all(|rank| done.members.contains(rank));
+            if used {
+                record.used(epoch, done.loss, mine.len());
             }
-            figures.loss += loss;
-            record.keep(&mut worker.spans, training);
-            if step.is_multiple_of(STEPS_BETWEEN_READINGS) {
-                record.read(exchange, training);
+            let ends_epoch = (step + 1).is_multiple_of(schedule.steps());
+            if ends_epoch && training.test != Test::Nothing {
+                let (images, labels) = data.test(tested.clone());
+                let (_, right) = worker.test_workspace.forward(&worker.model, images, labels);
+                record.tested(epoch, right);
             }
         }
-        if training.test {
-            let (images, labels) = data.test(my_test.clone());
-            figures.right = worker.test_workspace.forward(&worker.model, images, labels).1;
-        }
-        record.epochs.push(figures);
+        record.read(exchange, until);
+        step = until + 1;
     }
-    let Record {
-        epochs,
-        steps,
-        waited,
-        spans,
-        ..
-    } = record;
-    Ok(Trained {
-        model: worker.model,
-        epochs,
-        steps,
-        waited,
-        spans,
-    })
-}
-
-struct Record {
-    /// When each step began.
-    starts: Vec<u64>,
-    epochs: Vec<EpochShare>,
-    steps: Vec<u64>,
-    waited: Vec<u64>,
-    spans: Vec<Span>,
-}
-
-impl Record {
-    /// Keeps what the training thread did, if it was in a step that is to be shown.
-    fn keep(&mut self, spans: &mut Vec<Span>, training: &Training) {
-        spans.retain(|span| training.kept_steps.contains(&(span.step as usize)));
-        self.spans.append(spans);
-    }
-
-    /// Reads what the exchange did since the last reading; the clock says in which step that was.
-    fn read(&mut self, exchange: &mut impl GradientExchange, training: &Training) {
-        let mut spans = Vec::new();
-        exchange.drain_spans(&mut spans);
-        for mut span in spans {
-            // What was before the first step (meeting, an earlier training) is none of its figures.
-            let Some(step) = self
-                .starts
-                .partition_point(|&start| start <= span.end)
-                .checked_sub(1)
-            else {
-                continue;
-            };
-            span.step = step as u32;
-            if let (Activity::Wait, Some(peer)) = (span.activity, span.peer) {
-                self.waited[peer as usize] += span.end - span.start;
-            }
-            if training.kept_steps.contains(&step) {
-                self.spans.push(span);
-            }
-        }
-    }
+    Ok(record.trained(worker.model))
 }
 
 struct Worker {
@@ -207,35 +184,66 @@ struct Worker {
     images: Array2<f32>,
     labels: Vec<u8>,
     learning_rate: f32,
+    /// How long it sleeps before each layer.
     slow: Duration,
     spans: Vec<Span>,
 }
 
+/// What has become of a step.
+struct Done {
+    /// Summed over the images.
+    loss: f64,
+    /// How long after the step's begin the gradient was ready; never, if it was not wanted any more.
+    ready: Option<u64>,
+    members: Members,
+    caught_up: Option<usize>,
+}
+
 impl Worker {
-    /// One step of training; returns the loss summed over this rank's images.
+    fn new(training: &Training, data: &Dataset, tested: usize) -> Self {
+        let largest = training.batch.min(data.training());
+        Self {
+            model: Model::new(training.seed),
+            workspace: Workspace::new(largest),
+            test_workspace: Workspace::new(tested),
+            images: Array2::zeros((largest, PIXELS)),
+            labels: Vec::with_capacity(largest),
+            learning_rate: LEARNING_RATE * (training.batch as f32 / LEARNING_RATE_BATCH as f32).min(1.0),
+            slow: training.slow / LAYERS as u32,
+            spans: Vec::new(),
+        }
+    }
+
+    /// One step of training.
     fn step(
         &mut self,
         exchange: &mut impl GradientExchange,
         step: usize,
         scale: f32,
-    ) -> Result<f64, ExchangeError> {
+    ) -> Result<Done, ExchangeError> {
+        let begun = now();
         let mut clock = Clock {
             spans: &mut self.spans,
             step: step as u32,
-            last: now(),
+            last: begun,
         };
         let samples = self.labels.len();
         let images = self.images.slice(s![..samples, ..]);
         let mut exchanged = exchange.begin()?;
         clock.ends(Activity::Blocked, None);
         let (loss, _) = self.workspace.forward(&self.model, images, &self.labels);
-        if !self.slow.is_zero() {
-            clock.ends(Activity::Compute, None);
-            std::thread::sleep(self.slow);
-            clock.ends(Activity::Slowed, None);
-        }
         self.workspace.begin_backward(&self.labels, scale);
+        clock.ends(Activity::Compute, None);
+        let mut wanted = true;
         for layer in (0..LAYERS).rev() {
+            wanted = !exchanged.sealed();
+            if !wanted {
+                break;
+            }
+            if !self.slow.is_zero() {
+                std::thread::sleep(self.slow);
+                clock.ends(Activity::Slowed, None);
+            }
             let mut bucket = exchanged.take(layer)?;
             self.workspace
                 .layer_gradient(images, layer, bucket.as_mut_slice());
@@ -243,13 +251,20 @@ impl Worker {
             self.workspace.propagate(&self.model, layer, samples);
             clock.ends(Activity::Compute, Some(layer as u32));
         }
-        let outcome = exchanged.finish()?;
+        let ready = wanted.then(|| clock.last - begun);
+        let mut outcome = exchanged.finish()?;
         clock.ends(Activity::Blocked, None);
-        for layer in 0..LAYERS {
-            self.model.update(layer, outcome.mean(layer), self.learning_rate);
+        let (members, caught_up) = (outcome.members(), outcome.caught_up());
+        if caught_up.is_none() {
+            outcome.apply(&mut self.model, self.learning_rate);
         }
         clock.ends(Activity::Update, None);
-        Ok(loss)
+        Ok(Done {
+            loss,
+            ready,
+            members,
+            caught_up,
+        })
     }
 }
 
@@ -289,7 +304,7 @@ mod tests {
             seed: 1,
             slow: Duration::ZERO,
             kept_steps: 2..4,
-            test: true,
+            test: Test::Share,
         }
     }
 
@@ -306,7 +321,7 @@ mod tests {
                 .map(|job| {
                     let data = &data;
                     scope.spawn(move || {
-                        let mut exchange = workers::exchange(&job, plan).unwrap().exchange;
+                        let mut exchange = workers::exchanges(&job, plan, 0).unwrap().exchange;
                         let trained = train(&mut exchange, data, training, &mut |_| ()).unwrap();
                         (trained, exchange.traffic())
                     })
@@ -322,7 +337,7 @@ mod tests {
         let run = || train(&mut Alone::new(), &data, &training(8, 64), &mut |_| ()).unwrap();
         let (first, second) = (run(), run());
         assert_eq!(bits(&first), bits(&second));
-        let right = first.epochs.last().unwrap().right;
+        let right = first.epochs.last().unwrap().right.unwrap();
         assert!(
             right * 100 >= 95 * data.testing(),
             "{right} of {}",
@@ -364,8 +379,8 @@ mod tests {
                 .map(|(a, b)| (a - b).abs());
             let largest = difference.fold(0.0, f32::max);
             assert!(largest < 1e-5, "{plan}: {largest}");
-            let right: usize = workers.iter().map(|worker| worker.epochs[1].right).sum();
-            assert!(right.abs_diff(alone.epochs[1].right) <= 1);
+            let right: usize = workers.iter().filter_map(|worker| worker.epochs[1].right).sum();
+            assert!(right.abs_diff(alone.epochs[1].right.unwrap()) <= 1);
         }
     }
 }

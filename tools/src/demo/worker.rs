@@ -8,8 +8,9 @@ use sapwood::bootstrap::Job;
 
 use super::dataset::Dataset;
 use super::gradients::{ExchangeError, GradientExchange, Traffic};
-use super::messages::{Assignment, Message, WorkerReport};
-use super::trainer::{Training, train};
+use super::messages::{Assignment, Message, RunReport, WorkerReport};
+use super::schedule::Schedule;
+use super::trainer::{Test, Training, train};
 use super::workers;
 use crate::output::Failure;
 
@@ -52,33 +53,47 @@ fn say(message: &Message) -> Result<(), Failure> {
 
 fn work(job: &Job, assignment: &Assignment) -> Result<WorkerReport, ExchangeError> {
     let data = Dataset::load(assignment.data.as_deref(), assignment.seed)?;
-    let slow = assignment.slow.filter(|&(rank, _)| rank == job.rank);
+    let slow = assignment.slow.iter().find(|(rank, _)| *rank == job.rank);
     let workers::Carried {
         mut exchange,
+        with_backups,
         plan,
         fabric,
         staged,
-    } = workers::exchange(job, &assignment.plan)?;
-    let mut begun = 0;
-    let mut last_line = Instant::now();
-    let mut progress = |_| {
-        begun += 1;
-        if last_line.elapsed() >= BETWEEN_LINES {
-            last_line = Instant::now();
-            // A launcher that does not listen has died, and this process dies with it.
-            let _ = say(&Message::Steps(begun));
-        }
-    };
-    let (first, kept) = assignment.kept_steps;
+    } = workers::exchanges(job, &assignment.plan, assignment.backups)?;
     let training = Training {
         epochs: assignment.epochs,
         batch: assignment.batch,
         seed: assignment.seed,
-        slow: slow.map_or(Duration::ZERO, |(_, delay)| Duration::from_millis(delay)),
-        kept_steps: first..first + kept,
-        test: true,
+        slow: slow.map_or(Duration::ZERO, |(_, delay)| Duration::from_millis(*delay)),
+        kept_steps: assignment.kept_steps.clone(),
+        test: Test::Share,
     };
-    let trained = train(&mut exchange, &data, &training, &mut progress)?;
+    let steps = |training: &Training| {
+        let schedule = Schedule {
+            training: data.training(),
+            batch: training.batch,
+            seed: training.seed,
+        };
+        training.epochs * schedule.steps()
+    };
+    let mut bar = Bar::new();
+    let mut main = None;
+    if let Some(mut exchange) = with_backups {
+        let training = Training {
+            kept_steps: assignment.kept_with_backups.clone(),
+            // Who is late may jump over the end of an epoch: no share of the images must depend on that.
+            test: Test::Whole,
+            ..training.clone()
+        };
+        let trained = train(&mut exchange, &data, &training, &mut |step| bar.at(step))?;
+        main = Some(RunReport::new(trained));
+        bar.done(steps(&training));
+        // The slowest may still be reading the others' weights.
+        exchange.inner().communicator().barrier()?;
+    }
+    let trained = train(&mut exchange, &data, &training, &mut |step| bar.at(step))?;
+    bar.done(steps(&training));
     let traffic = exchange.traffic();
     let mut counted = Vec::new();
     for &batch in &assignment.count_batches {
@@ -88,10 +103,11 @@ fn work(job: &Job, assignment: &Assignment) -> Result<WorkerReport, ExchangeErro
             batch,
             slow: Duration::ZERO,
             kept_steps: 0..0,
-            test: false,
+            test: Test::Nothing,
             ..training.clone()
         };
-        train(&mut exchange, &data, &one_epoch, &mut progress)?;
+        train(&mut exchange, &data, &one_epoch, &mut |step| bar.at(step))?;
+        bar.done(steps(&one_epoch));
         let after = exchange.traffic();
         counted.push(Traffic {
             exchanged: after.exchanged - before.exchanged,
@@ -103,12 +119,37 @@ fn work(job: &Job, assignment: &Assignment) -> Result<WorkerReport, ExchangeErro
         plan,
         fabric,
         staged,
-        weights: trained.model.weights().map(f32::to_bits).collect(),
-        epochs: trained.epochs,
-        steps: trained.steps,
-        waited: trained.waited,
-        spans: trained.spans,
+        with_backups: main,
+        waiting: RunReport::new(trained),
         traffic,
         counted,
     })
+}
+
+/// Tells the launcher now and then how far this worker is.
+struct Bar {
+    /// Steps of the trainings that have ended.
+    before: usize,
+    last_line: Instant,
+}
+
+impl Bar {
+    fn new() -> Self {
+        Self {
+            before: 0,
+            last_line: Instant::now(),
+        }
+    }
+
+    fn at(&mut self, step: usize) {
+        if self.last_line.elapsed() >= BETWEEN_LINES {
+            self.last_line = Instant::now();
+            // A launcher that does not listen has died, and this process dies with it.
+            let _ = say(&Message::Steps(self.before + step + 1));
+        }
+    }
+
+    fn done(&mut self, steps: usize) {
+        self.before += steps;
+    }
 }

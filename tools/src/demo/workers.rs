@@ -2,10 +2,10 @@
 
 use sapwood::bootstrap::Job;
 use sapwood::communicator::Communicator;
-use sapwood::exchange::Exchange;
+use sapwood::exchange::{Builder, Exchange};
 use sapwood::plan::{Collective, builders};
 
-use super::exchanged::{BUCKETS, Exchanged};
+use super::exchanged::{BUCKETS, Exchanged, STATE};
 use super::gradients::ExchangeError;
 use super::model::layer_size;
 
@@ -25,11 +25,13 @@ pub fn picture(plan: &str, ranks: u32) -> Option<String> {
     Some(sapwood::plan::draw::svg(&plan))
 }
 
-/// An exchange, and the names of what carries it.
+/// The exchanges of a rank, and the names of what carries them.
 pub struct Carried {
-    /// With a bucket for each layer.
+    /// With a bucket for each layer; waits for all.
     pub exchange: Exchanged,
-    /// The plan that it runs.
+    /// The same with backup workers, if there are to be any.
+    pub with_backups: Option<Exchanged>,
+    /// The plan that the one that waits for all runs.
     pub plan: String,
     /// The fabric that the bytes take.
     pub fabric: String,
@@ -37,20 +39,34 @@ pub struct Carried {
     pub staged: bool,
 }
 
-/// The exchange of a job's rank. Returns when all ranks have met.
-pub fn exchange(job: &Job, plan: &str) -> Result<Carried, ExchangeError> {
+/// The exchanges of a job's rank. Returns when all ranks have met.
+pub fn exchanges(job: &Job, plan: &str, backups: u32) -> Result<Carried, ExchangeError> {
     let communicator = Communicator::builder().plan(plan).join(job)?;
     let plan = communicator.plan_name(Collective::AllReduce, layer_size(0) * size_of::<f32>());
     let fabric = communicator.fabric_name().to_owned();
     let staged = !communicator.has_load_store();
-    let mut builder = Exchange::builder(communicator);
-    for (layer, bucket) in BUCKETS.into_iter().enumerate() {
-        builder = builder.bucket(bucket, layer_size(layer));
+    let mut with_backups = None;
+    if backups > 0 {
+        let mut builder = builder(communicator.duplicate()?).backups(backups);
+        for (layer, names) in STATE.into_iter().enumerate() {
+            for name in names {
+                builder = builder.state(name, layer_size(layer));
+            }
+        }
+        with_backups = Some(Exchanged::new(builder.build()?, true));
     }
     Ok(Carried {
-        exchange: Exchanged::new(builder.build()?),
+        exchange: Exchanged::new(builder(communicator).build()?, false),
+        with_backups,
         plan,
         fabric,
         staged,
+    })
+}
+
+fn builder(communicator: Communicator) -> Builder {
+    let buckets = BUCKETS.into_iter().enumerate();
+    buckets.fold(Exchange::builder(communicator), |builder, (layer, bucket)| {
+        builder.bucket(bucket, layer_size(layer))
     })
 }

@@ -74,9 +74,14 @@ pub fn document(
     Ok(svg)
 }
 
-/// The same as part of a page. Drawing into a string does not fail; if it did, the sentence would stand there.
+/// The same as part of a page.
 pub fn draw(axes: &Axes<'_>, content: impl FnOnce(&mut Chart<'_>) -> Result<(), Box<dyn Error>>) -> String {
-    match document(axes, content) {
+    in_page(document(axes, content))
+}
+
+/// A drawing as part of a page. Drawing into a string does not fail; if it did, the sentence would stand there.
+pub fn in_page(drawing: Result<String, Box<dyn Error>>) -> String {
+    match drawing {
         Ok(svg) => super::inline(&svg),
         Err(error) => format!(
             "<p>This chart could not be drawn: {}</p>",

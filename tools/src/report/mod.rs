@@ -15,8 +15,8 @@ pub struct Page<'a> {
     pub title: &'a str,
     /// The sentence below the title.
     pub lead: &'a str,
-    /// The figures above all, each a [`tile`].
-    pub tiles: &'a str,
+    /// The figures above all, each a [`tile`]. Eight stand in two rows of four.
+    pub tiles: &'a [String],
     /// The rest, each a [`card`] or [`wide`].
     pub sections: &'a str,
     /// Sources, and what made it.
@@ -33,24 +33,31 @@ impl Page<'_> {
             sections,
             footer,
         } = self;
+        let rows = if tiles.len() == 8 { "tiles eight" } else { "tiles" };
+        let tiles = tiles.concat();
         format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Sapwood {title}</title>\n\
              <link rel=\"icon\" href=\"data:,\">\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
              <header><h1><span>Sapwood</span> {title}</h1><p class=\"lead\">{lead}</p></header>\n\
-             <div class=\"tiles\">\n{tiles}</div>\n<div class=\"grid\">\n{sections}</div>\n\
+             <div class=\"{rows}\">\n{tiles}</div>\n<div class=\"grid\">\n{sections}</div>\n\
              <footer>{footer}</footer>\n</main>\n</body>\n</html>\n",
         )
     }
 }
 
-/// Writes `index.html` into the folder, all at once, and returns its path.
+/// Writes the page into the folder as `index.html`, and returns its path.
 pub fn write(folder: &Path, html: &str) -> io::Result<PathBuf> {
-    let page = folder.join("index.html");
-    let unfinished = folder.join(".index.html.unfinished");
-    fs::write(&unfinished, html)?;
-    fs::rename(&unfinished, &page)?;
-    Ok(page)
+    write_whole(folder, "index.html", html)
+}
+
+/// Writes a file into the folder, all at once, and returns its path.
+pub fn write_whole(folder: &Path, name: &str, content: &str) -> io::Result<PathBuf> {
+    let file = folder.join(name);
+    let unfinished = folder.join(format!(".{name}.unfinished"));
+    fs::write(&unfinished, content)?;
+    fs::rename(&unfinished, &file)?;
+    Ok(file)
 }
 
 /// A figure and its name. The class may say that it is "good" or "bad".

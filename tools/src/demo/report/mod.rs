@@ -1,28 +1,38 @@
-//! The demo's report: one HTML file with inline style and SVG, nothing loaded from anywhere. Only shows; checks nothing.
+//! The demo's report: one HTML file with inline style and SVG, nothing loaded from anywhere, and the times as CSV. Only
+//! shows; checks nothing.
 
+mod arrivals;
+mod backups;
 mod charts;
+mod comparison;
 mod timeline;
+mod waits;
+mod words;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::findings::{Findings, bytes, step_times};
-use super::messages::WorkerReport;
-use super::workers;
+use super::messages::{RunReport, WorkerReport};
 use crate::report::chart::rounded;
-use crate::report::{self, Page, card, escape, inline, tile, wide};
+use crate::report::{self, Page, card, escape, tile, wide};
 use crate::table::grouped;
 
-/// Writes the page into the folder and returns its path.
+/// Writes `index.html`, whose path it returns, and `arrivals.csv` into the folder, each all at once.
 pub fn write(folder: &Path, findings: &Findings, reports: &[WorkerReport]) -> io::Result<PathBuf> {
+    report::write_whole(folder, arrivals::FILE, &arrivals::csv(reports))?;
     report::write(folder, &html(findings, reports))
 }
 
 fn html(findings: &Findings, reports: &[WorkerReport]) -> String {
-    let times = step_times(reports);
+    let all: Vec<_> = reports.iter().map(|report| &report.waiting).collect();
+    let epochs = findings.epochs.len();
+    let drawn = super::drawn(epochs, findings.steps / epochs.max(1), super::DRAWN_WITH_BACKUPS);
+    let drawn = drawn.start as u32..drawn.end as u32;
     let losses: Vec<f64> = findings.epochs.iter().map(|epoch| epoch.loss).collect();
     let accuracies: Vec<f64> = findings.epochs.iter().map(|epoch| epoch.accuracy).collect();
     let sections = [
+        backups::sections(findings, reports),
         card(
             "Loss",
             "Mean cross-entropy of the training images, as they were used.",
@@ -33,33 +43,28 @@ fn html(findings: &Findings, reports: &[WorkerReport]) -> String {
             "On images that were never trained on.",
             &charts::accuracy(&accuracies),
         ),
-        card(
-            "Step time",
-            &step_time_hint(findings, &times),
-            &charts::step_times(&times, findings.step_ms),
-        ),
-        card(
-            "Communication per epoch",
-            "Counted in an epoch of its own for each batch size. Red: exact proportion to 1/batch; the last step of an \
-             epoch may be short.",
-            &charts::epoch_bytes(&findings.bytes_per_epoch),
-        ),
+        step_time(findings, &all),
+        backups::timeline(reports, drawn),
         wide(
-            "Who waited for whom",
+            if findings.backups > 0 {
+                "Who waited for whom: waiting for all"
+            } else {
+                "Who waited for whom"
+            },
             "Upper half of a row: the training thread. Lower half: its exchange. Hover for rank, step, layer and time.",
             &format!(
                 "{}<div class=\"scroll\">{}</div>",
-                legend(reports),
-                timeline::draw(reports)
+                legend(&all),
+                timeline::draw(&all, None)
             ),
         ),
-        plan_and_waiting(findings),
+        waits::sections(findings),
         wide("Figures", "", &figures(findings)),
-        wide("What these figures do not say", "", &notes(findings)),
+        wide("What these figures do not say", "", &words::notes(findings)),
     ];
     Page {
         title: "demo",
-        lead: &lead(findings),
+        lead: &words::lead(findings),
         tiles: &tiles(findings),
         sections: &sections.concat(),
         footer: &format!(
@@ -72,35 +77,33 @@ fn html(findings: &Findings, reports: &[WorkerReport]) -> String {
     .html()
 }
 
-fn lead(findings: &Findings) -> String {
-    let slow = findings.slow.map_or(String::new(), |slow| {
-        format!(" Rank {} was slowed by {} ms in each step.", slow.rank, slow.ms)
-    });
-    let plural = if findings.workers == 1 {
-        "worker process"
-    } else {
-        "worker processes"
-    };
-    format!(
-        "{} {plural} on one host trained a classifier of {} weights on {} handwritten digits and exchanged their \
-         gradients in every one of {} steps.{slow}",
-        findings.workers,
-        grouped(findings.parameters as u64),
-        grouped(findings.training_images as u64),
-        grouped(findings.steps as u64),
-    )
-}
-
-fn tiles(findings: &Findings) -> String {
+fn tiles(findings: &Findings) -> Vec<String> {
     let checked = |held| if held { "good" } else { "bad" };
     let yes_no = |held| if held { "yes" } else { "no" };
-    [
+    let backups = findings.backups > 0;
+    let mut tiles = vec![
         tile("", format!("{:.1} %", findings.accuracy * 100.0), "test accuracy"),
         tile(
             "",
             format!("{} ms", rounded(findings.step_ms.p50)),
-            "a step, median",
+            if backups {
+                "a step with backups"
+            } else {
+                "a step, median"
+            },
         ),
+    ];
+    if let Some(times) = findings.step_ms_waiting_for_all {
+        tiles.push(tile(
+            "",
+            format!("{} ms", rounded(times.p50)),
+            "a step waiting for all",
+        ));
+    }
+    if backups {
+        tiles.push(tile("", grouped(findings.dropped_gradients), "gradients dropped"));
+    }
+    tiles.extend([
         tile("", bytes(findings.bytes_exchanged), "exchanged"),
         tile(
             checked(findings.copies_hold()),
@@ -117,79 +120,38 @@ fn tiles(findings: &Findings) -> String {
             yes_no(findings.matches_single_process),
             "matches one process",
         ),
-    ]
-    .concat()
+    ]);
+    tiles
 }
 
-fn step_time_hint(findings: &Findings, times: &[f64]) -> String {
+/// One run's step times; of two, the comparison has shown them.
+fn step_time(findings: &Findings, workers: &[&RunReport]) -> String {
+    if findings.backups > 0 {
+        return String::new();
+    }
+    let times = step_times(workers, findings.steps);
     let longest = times.iter().copied().fold(0.0, f64::max);
-    format!(
+    let hint = format!(
         "Of the slowest worker in each of {} steps; the longest took {} ms.",
         grouped(times.len() as u64),
         rounded(longest.max(findings.step_ms.p99))
+    );
+    card("Step time", &hint, &charts::step_times(&times, findings.step_ms)) + &communication(findings)
+}
+
+fn communication(findings: &Findings) -> String {
+    card(
+        "Communication per epoch",
+        "Counted in an epoch of its own for each batch size, waiting for all. Red: exact proportion to 1/batch; the last step \
+         of an epoch may be short.",
+        &charts::epoch_bytes(&findings.bytes_per_epoch),
     )
 }
 
-fn legend(reports: &[WorkerReport]) -> String {
+fn legend(workers: &[&RunReport]) -> String {
     let items =
-        timeline::legend(reports).map(|(class, name)| format!("<li><i class=\"{class}\"></i>{name}</li>"));
+        timeline::legend(workers).map(|(class, name)| format!("<li><i class=\"{class}\"></i>{name}</li>"));
     format!("<ul class=\"legend\">{}</ul>", items.collect::<String>())
-}
-
-/// The plan's drawing, if there is one, beside the table of waits, if that is small.
-fn plan_and_waiting(findings: &Findings) -> String {
-    let picture = workers::picture(&findings.plan, findings.workers as u32);
-    if findings.workers < 2 {
-        return String::new();
-    }
-    let beside = picture.is_some() && findings.workers <= 5;
-    let section = if beside { card } else { wide };
-    let waits = section(
-        "Waiting, whole run",
-        "Milliseconds a step, on average, that an exchange waited for another rank. The training thread may have been \
-         computing meanwhile, and a rank that waits lets others wait.",
-        &waiting(findings),
-    );
-    let picture = picture.map_or(String::new(), |picture| {
-        let title = format!("The plan: {}", escape(&findings.plan));
-        let picture = format!("<div class=\"picture\">{}</div>", inline(&picture));
-        section(
-            &title,
-            "How gradients are reduced on their way up, and handed back on the way down.",
-            &picture,
-        )
-    });
-    waits + &picture
-}
-
-/// Rows wait, columns are waited for; the darker, the longer.
-fn waiting(findings: &Findings) -> String {
-    let ranks = findings.workers;
-    let per_step = |waited: f64| waited / findings.steps.max(1) as f64;
-    let most = findings
-        .waited_ms
-        .iter()
-        .flatten()
-        .copied()
-        .map(per_step)
-        .fold(1e-9, f64::max);
-    let head: String = (0..ranks).map(|rank| format!("<th>rank {rank}</th>")).collect();
-    let rows: String = (0..ranks)
-        .map(|rank| {
-            let cells: String = (0..ranks)
-                .map(|peer| match per_step(findings.waited_ms[rank][peer]) {
-                    _ if peer == rank => "<td></td>".to_owned(),
-                    wait => format!(
-                        "<td style=\"background:rgba(196,69,54,{:.2})\">{}</td>",
-                        0.55 * wait / most,
-                        format_args!("{wait:.2}")
-                    ),
-                })
-                .collect();
-            format!("<tr><th>rank {rank} waited for</th>{cells}</tr>")
-        })
-        .collect();
-    format!("<div class=\"scroll\"><table class=\"matrix\"><tr><th></th>{head}</tr>{rows}</table></div>")
 }
 
 fn figures(findings: &Findings) -> String {
@@ -208,47 +170,12 @@ fn figures(findings: &Findings) -> String {
     format!("<table class=\"figures\">{rows}</table>")
 }
 
-fn notes(findings: &Findings) -> String {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let sharing = if findings.workers > cores {
-        format!(
-            "{} workers shared {cores} cores, so a step's time contains waiting for a core.",
-            findings.workers
-        )
-    } else {
-        format!(
-            "{} workers ran on {cores} cores, beside whatever else the machine did.",
-            findings.workers
-        )
-    };
-    let notes = [
-        "Accuracy is that of a random split by seed. The published split keeps writers apart and is harder, so the two \
-         cannot be compared."
-            .to_owned(),
-        format!(
-            "The run was compared with one process that took the same {} images in every step. Sums in another order \
-             round differently: up to {:.0e} counts as equal, and {:.1e} was found.",
-            findings.batch, findings.weight_tolerance, findings.max_weight_difference
-        ),
-        sharing,
-        format!(
-            "Gradients of {} are small: this shows that the exchange is right and who waits for whom, not how fast it is.",
-            bytes(4 * findings.parameters as u64)
-        ),
-        "Every step waited for every worker. The backup-worker barrier, which would not, is not built yet; its figures \
-         are null in the JSON."
-            .to_owned(),
-    ];
-    format!(
-        "<ul class=\"notes\">{}</ul>",
-        notes.map(|note| format!("<li>{note}</li>")).concat()
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
-    use crate::demo::findings::{Epoch, EpochBytes, Milliseconds, SlowWorker};
+    use crate::demo::findings::{Epoch, EpochBytes, Milliseconds, Participation, SlowWorker};
 
     fn findings() -> Findings {
         let time = Milliseconds { p50: 1.0, p99: 2.0 };
@@ -257,6 +184,7 @@ mod tests {
             workers: 2,
             backups: 0,
             accuracy: 0.98,
+            accuracy_waiting_for_all: None,
             steps: 1,
             bytes_exchanged: 1,
             bytes_copied: 0,
@@ -265,8 +193,12 @@ mod tests {
             matches_single_process: true,
             max_weight_difference: 1e-7,
             dropped_gradients: 0,
+            participation: vec![Participation::default(); 2],
+            hardly_heard: Vec::new(),
             step_ms: time,
             step_ms_waiting_for_all: None,
+            training_s: 1.0,
+            training_s_waiting_for_all: None,
             weight_tolerance: 1e-5,
             single_process_accuracy: 0.98,
             plan: "<plan>".to_owned(),
@@ -274,7 +206,8 @@ mod tests {
             staged: false,
             batch: 128,
             seed: 1,
-            slow: Some(SlowWorker { rank: 1, ms: 50 }),
+            slow: vec![SlowWorker { rank: 1, ms: 50 }],
+            without_backups: None,
             training_images: 100,
             test_images: 20,
             parameters: 10,
@@ -308,5 +241,47 @@ mod tests {
         assert!(page.contains("&lt;plan&gt;") && !page.contains("<plan>"));
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
         assert!(page.contains("waits for rank 1") && page.contains("Rank 1 was slowed by 50 ms"));
+    }
+
+    #[test]
+    fn the_page_stands_beside_the_times() {
+        let folder = tempfile::tempdir().unwrap();
+        let page = write(folder.path(), &findings(), &timeline::tests::waiting()).unwrap();
+        assert!(fs::read_to_string(&page).unwrap().ends_with("</html>\n"));
+        let files = fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["arrivals.csv", "index.html"]);
+    }
+
+    #[test]
+    fn with_backups_the_page_compares_and_says_whose_gradients_were_dropped() {
+        let mut reports = timeline::tests::waiting();
+        for report in &mut reports {
+            report.with_backups = Some(RunReport::default());
+        }
+        let findings = Findings {
+            backups: 1,
+            step_ms_waiting_for_all: Some(Milliseconds { p50: 50.0, p99: 51.0 }),
+            hardly_heard: vec![1],
+            participation: vec![
+                Participation::default(),
+                Participation {
+                    stopped: 1,
+                    ..Participation::default()
+                },
+            ],
+            ..findings()
+        };
+        let page = html(&findings, &reports);
+        for part in [
+            "1 backup: p50 1 ms, p99 2 ms",
+            "waiting for all: p50 50 ms",
+            "Hardly heard: rank 1",
+            "biased towards the others",
+            "<td>0</td><td>0</td><td>1</td><td>0</td>",
+        ] {
+            assert!(page.contains(part), "{part}");
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Who waited for whom in a few steps: a row for each rank, what its training thread and its exchange did, as SVG.
 
 use std::fmt::Write;
+use std::ops::Range;
 
-use crate::demo::messages::WorkerReport;
+use crate::demo::messages::RunReport;
 use crate::demo::spans::{Activity, Span};
 use crate::report::chart::rounded;
 
@@ -14,6 +15,8 @@ const EXCHANGE: f64 = 18.0;
 const ROW: f64 = TRAINING + EXCHANGE + 16.0;
 /// Narrower spans cannot hold the name of a rank.
 const ROOM_FOR_A_NAME: f64 = 56.0;
+/// Steps that begin closer together share one name.
+const ROOM_FOR_A_STEP: f64 = 60.0;
 
 /// Every activity: the class its colour hangs on, and what it is called.
 const NAMES: [(&str, &str); 6] = [
@@ -37,11 +40,11 @@ fn class(activity: Activity) -> usize {
 }
 
 /// Class and name of the activities that occur.
-pub fn legend(reports: &[WorkerReport]) -> impl Iterator<Item = (&'static str, &'static str)> {
+pub fn legend(workers: &[&RunReport]) -> impl Iterator<Item = (&'static str, &'static str)> {
     let mut occurs = [false; NAMES.len()];
-    reports
+    workers
         .iter()
-        .flat_map(|report| &report.spans)
+        .flat_map(|worker| &worker.spans)
         .for_each(|span| occurs[class(span.activity)] = true);
     NAMES
         .into_iter()
@@ -49,36 +52,55 @@ pub fn legend(reports: &[WorkerReport]) -> impl Iterator<Item = (&'static str, &
         .filter_map(|(name, occurs)| occurs.then_some(name))
 }
 
-/// The kept steps of all workers; empty if there are no spans.
-pub fn draw(reports: &[WorkerReport]) -> String {
-    let spans = || reports.iter().flat_map(|report| &report.spans);
+/// The kept spans of all workers, by rank; empty if there are none. With `only`, the time that the worker which was in the most
+/// of these steps spent in them: others may be in other steps meanwhile.
+pub fn draw(workers: &[&RunReport], only: Option<Range<u32>>) -> String {
+    let all = 0..u32::MAX;
+    let in_steps = |worker: &RunReport, steps: &Range<u32>| {
+        let spans = worker.spans.iter().filter(|span| steps.contains(&span.step));
+        spans.copied().collect::<Vec<_>>()
+    };
+    let timed: Vec<Span> = match &only {
+        None => workers.iter().flat_map(|worker| in_steps(worker, &all)).collect(),
+        Some(steps) => {
+            let rows = workers.iter().map(|worker| in_steps(worker, steps));
+            rows.max_by_key(Vec::len).unwrap_or_default()
+        }
+    };
     let (Some(start), Some(end)) = (
-        spans().map(|span| span.start).min(),
-        spans().map(|span| span.end).max(),
+        timed.iter().map(|span| span.start).min(),
+        timed.iter().map(|span| span.end).max(),
     ) else {
         return String::new();
     };
     let scale = (WIDTH - LEFT - 12.0) / (end - start).max(1) as f64;
-    let at = |time: u64| LEFT + (time - start) as f64 * scale;
-    let bottom = TOP + ROW * reports.len() as f64;
+    let at = |time: u64| LEFT + (time.clamp(start, end) - start) as f64 * scale;
+    let bottom = TOP + ROW * workers.len() as f64;
     let mut svg = format!(
         "<svg class=\"timeline\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"Timeline of {} ranks\">\n",
         bottom + 26.0,
-        reports.len()
+        workers.len()
     );
-    steps(&mut svg, &reports[0].spans, &at, bottom);
-    for (row, report) in reports.iter().enumerate() {
-        let top = TOP + ROW * row as f64 + 6.0;
+    let numbered = match &only {
+        None => &workers[0].spans,
+        Some(_) => &timed,
+    };
+    steps(&mut svg, numbered, &at, bottom);
+    for (rank, worker) in workers.iter().enumerate() {
+        let top = TOP + ROW * rank as f64 + 6.0;
         put(
             &mut svg,
             format_args!(
-                "<text x=\"0\" y=\"{:.1}\" class=\"rank\">rank {}</text>\n",
-                top + 14.0,
-                report.rank
+                "<text x=\"0\" y=\"{:.1}\" class=\"rank\">rank {rank}</text>\n",
+                top + 14.0
             ),
         );
-        for span in &report.spans {
-            one(&mut svg, span, report.rank, top, &at);
+        let shown = worker
+            .spans
+            .iter()
+            .filter(|span| span.end > start && span.start < end);
+        for span in shown {
+            one(&mut svg, span, rank as u32, top, &at);
         }
     }
     time_axis(&mut svg, (end - start) as f64 / 1e6, bottom);
@@ -142,6 +164,7 @@ fn words(span: &Span, rank: u32) -> String {
 /// A thin line where rank 0 begins a step.
 fn steps(svg: &mut String, spans: &[Span], at: &impl Fn(u64) -> f64, bottom: f64) {
     let mut last = None;
+    let mut free = 0.0;
     for span in spans.iter().filter(|span| span.activity.of_training()) {
         if last.replace(span.step) != Some(span.step) {
             let x = at(span.start);
@@ -149,6 +172,10 @@ fn steps(svg: &mut String, spans: &[Span], at: &impl Fn(u64) -> f64, bottom: f64
                 svg,
                 format_args!("<path class=\"step\" d=\"M{x:.1} {:.1}V{bottom}\"/>\n", TOP - 8.0),
             );
+            if x < free || x + ROOM_FOR_A_STEP > WIDTH {
+                continue;
+            }
+            free = x + ROOM_FOR_A_STEP;
             put(
                 svg,
                 format_args!(
@@ -202,8 +229,26 @@ fn round_tick(least: f64) -> f64 {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::demo::gradients::Traffic;
+    use crate::demo::messages::WorkerReport;
+    use crate::demo::record::StepRecord;
     use crate::demo::trainer::EpochShare;
+
+    fn run(spans: Vec<Span>) -> RunReport {
+        RunReport {
+            epochs: vec![EpochShare::default()],
+            steps: vec![StepRecord {
+                step: 0,
+                until: 0,
+                begun: 0,
+                took: 1_000_000,
+                ready: Some(500_000),
+                members: [0, 1].into_iter().collect(),
+            }],
+            waited: vec![0, 50_000_000],
+            spans,
+            ..RunReport::default()
+        }
+    }
 
     pub fn report(rank: u32, spans: Vec<Span>) -> WorkerReport {
         WorkerReport {
@@ -211,47 +256,69 @@ pub mod tests {
             plan: "direct".to_owned(),
             fabric: "shm".to_owned(),
             staged: false,
-            weights: Vec::new(),
-            epochs: vec![EpochShare { loss: 1.0, right: 1 }],
-            steps: vec![1_000_000],
-            waited: vec![0, 50_000_000],
-            spans,
-            traffic: Traffic::default(),
+            with_backups: None,
+            waiting: run(spans),
+            traffic: Default::default(),
             counted: Vec::new(),
         }
     }
 
-    pub fn waiting() -> Vec<WorkerReport> {
-        let span = |activity, start, end, peer| Span {
+    fn span(activity: Activity, step: u32, start: u64, end: u64, peer: Option<u32>) -> Span {
+        Span {
             activity,
-            step: 7,
+            step,
             start,
             end,
             peer,
             layer: Some(2),
-        };
+        }
+    }
+
+    pub fn waiting() -> Vec<WorkerReport> {
         vec![
             report(
                 0,
                 vec![
-                    span(Activity::Compute, 0, 1_000_000, None),
-                    span(Activity::Wait, 1_000_000, 51_000_000, Some(1)),
+                    span(Activity::Compute, 7, 0, 1_000_000, None),
+                    span(Activity::Wait, 7, 1_000_000, 51_000_000, Some(1)),
                 ],
             ),
-            report(1, vec![span(Activity::Slowed, 0, 50_000_000, None)]),
+            report(1, vec![span(Activity::Slowed, 7, 0, 50_000_000, None)]),
         ]
     }
 
     #[test]
     fn a_wait_names_the_rank_that_was_waited_for() {
-        let svg = draw(&waiting());
+        let reports = waiting();
+        let workers: Vec<_> = reports.iter().map(|report| &report.waiting).collect();
+        let svg = draw(&workers, None);
         assert!(
             svg.contains("<title>rank 0, step 7: waits for rank 1, layer 3, 50 ms</title>"),
             "{svg}"
         );
         assert!(svg.contains("class=\"name\"") && svg.contains(">rank 1</text>"));
         assert!(svg.contains("slowed on purpose") && svg.contains(">step 7</text>"));
-        assert_eq!(draw(&[report(0, Vec::new())]), "");
+        assert_eq!(draw(&[&run(Vec::new())], None), "");
+    }
+
+    #[test]
+    fn who_is_behind_is_shown_in_the_others_time() {
+        let fast = run(vec![
+            span(Activity::Compute, 6, 0, 1_000_000, None),
+            span(Activity::Compute, 7, 1_000_000, 2_000_000, None),
+            span(Activity::Compute, 8, 2_000_000, 3_000_000, None),
+        ]);
+        let slow = run(vec![
+            span(Activity::Compute, 1, 0, 500_000, None),
+            span(Activity::Slowed, 4, 500_000, 9_000_000, None),
+        ]);
+        let svg = draw(&[&fast, &slow], Some(7..8));
+        assert_eq!(svg.matches("<rect").count(), 2, "{svg}");
+        assert!(
+            svg.contains("rank 1, step 4: slowed") && svg.contains(">step 7</text>"),
+            "{svg}"
+        );
+        assert!(!svg.contains("step 8") && svg.contains(">1 ms</text>"), "{svg}");
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn html(findings: &Findings, steps: &str, convergence: &str) -> String {
     .html()
 }
 
-fn tiles(findings: &Findings) -> String {
+fn tiles(findings: &Findings) -> Vec<String> {
     let (first, best) = (&findings.document.rows[0], findings.best());
     let unit = Unit::of_step(findings);
     let time = |row: &Row| format!("{} {}", rounded(row.mean_time_to_seal), unit.name);
@@ -86,7 +86,7 @@ fn tiles(findings: &Findings) -> String {
     if findings.paper().is_some() {
         tiles.push(tile("", paper::BACKUPS.to_string(), "b in the paper"));
     }
-    tiles.concat()
+    tiles
 }
 
 fn notes(findings: &Findings) -> String {
