@@ -10,8 +10,8 @@ use super::trainer::{EpochShare, Trained, Training};
 
 /// Reading the exchange's events costs about a millisecond, so that is not done in each step.
 const STEPS_BETWEEN_READINGS: usize = 8;
-/// A worker may be so many steps late before it jumps: that is how many the exchange keeps.
-const LATE_STEPS: usize = 4;
+/// How far behind the others a worker may be without having jumped, at the most: more than the exchange keeps.
+const LATE_STEPS: usize = 16;
 
 /// A step as one rank has seen it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -104,11 +104,23 @@ fn tiles(findings: &Findings) -> Vec<String> {
         tiles.push(tile("", grouped(findings.dropped_gradients), "gradients dropped"));
     }
     tiles.extend([
-        tile("", bytes(findings.bytes_exchanged), "exchanged"),
+        tile(
+            "",
+            bytes(findings.bytes_exchanged),
+            if backups {
+                "exchanged, waiting for all"
+            } else {
+                "exchanged"
+            },
+        ),
         tile(
             checked(findings.copies_hold()),
             bytes(findings.bytes_copied),
-            "copied",
+            if backups {
+                "copied, waiting for all"
+            } else {
+                "copied"
+            },
         ),
         tile(
             checked(findings.replicas_identical),
