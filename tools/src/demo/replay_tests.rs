@@ -81,8 +81,11 @@ fn dropped_gradients_are_repeated_step_by_step_and_nothing_else_matches() {
         let with_all = difference(&repeated(&data, Vec::new()));
         assert!(with_all > 10.0 * WEIGHT_TOLERANCE, "rank {slow}: {with_all}");
         let mut wrong = members;
-        let other = wrong[steps / 2].iter().skip(1).chain([slow]).collect();
-        wrong[steps / 2] = other;
+        // Another three of the four.
+        let right = wrong[steps / 2];
+        let dropped = (0..WORKERS).find(|&rank| !right.contains(rank));
+        wrong[steps / 2] = right.iter().skip(1).chain(dropped).collect();
+        assert_eq!((wrong[steps / 2].len(), wrong[steps / 2] == right), (3, false));
         let one_step = difference(&repeated(&data, wrong));
         assert!(one_step > 10.0 * WEIGHT_TOLERANCE, "rank {slow}: {one_step}");
     }
