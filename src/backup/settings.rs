@@ -98,7 +98,8 @@ impl<'a> Builder<'a> {
     /// Shares the memory for it. Collective.
     ///
     /// # Errors
-    /// Settings that cannot be, or that differ between ranks; ranks that do not see each other's memory; memory limits.
+    /// Settings that cannot be, or that differ between ranks; ranks that reach each other by messages only; memory
+    /// limits.
     pub fn build<T: Element>(mut self) -> Result<Barrier<T>, BackupError> {
         let communicator = self.communicator;
         let (rank, workers) = (communicator.rank(), communicator.size());

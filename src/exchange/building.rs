@@ -90,7 +90,7 @@ impl Builder {
     ///
     /// # Errors
     /// No bucket, more than 48, an empty one, a name used twice, memory limits, ranks whose buckets or state differ; backup
-    /// workers where ranks do not see each other's memory.
+    /// workers where ranks reach each other by messages only.
     pub fn build(self) -> Result<Exchange, ExchangeError> {
         let Self {
             communicator,
