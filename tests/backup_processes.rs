@@ -325,10 +325,11 @@ fn round(mode: Mode, seen: &mut Seen) -> Result<(), String> {
     let mut workers = start(mode, false);
     disturb(&mut workers, mode, seen)?;
     let mut members = vec![None; mode.4.steps() as usize + 1];
-    let mut weights = Vec::new();
+    let (mut weights, mut failed) = (Vec::new(), Vec::new());
     for (rank, worker) in workers.iter_mut().enumerate() {
         let lines = std::iter::from_fn(|| Some(worker.line()).filter(|line| !line.is_empty()));
         let lines = lines.collect::<Vec<_>>();
+        let last = lines[lines.len().saturating_sub(3)..].join("; ");
         for (step, mask) in lines
             .iter()
             .filter_map(|line| line.strip_prefix("step ")?.split_once(' '))
@@ -342,6 +343,7 @@ fn round(mode: Mode, seen: &mut Seen) -> Result<(), String> {
             }
         }
         if worker.dead {
+            failed.push(format!("rank {rank} was killed, and had said: {last}"));
             continue;
         }
         let said = |what: &str| {
@@ -350,15 +352,16 @@ fn round(mode: Mode, seen: &mut Seen) -> Result<(), String> {
         };
         let status = worker.child.wait().map_err(|error| error.to_string())?;
         let (true, Some(digest)) = (status.success(), said("weights")) else {
-            return Err(format!(
-                "rank {rank} ended with {status} and said: {}",
-                lines.join("; ")
-            ));
+            failed.push(format!("rank {rank} ended with {status}, and said: {last}"));
+            continue;
         };
         let number = |what| said(what).and_then(|n| n.parse::<u32>().ok()).unwrap_or_default();
         seen.late += number("late");
         seen.jumps += number("jumps");
         weights.push((rank, digest.to_owned()));
+    }
+    if failed.iter().any(|one| one.contains("ended with")) {
+        return Err(failed.join("\n"));
     }
     let expected = format!("{:x}", digest(&replay(mode, &members)?));
     match weights.iter().find(|(_, digest)| *digest != expected) {
