@@ -249,7 +249,7 @@ impl<G: Ground> Core<G> {
             Want::Sum { tag } => Progress::Did(G::sum_up(self, tag)),
             Want::Take { tag, from, child } => self.take(tag, from, child),
             Want::Publish { tag, to, leaf, .. } => Progress::Did(self.publish(tag, to, leaf)),
-            Want::Hold { tag, leaf } => Progress::Did(self.hold(tag, leaf)),
+            Want::Hold { tag, leaf } => self.hold(tag, leaf),
             Want::Pull { tag } => self.pull(tag),
             Want::Gather { tag } => self.gather(tag),
             Want::Adopt { tag, from } => self.adopt(tag, from),

@@ -131,8 +131,13 @@ impl<G: Ground> Core<G> {
         Did::Done
     }
 
-    /// The root's sum is complete: it is a result, whose members are told with it.
-    pub(super) fn hold(&mut self, tag: Tag, leaf: bool) -> Did {
+    /// The root's sum is complete: it is a result, whose members are told with it. Where the words are gone, or a later
+    /// step's, nobody can tell whose gradients are in it, and it is none.
+    pub(super) fn hold(&mut self, tag: Tag, leaf: bool) -> Progress {
+        let Some(members) = self.members_of(tag) else {
+            return Progress::Waits;
+        };
+        self.members = members;
         let (places, own) = (*self.ground.places(), self.ground.own());
         if leaf {
             self.hide_result(tag);
@@ -141,9 +146,7 @@ impl<G: Ground> Core<G> {
             // SAFETY: both hold that many elements and are apart; nobody else writes either.
             unsafe { (self.mean)(into, &[mine], count, u32::from(self.shape.members())) };
         }
-        // If the words are a later step's, or gone, this attempt cannot be committed any more.
-        self.members = self.members_of(tag).unwrap_or_default();
         self.show_result(tag);
-        Did::Done
+        Progress::Did(Did::Done)
     }
 }
