@@ -45,6 +45,7 @@ impl<G: Ground> Core<G> {
                 why: "there is no training state to catch up with: name it when the exchange is made (`state`), or keep more \
                       results (`history`)"
                     .into(),
+                ranks: Vec::new(),
             });
         }
         let mut newest = None;

@@ -84,6 +84,7 @@ impl<G: Ground> Core<G> {
     fn hope(&mut self, until: Instant, gone: &Members, left: &[(u32, String)]) -> Result<(), BackupError> {
         let late = Instant::now() >= until;
         let step = self.worker.step();
+        let alone = gone.len() + 1 == self.shape.workers();
         let seen = match self.see() {
             Ok(seen) => seen,
             Err(_) if late => return Err(self.left_alone(left)),
@@ -95,8 +96,11 @@ impl<G: Ground> Core<G> {
             arrived,
         }) = seen
         else {
-            // It is over, and its result not to be had in time.
-            return if late { Err(self.left_behind()) } else { Ok(()) };
+            // It is over, and its result not to be had in time, or from anybody.
+            return match late || alone {
+                true => Err(self.left_behind(left)),
+                false => Ok(()),
+            };
         };
         let workers = 0..self.shape.workers();
         let possible = workers.filter(|worker| arrived.contains(*worker) || !gone.contains(*worker));
@@ -107,7 +111,10 @@ impl<G: Ground> Core<G> {
         };
         if seal.step() == step {
             if seal.is_committed() {
-                return if late { Err(self.left_behind()) } else { Ok(()) };
+                return match late || alone {
+                    true => Err(self.left_behind(left)),
+                    false => Ok(()),
+                };
             }
             // Another attempt needs members that live.
             let stuck = self.stuck(seal, &scanned.members);
@@ -156,15 +163,25 @@ impl<G: Ground> Core<G> {
         }
     }
 
-    fn left_behind(&self) -> BackupError {
+    /// What it needs is not to be had.
+    fn left_behind(&self, left: &[(u32, String)]) -> BackupError {
+        let ranks = left.iter().map(|(rank, _)| *rank).collect::<Vec<_>>();
         BackupError::Behind {
             rank: u32::from(self.me),
             step: self.worker.step(),
             ring: self.shape.ring(),
-            why: format!(
-                "and no other worker's state stayed as it is for long enough to be copied within {:?}",
-                self.timeout
-            ),
+            why: match ranks.len() + 1 == usize::from(self.shape.workers()) {
+                true => format!("all who could have it are gone: {}", names(&ranks, left)),
+                false => format!(
+                    "no other worker's state was there, and stayed as it is for long enough to be copied, within {:?}{}",
+                    self.timeout,
+                    match ranks.is_empty() {
+                        true => String::new(),
+                        false => format!("; gone are {}", names(&ranks, left)),
+                    }
+                ),
+            },
+            ranks,
         }
     }
 }

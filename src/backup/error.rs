@@ -97,6 +97,8 @@ pub enum BackupError {
         ring: u16,
         /// Why it could not catch up, and what mends that.
         why: String,
+        /// Those that are gone, of whom one may have had what it needs.
+        ranks: Vec<u32>,
     },
     /// An earlier step had failed.
     #[error("rank {rank}: backup workers: an earlier step failed: {reason}")]
@@ -118,7 +120,7 @@ impl BackupError {
     /// The ranks that were waited for in vain.
     pub fn culprits(&self) -> &[u32] {
         match self {
-            Self::Missing { ranks, .. } | Self::Stuck { ranks, .. } => ranks,
+            Self::Missing { ranks, .. } | Self::Stuck { ranks, .. } | Self::Behind { ranks, .. } => ranks,
             _ => &[],
         }
     }
