@@ -148,3 +148,19 @@ fn every_result_is_the_mean_of_its_members() {
         }
     }
 }
+
+#[test]
+fn many_workers_have_the_same_results() {
+    for way in [Way::Flat, Way::Tree { children: 2 }] {
+        let case = Case {
+            workers: 64,
+            backups: 6,
+            count: 500,
+            way: Some(way),
+            steps: 6,
+        };
+        run(case, |rank, step| {
+            Duration::from_micros(mixed(u64::from(rank) << 32 | step) % 3_000)
+        });
+    }
+}
