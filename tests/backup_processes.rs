@@ -168,7 +168,8 @@ fn work(mode: &str) -> Result<(), String> {
         0 => Way::Flat,
         children => Way::Tree { children },
     };
-    let builder = builder.way(way).suspicion(Duration::from_millis(30));
+    let suspicion = Duration::from_millis(if reach == Reach::Verbs { 500 } else { 30 });
+    let builder = builder.way(way).suspicion(suspicion);
     let mut barrier = builder.build().map_err(|e| text(&e))?;
     println!("working");
     let (mut late, mut jumps) = (0, 0);

@@ -103,7 +103,10 @@ impl<G: Ground> Core<G> {
                 ..Suspicion::default()
             };
         }
-        let long = self.attempt.now(seal) >= self.suspicion;
+        // Each attempt is given twice as long as the one before: where all are slow, doubts would use up what can be
+        // excluded in a step.
+        let patience = self.suspicion * (1 << seal.attempt().min(16));
+        let long = self.attempt.now(seal) >= patience;
         let mut workers = Members::default();
         let idle = |worker: &u16| long || gone.contains(*worker);
         let stuck = self.stuck(seal, &scanned.members);
