@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::ground::{Found, Ground};
-use super::protocol::{Doubts, Members, Scanned, Seal, Tag, Way, Words, scan};
+use super::protocol::{Doubts, Members, Scanned, Seal, Tag, Way, Words, listed, scan};
 
 /// Everybody is trusted.
 pub(super) struct Trust;
@@ -65,6 +65,8 @@ pub(super) struct Seen {
     pub scanned: Scanned,
     /// Those whose tickets count.
     pub arrived: Members,
+    /// A ticket without a name that keeps the next attempt from being sealed.
+    hole: Option<u16>,
 }
 
 impl<G: Ground> Core<G> {
@@ -80,10 +82,14 @@ impl<G: Ground> Core<G> {
                 .into_iter()
                 .for_each(|worker| arrived.insert(worker));
         });
+        let exclusions = listed(&words, &self.shape, step);
+        let next = exclusions.and_then(|count| scan(&words, &self.shape, step, count, |_, _, _| {}));
+        let hole = next.and_then(|next| next.hole).map(|hole| hole.ticket);
         Ok(scanned.map(|scanned| Seen {
             seal,
             scanned,
             arrived,
+            hole,
         }))
     }
 
@@ -91,13 +97,16 @@ impl<G: Ground> Core<G> {
     /// lasted for long; and a ticket that was taken long ago by somebody who has not come back with a name.
     pub(super) fn suspicion(&mut self, gone: &Members) -> Suspicion {
         let step = self.worker.step();
-        let Ok(Some(Seen { seal, scanned, .. })) = self.see() else {
+        let Ok(Some(seen)) = self.see() else {
             return Suspicion::default();
         };
+        let Seen {
+            seal, scanned, hole, ..
+        } = seen;
+        // It may keep the first attempt from being sealed, or one without a member that was excluded.
+        let long = self.hole.now((step, hole)) >= self.suspicion;
+        let ticket = hole.filter(|_| long);
         if seal.step() < step {
-            let hole = scanned.hole.map(|hole| hole.ticket);
-            let long = self.hole.now((step, hole)) >= self.suspicion;
-            let ticket = hole.filter(|_| long);
             return Suspicion {
                 ticket,
                 ..Suspicion::default()
@@ -114,10 +123,7 @@ impl<G: Ground> Core<G> {
             .iter()
             .filter(idle)
             .for_each(|worker| workers.insert(worker));
-        Suspicion {
-            workers,
-            ticket: None,
-        }
+        Suspicion { workers, ticket }
     }
 
     /// Members for whom everything is there that they need, and whose part is not.

@@ -94,6 +94,7 @@ impl<G: Ground> Core<G> {
             seal,
             scanned,
             arrived,
+            ..
         }) = seen
         else {
             // It is over, and its result not to be had in time, or from anybody.
