@@ -5,8 +5,8 @@ use super::window::Shared;
 use super::{Communicator, CommunicatorError};
 use crate::engine::reduce::{self, Operation};
 use crate::engine::{
-    Call, Core, Engine, EngineError, FARTHEST, MOST_AHEAD, SLOT_BYTES, Scale, Signature, Small, is_straight,
-    may_run_ahead, parts_shown, small_exchange, straight,
+    Call, Core, Engine, EngineError, FARTHEST, MOST_AHEAD, SLOT_BYTES, Scale, Signature, Small, fits_units,
+    is_straight, may_run_ahead, parts_shown, small_exchange, straight, units_exchange,
 };
 use crate::memory::{DataType, Element};
 use crate::plan::cost::scaled_chunk_bytes;
@@ -236,6 +236,8 @@ impl Communicator {
         let (first, before) = self.ahead.get();
         let far = before == MOST_AHEAD || before != 0 && sequence >= first + FARTHEST;
         let ahead = (may_run_ahead(collective, shown) && !far).then_some(before);
+        let scaled = operation.factor().is_some();
+        let in_units = lengths.is_none() && !scaled && fits_units(collective, self.ranks, shown);
         let turn = self.small_turn.get();
         if count != 0 && ahead.is_none() {
             self.small_turn.set(turn + 1);
@@ -246,6 +248,7 @@ impl Communicator {
             turn,
             ahead,
             signature: match lengths {
+                None if in_units => Signature::units(collective, operation, data_type, total),
                 None => Signature::flat(collective, operation, data_type, total),
                 Some(_) => Signature::new(collective, operation, data_type, "fused", total),
             },
@@ -259,7 +262,12 @@ impl Communicator {
         };
         // SAFETY: passed on; every rank makes the same calls in the same order, so the turns agree, and
         // `small_way` or `flat_way` has said that it fits.
-        let outcome = unsafe { small_exchange(core, &small, input, result) };
+        let outcome = unsafe {
+            match in_units {
+                true => units_exchange(core, &small, input, result),
+                false => small_exchange(core, &small, input, result),
+            }
+        };
         self.ahead.set(match ahead {
             None => (0, 0),
             Some(0) => (sequence, 1),

@@ -1,7 +1,7 @@
 //! A rank's board: the shared page on which it alone writes and which all ranks of the communicator read.
 //!
 //! It holds the rank's state, one announcement line for each recent operation (with the payload of a small one in
-//! the same cache line), two slots for small payloads that need more room, and the progress counters of the tasks
+//! the same cache line), slots for small payloads that need more room, and the progress counters of the tasks
 //! of recent operations. One writer for each line, no read-modify-write.
 
 use std::any::Any;
@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::details::Details;
+use super::hint::{for_reading, for_writing};
 use super::line::Line;
-use super::{Signature, Trouble};
+use super::units::{UNIT_SLOT_BYTES, UNIT_SLOTS, Unit};
+use super::{Layout, Signature, Trouble};
 
-const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 
 /// Operations that a board can tell apart. A rank is never this far ahead of one that still reads its lines:
 /// all-to-all operations bind ranks within one, trees within their depth.
@@ -44,15 +46,6 @@ pub const MAXIMUM_SEQUENCE: u64 = (1 << (u64::BITS - CHUNK_BITS)) - 1024;
 pub const PROCESSORS: usize = 4;
 const PROCESSORS_AT: usize = 32;
 
-/// Where things are on a board; the same on every rank of a communicator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
-    ranks: usize,
-    small: usize,
-    counters: usize,
-    stride: usize,
-}
-
 /// Messages from one rank to another that a board can show at a time.
 pub(super) const LETTERS: u64 = 8;
 
@@ -66,48 +59,6 @@ pub(super) struct Post {
     pub place: AtomicU64,
     pub bytes: AtomicU64,
     pub label: AtomicU64,
-}
-
-impl Layout {
-    /// For programs of up to `2 * ranks + 16` tasks, or `tasks` if that is more, and small payloads of up to `small`
-    /// bytes.
-    pub fn new(ranks: u32, tasks: usize, small: usize) -> Self {
-        let counters = (2 * ranks as usize + 16).max(tasks);
-        // Counters that different peers poll get lines of their own while that is cheap.
-        let stride = if counters <= 64 { LINE } else { size_of::<u64>() };
-        Self {
-            ranks: ranks as usize,
-            small: small.next_multiple_of(LINE),
-            counters,
-            stride,
-        }
-    }
-
-    /// The board's size in bytes.
-    pub fn bytes(&self) -> usize {
-        self.letters_at() + 2 * self.ranks * LETTERS as usize * LINE
-    }
-
-    fn letters_at(&self) -> usize {
-        (self.counters_at() + DEPTH as usize * self.counters * self.stride).next_multiple_of(LINE)
-    }
-
-    /// The most tasks that a program may have.
-    pub fn tasks(&self) -> usize {
-        self.counters
-    }
-
-    fn small_at(&self) -> usize {
-        LINE * (1 + DEPTH as usize)
-    }
-
-    fn ahead_at(&self) -> usize {
-        self.small_at() + 2 * self.small
-    }
-
-    fn counters_at(&self) -> usize {
-        self.ahead_at() + AHEAD * AHEAD_BYTES
-    }
 }
 
 /// One rank's board as this process sees it.
@@ -236,14 +187,7 @@ impl Board {
     /// Fetches the line of an operation that is about to come for writing: peers that have read it still share it.
     #[inline]
     pub(super) fn expect(&self, sequence: u64) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint that changes nothing, whatever the address; processors that do not know it skip it.
-        unsafe {
-            let line = self.base.add(Self::line_at(sequence)).as_ptr();
-            std::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags));
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = sequence;
+        for_writing(self.base.as_ptr().wrapping_add(Self::line_at(sequence)));
     }
 
     /// The payload that travels in the announcement's own cache line: [`LINE_PAYLOAD`] bytes, aligned to 16.
@@ -251,6 +195,34 @@ impl Board {
     pub(super) fn line_payload(&self, sequence: u64) -> *mut u8 {
         // SAFETY: within the layout.
         unsafe { self.base.add(Self::line_at(sequence) + 16).as_ptr() }
+    }
+
+    /// One of the slots for payloads in [units](super::units).
+    #[inline]
+    pub(super) fn units(&self, turn: u64) -> *mut Unit {
+        let offset = self.layout.units_at() + turn as usize % UNIT_SLOTS * UNIT_SLOT_BYTES;
+        // SAFETY: within the layout.
+        unsafe { self.base.add(offset).as_ptr().cast() }
+    }
+
+    /// As [`Board::expect`], for as many units of a slot.
+    #[inline]
+    pub(super) fn expect_units(&self, turn: u64, units: usize) {
+        let slot = self.units(turn).cast::<u8>();
+        for line in 0..(units * size_of::<Unit>()).div_ceil(LINE) {
+            // Within the slot.
+            for_writing(slot.wrapping_add(line * LINE));
+        }
+    }
+
+    /// Fetches as many units of a slot, which are about to be looked at.
+    #[inline]
+    pub(super) fn fetch_units(&self, turn: u64, units: usize) {
+        let slot = self.units(turn).cast::<u8>();
+        for line in 0..(units * size_of::<Unit>()).div_ceil(LINE) {
+            // Within the slot.
+            for_reading(slot.wrapping_add(line * LINE));
+        }
     }
 
     /// One of the two slots for small payloads that need more than a line.
@@ -391,6 +363,7 @@ mod tests {
                     places.push((at(std::ptr::from_ref(board.counter(sequence, task)).cast()), 8));
                 }
             }
+            places.extend((0..UNIT_SLOTS as u64).map(|turn| (at(board.units(turn).cast()), UNIT_SLOT_BYTES)));
             places.extend((0..2).map(|turn| (at(board.small_payload(turn)), 100)));
             places.extend((0..AHEAD).map(|index| (at(board.ahead_payload(index)), AHEAD_BYTES)));
             for peer in 0..ranks {

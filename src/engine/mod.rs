@@ -10,6 +10,8 @@ mod details;
 mod error;
 mod execution;
 mod group;
+mod hint;
+mod layout;
 mod letter;
 mod letters;
 mod line;
@@ -22,6 +24,7 @@ mod straight;
 mod surface;
 mod ticket;
 mod trouble;
+pub mod units;
 mod wait;
 
 // What `line` is compiled over; its model puts loom's here.
@@ -30,11 +33,12 @@ mod atomics {
 }
 
 pub use address::{Extent, Keys, RemotePart, WindowMap};
-pub use board::{Board, Layout, MAXIMUM_SEQUENCE, PROCESSORS};
+pub use board::{Board, MAXIMUM_SEQUENCE, PROCESSORS};
 pub use call::{Call, Prepared, Scale};
 pub use core::{Core, MAXIMUM_ACTIVE};
 pub use error::{EngineError, Waited};
 pub use group::{Group, Liveness, Observers};
+pub use layout::Layout;
 pub use letter::{Letter, Way};
 pub use message::{MessageCore, SLOT_BYTES};
 pub use signature::MAXIMUM_COUNT;
@@ -46,3 +50,4 @@ pub use straight::{is_straight, straight};
 pub use surface::Engine;
 pub use ticket::Ticket;
 pub use trouble::Trouble;
+pub use units::{fits_units, units_exchange};

@@ -19,6 +19,9 @@ pub(super) const fn hash(plan: &str) -> u64 {
 /// Of those that run no plan.
 const FLAT: u64 = hash("flat");
 
+/// Of those whose payload travels in units.
+const UNITS: u64 = hash("units");
+
 /// A packed description: collective 4 bits, operation 3, type 4, plan 8, root 12, count 33.
 ///
 /// Which is which follows from the constants below alone.
@@ -52,6 +55,19 @@ impl Signature {
     #[inline]
     pub fn flat(collective: Collective, operation: Operation, data_type: DataType, count: usize) -> Self {
         Self::with(collective, operation, data_type, FLAT, count)
+    }
+
+    /// The same for one whose payload travels in units.
+    #[inline]
+    pub fn units(collective: Collective, operation: Operation, data_type: DataType, count: usize) -> Self {
+        Self::with(collective, operation, data_type, UNITS, count)
+    }
+
+    /// All that two signatures of [`Self::units`] of one collective without a root can differ in, in as few bits: as many
+    /// as the count has, and 7.
+    #[inline]
+    pub(super) fn of_units(self) -> u64 {
+        self.0 >> COUNT << (PLAN - OPERATION) | self.field(OPERATION, PLAN)
     }
 
     #[inline]
