@@ -16,7 +16,7 @@ use crate::plan::Collective;
 /// Slots on each board: more than are needed, so that the next is not the one that was read just now.
 pub(super) const UNIT_SLOTS: usize = 4;
 
-/// The longest payload.
+/// The longest payload, and all that a rank may have to look at: it is twice as many bytes as they would be elsewhere.
 const MOST_BYTES: usize = 512;
 
 /// Bytes of one slot: a page, over the end of which no processor fetches on its own, so that who reads one slot takes nothing
@@ -92,6 +92,7 @@ fn available() -> bool {
 pub fn fits_units(collective: Collective, ranks: u32, bytes: usize) -> bool {
     collective == Collective::AllReduce
         && (1..=MOST_BYTES).contains(&bytes)
+        && bytes * (ranks.max(2) as usize - 1) <= MOST_BYTES
         && ranks <= MOST_RANKS
         && available()
 }
@@ -156,15 +157,17 @@ pub unsafe fn units_exchange(
         [const { std::mem::MaybeUninit::<[u64; MOST_BYTES / 8]>::uninit() }; MOST_RANKS as usize];
     let mut sources = [std::ptr::null::<u8>(); MOST_RANKS as usize];
     sources[rank] = input;
+    // With pauses: who looks all the time takes the line away from who is about to store there. Where ranks share processors,
+    // one that pauses keeps another from storing.
+    let patient = group.patience.spins >= MOST_LOOKS;
     for peer in (0..ranks).filter(|peer| *peer != rank) {
         let theirs = group.boards[peer].units(turn);
+        let mut looks = if patient { MOST_LOOKS } else { 0 };
         let payload = payloads[peer].as_mut_ptr().cast::<u64>();
         for index in 0..units {
             // SAFETY: the slot holds so many.
             let look = || unsafe { Unit::load(theirs.add(index)) };
             let mut unit = look();
-            // With pauses: who looks all the time takes the line away from who is about to store there.
-            let mut looks = group.patience.spins.min(MOST_LOOKS);
             while unit.tag != tag && looks > 0 {
                 std::hint::spin_loop();
                 unit = look();
