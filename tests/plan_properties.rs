@@ -70,14 +70,18 @@ proptest! {
             for (step, index) in rule.steps(rank).iter().zip(0u32..) {
                 for source in step.sources().iter().filter(|source| source.rank() != rank) {
                     let landing = step.lands().then(|| rule.landing(rank, index, source.rank()));
-                    needed.push((format!("{source:?}"), step.block(), rank, index, landing));
+                    needed.push((format!("{source:?}"), rank, index, landing));
                 }
             }
             for entry in rule.uses(rank) {
                 for consumer in &entry.by {
                     let value: Value = entry.value.of(rank);
                     let landing = consumer.landing;
-                    offered.push((format!("{value:?}"), entry.block, consumer.rank, consumer.step, landing));
+                    offered.push((format!("{value:?}"), consumer.rank, consumer.step, landing));
+                    let step = &rule.steps(consumer.rank)[consumer.step as usize];
+                    let theirs: Vec<u32> = step.run().of(step.block(), plan.blocks()).collect();
+                    let mut blocks = entry.run.of(entry.block, plan.blocks());
+                    prop_assert!(blocks.any(|block| theirs.contains(&block)));
                 }
             }
         }

@@ -26,6 +26,8 @@ fn every_plan_gives_the_bits_of_shared_memory() {
         ("double-binary-tree", 5),
         ("ring", 3),
         ("direct", 4),
+        ("halving-doubling", 4),
+        ("halving-doubling", 7),
     ] {
         TCP.same_bits(plan, size, |x| x as f32, Operation::Sum);
     }
@@ -36,6 +38,7 @@ fn other_types_give_the_bits_of_shared_memory() {
     TCP.same_bits("ring", 3, |x| x, Operation::Average);
     TCP.same_bits("double-binary-tree", 3, half::bf16::from_f64, Operation::Sum);
     TCP.same_bits("direct", 2, |x| x as i64, Operation::Min);
+    TCP.same_bits("halving-doubling", 6, half::bf16::from_f64, Operation::Sum);
 }
 
 /// Where there is a device, the network is that; the bits are the same.

@@ -8,6 +8,7 @@ use super::message::Route;
 use super::reduce::{Kernel, ScaledKernel};
 use super::{Extent, Signature};
 use crate::plan::Cut;
+use crate::plan::Pieces;
 use crate::plan::PlanError;
 use crate::plan::lowered::{Action, Buffer, Place, Program};
 use crate::plan::partition::{Partition, Placement, Side};
@@ -163,6 +164,11 @@ impl Call {
     pub(super) fn placement(&self) -> Placement<'_> {
         let placement = Placement::new(self.prepared.cut, &self.partition, self.in_place);
         placement.expect("the counts fit the collective, as whoever makes a call has checked")
+    }
+
+    /// How runs of blocks are cut. Only plans have them whose blocks cut the one vector that all ranks have.
+    pub(super) fn pieces(&self) -> Pieces {
+        Pieces::new(self.count, self.prepared.program.blocks, self.chunk)
     }
 
     /// Where a block begins in the buffer that a place names, in elements; staging is addressed by chunks alone.

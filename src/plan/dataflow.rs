@@ -7,129 +7,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+pub use super::collective::Collective;
 use super::cut::Cut;
 use super::error::PlanError;
 use super::lowered::Rank;
-
-/// What all ranks want to achieve together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Collective {
-    /// Every rank's result is the combination of all inputs.
-    AllReduce,
-    /// The root's result is the combination of all inputs; other results stay as they are.
-    Reduce {
-        /// Who gets the result.
-        root: Rank,
-    },
-    /// Every rank's result is the root's input.
-    Broadcast {
-        /// Whose input it is.
-        root: Rank,
-    },
-    /// No rank ends before every rank has begun.
-    Barrier,
-    /// Every rank's result is its own part of the combination of all inputs.
-    ReduceScatter,
-    /// Every rank's result is the inputs of all, one after the other.
-    AllGather,
-    /// The root's result is the inputs of all, one after the other; other results stay as they are.
-    Gather {
-        /// Who gets the result.
-        root: Rank,
-    },
-    /// Every rank's result is its own part of the root's input.
-    Scatter {
-        /// Whose input it is.
-        root: Rank,
-    },
-    /// Every rank's result is what each rank's input holds for it, one after the other.
-    AllToAll,
-}
-
-impl Collective {
-    /// How many there are.
-    pub const COUNT: usize = 9;
-
-    /// Every one, with this root where it has one.
-    pub const fn every(root: Rank) -> [Self; Self::COUNT] {
-        [
-            Self::AllReduce,
-            Self::Reduce { root },
-            Self::Broadcast { root },
-            Self::Barrier,
-            Self::ReduceScatter,
-            Self::AllGather,
-            Self::Gather { root },
-            Self::Scatter { root },
-            Self::AllToAll,
-        ]
-    }
-
-    /// Its place in [`Collective::every`]. Ranks tell each other what they call by it, so that it never changes.
-    #[inline]
-    pub const fn index(self) -> usize {
-        match self {
-            Self::AllReduce => 0,
-            Self::Reduce { .. } => 1,
-            Self::Broadcast { .. } => 2,
-            Self::Barrier => 3,
-            Self::ReduceScatter => 4,
-            Self::AllGather => 5,
-            Self::Gather { .. } => 6,
-            Self::Scatter { .. } => 7,
-            Self::AllToAll => 8,
-        }
-    }
-
-    /// The word for it on a command line, without the root.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AllReduce => "all-reduce",
-            Self::Reduce { .. } => "reduce",
-            Self::Broadcast { .. } => "broadcast",
-            Self::Barrier => "barrier",
-            Self::ReduceScatter => "reduce-scatter",
-            Self::AllGather => "all-gather",
-            Self::Gather { .. } => "gather",
-            Self::Scatter { .. } => "scatter",
-            Self::AllToAll => "all-to-all",
-        }
-    }
-
-    /// The root, for collectives that have one.
-    pub fn root(self) -> Option<Rank> {
-        match self {
-            Self::Reduce { root }
-            | Self::Broadcast { root }
-            | Self::Gather { root }
-            | Self::Scatter { root } => Some(root),
-            Self::AllReduce | Self::Barrier | Self::ReduceScatter | Self::AllGather | Self::AllToAll => None,
-        }
-    }
-
-    /// Whether contributions are combined, else they are moved only.
-    pub fn combines(self) -> bool {
-        matches!(self, Self::AllReduce | Self::Reduce { .. } | Self::ReduceScatter)
-    }
-
-    /// Whether the vector is made of one part for each rank (or pair of ranks), which no plan can cut otherwise.
-    pub fn has_parts(self) -> bool {
-        match self {
-            Self::AllReduce | Self::Reduce { .. } | Self::Broadcast { .. } | Self::Barrier => false,
-            Self::ReduceScatter
-            | Self::AllGather
-            | Self::Gather { .. }
-            | Self::Scatter { .. }
-            | Self::AllToAll => true,
-        }
-    }
-}
-
-impl fmt::Display for Collective {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(self.name())
-    }
-}
+use super::run::Run;
 
 /// A value in the dataflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -164,13 +46,15 @@ pub enum Target {
     Partial,
 }
 
-/// One step of one rank, done for each chunk of its block.
+/// One step of one rank, done for each chunk of its block, or of its run of blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Combines the sources, in this order.
     Reduce {
-        /// Which block.
+        /// Which block, or the first of them.
         block: u32,
+        /// Which blocks follow.
+        run: Run,
         /// At least one.
         sources: Vec<Value>,
         /// Where to.
@@ -180,10 +64,12 @@ pub enum Step {
     },
     /// Brings a value here: into the own result, or as a partial value that is only passed on.
     Copy {
-        /// Which block.
+        /// Which block, or the first of them.
         block: u32,
-        /// Where from.
-        source: Value,
+        /// Which blocks follow.
+        run: Run,
+        /// Where from: one value for each block, all of one rank and from one kind of place there.
+        sources: Vec<Value>,
         /// Where to.
         into: Target,
     },
@@ -195,11 +81,19 @@ pub enum Step {
 }
 
 impl Step {
-    /// The block that it works on; a signal belongs to none and counts to block 0.
+    /// The first block that it works on; a signal belongs to none and counts to block 0.
     pub fn block(&self) -> u32 {
         match self {
             Self::Reduce { block, .. } | Self::Copy { block, .. } => *block,
             Self::Signal { .. } => 0,
+        }
+    }
+
+    /// Which blocks follow the first.
+    pub fn run(&self) -> Run {
+        match self {
+            Self::Reduce { run, .. } | Self::Copy { run, .. } => *run,
+            Self::Signal { .. } => Run::ONE,
         }
     }
 
@@ -216,7 +110,7 @@ impl Step {
     pub fn sources(&self) -> &[Value] {
         match self {
             Self::Reduce { sources, .. } => sources,
-            Self::Copy { source, .. } => std::slice::from_ref(source),
+            Self::Copy { sources, .. } => sources,
             Self::Signal { after } => after,
         }
     }
@@ -253,11 +147,13 @@ pub struct Consumer {
     pub landing: Option<u32>,
 }
 
-/// One block of a rank's value and everybody else who needs it: a multi-destination copy.
+/// One block, or a run of them, of a rank's value and everybody else who needs it: a multi-destination copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Use {
-    /// Which block.
+    /// Which block, or the first of them.
     pub block: u32,
+    /// Which blocks follow.
+    pub run: Run,
     /// Which value.
     pub value: Own,
     /// Who needs it: other ranks only, at least one.
@@ -285,6 +181,9 @@ pub enum Layout {
 }
 
 /// An algorithm for one collective and a number of ranks: who does what, given rank by rank.
+///
+/// Where steps have runs of blocks, the plan must be the same for all ranks but for being turned
+/// ([`Symmetry::Rotation`]), and cut the one vector that all ranks have.
 ///
 /// `steps` and `uses` are two views of one graph and must agree: the verifier rejects a plan where they do not.
 /// Each must cost no more than the rank's own part.

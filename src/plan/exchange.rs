@@ -6,6 +6,7 @@ use super::dataflow::{Collective, Consumer, Layout, Own, Plan, Rule, Step, Symme
 use super::error::PlanError;
 use super::forest;
 use super::lowered::Rank;
+use super::run::Run;
 
 /// The plan for an all-to-all; in rounds, a rank begins one when it has what the last one brings.
 ///
@@ -47,8 +48,9 @@ impl Rule for Exchange {
             let sender = (rank + self.ranks - distance) % self.ranks;
             let (block, source) = (self.block(sender, rank), Value::Input(sender));
             Step::Copy {
+                run: Run::ONE,
                 block,
-                source,
+                sources: vec![source],
                 into: Target::Result,
             }
         };
@@ -64,6 +66,7 @@ impl Rule for Exchange {
                 landing: None,
             }];
             Use {
+                run: Run::ONE,
                 block: self.block(rank, receiver),
                 value: Own::Input,
                 by,

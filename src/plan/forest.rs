@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::dataflow::{Collective, Consumer, Layout, Own, Plan, Rule, Step, Symmetry, Target, Use, Value};
 use super::error::PlanError;
 use super::lowered::Rank;
+use super::run::Run;
 
 /// Whether trees that carry a block each can do it.
 pub fn has(collective: Collective) -> bool {
@@ -128,8 +129,9 @@ impl Rule for Alone {
         match self.collective {
             Collective::Barrier => Vec::new(),
             _ => vec![Step::Copy {
+                run: Run::ONE,
                 block: 0,
-                source: Value::Input(rank),
+                sources: vec![Value::Input(rank)],
                 into: Target::Result,
             }],
         }
@@ -226,8 +228,9 @@ impl Rule for Forest {
                 steps.push(match self.collective {
                     Collective::Barrier => Step::Signal { after: vec![source] },
                     _ => Step::Copy {
+                        run: Run::ONE,
                         block: tree as u32,
-                        source,
+                        sources: vec![source],
                         into: Target::Result,
                     },
                 });
@@ -245,6 +248,7 @@ impl Rule for Forest {
                         after: values.collect(),
                     },
                     _ => Step::Reduce {
+                        run: Run::ONE,
                         block: tree as u32,
                         sources: std::iter::once(Value::Input(rank)).chain(values).collect(),
                         into: if at_root { Target::Result } else { Target::Partial },
@@ -269,6 +273,7 @@ impl Rule for Forest {
                         landing: None,
                     });
                     uses.push(Use {
+                        run: Run::ONE,
                         block: tree as u32,
                         value: self.outcome(tree, rank),
                         by: by.collect(),
@@ -286,6 +291,7 @@ impl Rule for Forest {
                     };
                     let value = self.contribution(tree, rank);
                     uses.push(Use {
+                        run: Run::ONE,
                         block: tree as u32,
                         value,
                         by: vec![consumer],

@@ -13,6 +13,7 @@ use super::error::PlanError;
 use super::forest;
 use super::hosts::Hosts;
 use super::lowered::Rank;
+use super::run::Run;
 
 /// Whether it can be done so.
 pub fn has(collective: Collective) -> bool {
@@ -124,6 +125,7 @@ impl Spread {
         }
         by.extend(self.0.mates(rank).map(consumer));
         Use {
+            run: Run::ONE,
             block: owner,
             value: self.held(rank, owner),
             by,
@@ -142,8 +144,9 @@ impl Rule for Spread {
                 }
             };
             Step::Copy {
+                run: Run::ONE,
                 block: owner,
-                source,
+                sources: vec![source],
                 into: Target::Result,
             }
         };
@@ -241,6 +244,7 @@ impl Combine {
         let complete = rank == owner;
         let into = if complete { Target::Result } else { Target::Partial };
         Step::Reduce {
+            run: Run::ONE,
             block: owner,
             sources,
             into,
@@ -272,6 +276,7 @@ impl Rule for Combine {
                 landing: Some(self.landing(to, step, rank)),
             }];
             Use {
+                run: Run::ONE,
                 block: owner,
                 value: self.held(rank, owner),
                 by,

@@ -1,4 +1,4 @@
-//! A plan as the engine runs it: one rank's tasks, each a stream over the chunks of one block.
+//! A plan as the engine runs it: one rank's tasks, each a stream over the chunks of one block or of a run of them.
 //!
 //! Tasks know ranks, places and what they wait for; they never know addresses, element types or providers. The
 //! verifier proves this form, the engine executes it, the simulator times it.
@@ -6,7 +6,8 @@
 //! # Meaning
 //! The vector is cut into `blocks` blocks (what they stand for: [`Cut`], where they lie:
 //! [`Placement`](super::Placement)) and each block into chunks of equal size (the last may be short): chunk `k` is `k`
-//! chunks' elements behind the block's first one. A task runs its action for chunk 0, 1, 2, … of its block, each as soon as all its waits hold; tasks
+//! chunks' elements behind the block's first one. A task runs its action for chunk 0, 1, 2, … of its block, each as soon as
+//! all its waits hold; of a run of blocks for piece 0, 1, 2, … ([`Pieces`](super::Pieces)), which are its chunks then. Tasks
 //! of one rank are independent of each other except through waits. A rank's part of the operation ends when all
 //! its tasks have ended: from then on its `Input` and `Result` belong to the caller again, so nobody may touch
 //! them later, and nobody may touch them before the rank has begun.
@@ -16,6 +17,7 @@ use std::ops::Range;
 use super::cut::Cut;
 use super::dataflow::Collective;
 use super::error::PlanError;
+use super::run::Run;
 
 /// A position in the communicator, from 0.
 pub type Rank = u32;
@@ -49,7 +51,8 @@ pub struct Place {
 /// How far the awaited task must have come before chunk `k` of the waiting one may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Progress {
-    /// Chunk `k - lag` has been done (holds at once while `k < lag`). 0 for data; the slot count for a credit.
+    /// Chunk `k - lag` has been done (holds at once while `k < lag`). 0 for data; the slot count for a credit. Of another run
+    /// it is the chunk that has the same place in the vector, or all of the run if that has only earlier ones.
     Chunk {
         /// How many chunks behind.
         lag: u32,
@@ -67,6 +70,17 @@ pub struct Wait {
     pub task: u32,
     /// How far it must be.
     pub progress: Progress,
+    /// Chunk by chunk: where in the run of the awaited task the waiting one's first block is, or, if negative, would be.
+    /// 0 between tasks of the same blocks.
+    pub ahead: i32,
+}
+
+impl Wait {
+    /// Whether, if it counts chunks, it counts those of the same blocks from the same one on.
+    pub(super) fn is_even(&self, waiting: &Task, awaited: &Task) -> bool {
+        let alike = waiting.run == awaited.run || !waiting.run.is_long() && !awaited.run.is_long();
+        self.ahead == 0 && alike
+    }
 }
 
 /// What a task does for each chunk.
@@ -96,8 +110,10 @@ pub enum Action {
 /// One stream of work.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Task {
-    /// Which block of the vector.
+    /// Which block of the vector, or the first of them.
     pub block: u32,
+    /// Which blocks follow.
+    pub run: Run,
     /// All must hold before a chunk runs.
     pub waits: Vec<Wait>,
     /// What is done.

@@ -16,6 +16,7 @@
 //! ```
 
 pub mod builders;
+mod collective;
 pub mod cost;
 mod cut;
 pub mod dataflow;
@@ -23,6 +24,7 @@ pub mod draw;
 mod error;
 mod exchange;
 mod forest;
+mod halving;
 mod hosts;
 mod local_first;
 pub mod lowered;
@@ -30,16 +32,20 @@ pub mod lowering;
 mod nomial;
 pub mod partition;
 mod relay;
+mod run;
 pub mod table;
+mod tree;
 mod turned;
 pub mod verify;
 
+pub use collective::Collective;
 pub use cut::Cut;
-pub use dataflow::{Collective, Plan};
+pub use dataflow::Plan;
 pub use error::PlanError;
 pub use hosts::hierarchical_name;
 pub use lowering::Reach;
 pub use partition::{Partition, Placement, Side};
+pub use run::{Pieces, Run};
 pub use table::{Table, default_chunk_bytes, default_past_caches_bytes, default_plan, default_plan_on};
 
 /// The most ranks a plan may have.

@@ -8,6 +8,7 @@ use super::error::PlanError;
 use super::forest::{self, Shape};
 use super::lowered::Rank;
 use super::nomial::Nomial;
+use super::run::Run;
 
 /// Whether parts that are passed on can do it.
 pub fn has(collective: Collective) -> bool {
@@ -91,14 +92,15 @@ impl Rule for Gather {
             _ => node + 1..self.0.below(node).end,
         };
         let step = |part: u32| Step::Copy {
+            run: Run::ONE,
             block: self.0.rank(part),
-            source: match part == node {
+            sources: vec![match part == node {
                 true => Value::Input(rank),
                 false => {
                     let child = self.0.tree.toward(node, part);
                     Self::held(child, part).of(self.0.rank(child))
                 }
-            },
+            }],
             into: if node == 0 {
                 Target::Result
             } else {
@@ -119,6 +121,7 @@ impl Rule for Gather {
             landing: (parent != 0).then(|| Self::step(parent, part)),
         };
         let one = |part| Use {
+            run: Run::ONE,
             block: self.0.rank(part),
             value: Self::held(node, part),
             by: vec![by(part)],
@@ -155,21 +158,23 @@ impl Rule for Scatter {
         let node = self.0.node(rank);
         let Some(parent) = self.0.tree.parent(node) else {
             return vec![Step::Copy {
+                run: Run::ONE,
                 block: rank,
-                source: Value::Input(rank),
+                sources: vec![Value::Input(rank)],
                 into: Target::Result,
             }];
         };
         let above = self.0.rank(parent);
         let step = |part: u32| Step::Copy {
+            run: Run::ONE,
             block: self.0.rank(part),
-            source: match parent {
+            sources: vec![match parent {
                 0 => Value::Input(above),
                 _ => Value::Step {
                     rank: above,
                     step: part - parent,
                 },
-            },
+            }],
             into: if part == node {
                 Target::Result
             } else {
@@ -195,6 +200,7 @@ impl Rule for Scatter {
                 Own::Step(part - node)
             };
             Use {
+                run: Run::ONE,
                 block: self.0.rank(part),
                 value,
                 by: vec![consumer],

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::ops::Range;
 
-use sapwood::plan::lowered::{Action, Buffer, Place, Program, Progress, Rank};
+use sapwood::plan::lowered::{Action, Buffer, Place, Program, Progress, Rank, Task};
 use sapwood::plan::verify::Claim;
-use sapwood::plan::{Collective, Cut, Partition, Placement, Reach, Side};
+use sapwood::plan::{Collective, Cut, Partition, Pieces, Placement, Reach, Side};
 
 /// A small generator (SplitMix64): no library's may change what a seed means.
 pub struct Random(u64);
@@ -34,7 +34,7 @@ struct Cell {
     rank: Rank,
     /// 0: input, 1: result, or both if they are one buffer, 2: staging.
     kind: u8,
-    /// The element (a chunk has one), or the slot.
+    /// The element; of staging, the slot and where in it.
     index: usize,
 }
 
@@ -51,8 +51,11 @@ struct Machine<'a> {
     random: Random,
     cut: Cut,
     counts: Partition,
-    /// By block.
-    chunks: Vec<u32>,
+    /// Elements by block.
+    lengths: Vec<u32>,
+    /// Elements of a chunk.
+    size: u32,
+    pieces: Pieces,
     in_place: Vec<bool>,
     begun: Vec<bool>,
     ended: Vec<bool>,
@@ -62,8 +65,8 @@ struct Machine<'a> {
     weights: Vec<Vec<u64>>,
 }
 
-fn input_of(rank: Rank, block: u32, chunk: u32) -> u64 {
-    Random(u64::from(rank) << 40 | u64::from(block) << 20 | u64::from(chunk)).next()
+fn input_of(rank: Rank, block: u32, element: u32) -> u64 {
+    Random(u64::from(rank) << 40 | u64::from(block) << 20 | u64::from(element)).next()
 }
 
 /// The rank whose part a block belongs to: in an all-to-all the sender.
@@ -131,9 +134,16 @@ pub fn run(claim: &Claim, programs: &[Program], seed: u64) -> Result<(), String>
     };
     let counts = counts.map_err(|error| error.to_string())?;
     let placement = Placement::new(cut, &counts, false).map_err(|error| error.to_string())?;
-    let chunks = (0..claim.blocks)
+    let lengths: Vec<u32> = (0..claim.blocks)
         .map(|block| placement.len(block) as u32)
         .collect();
+    let long = programs.iter().flat_map(|program| &program.tasks);
+    let size = match long.into_iter().any(|task| task.run.is_long()) {
+        // Several chunks to a block, or several blocks to a chunk.
+        true => [1, 1, 2, 3 + random.below(14)][random.below(4)],
+        false => 1,
+    };
+    let pieces = Pieces::new(lengths.iter().sum::<u32>() as usize, claim.blocks, size);
     let all_in_place = random.below(3);
     let in_place = (0..ranks)
         .map(|_| all_in_place == 0 || all_in_place == 1 && random.below(2) == 0)
@@ -152,7 +162,9 @@ pub fn run(claim: &Claim, programs: &[Program], seed: u64) -> Result<(), String>
         random,
         cut,
         counts,
-        chunks,
+        lengths,
+        size: size as u32,
+        pieces,
         in_place,
         begun: vec![false; ranks],
         ended: vec![false; ranks],
@@ -216,7 +228,8 @@ impl Machine<'_> {
         let task = &self.programs[rank].tasks[task];
         match task.action {
             Action::Signal => 1,
-            _ => self.chunks(task.block),
+            _ if task.run.is_long() => self.pieces.count(task.block, task.run) as u32,
+            _ => self.length(task.block).div_ceil(self.size),
         }
     }
 
@@ -237,7 +250,8 @@ impl Machine<'_> {
         if chunk >= self.runs(rank, task) {
             return false;
         }
-        self.programs[rank].tasks[task].waits.iter().all(|wait| {
+        let task_here = &self.programs[rank].tasks[task];
+        task_here.waits.iter().all(|wait| {
             let (peer, awaited) = (wait.rank as usize, wait.task as usize);
             let Some(target) = self
                 .programs
@@ -251,7 +265,13 @@ impl Machine<'_> {
             }
             let count = match wait.progress {
                 Progress::Whole => self.runs(peer, awaited),
-                Progress::Chunk { lag } => (chunk + 1).saturating_sub(lag),
+                Progress::Chunk { lag } => {
+                    let (block, backwards) = (task_here.block, task_here.run.backwards);
+                    let ahead = self.pieces.ahead(block, backwards, wait.ahead);
+                    let needed = i64::from(chunk) + 1 + ahead - i64::from(lag);
+                    // Whole, once it has no more than that.
+                    (needed.max(0) as u32).min(self.runs(peer, awaited))
+                }
             };
             self.sees(rank, peer, awaited, count)
         })
@@ -262,38 +282,58 @@ impl Machine<'_> {
         Placement::new(self.cut, &self.counts, in_place).expect("counts were made for the cut")
     }
 
-    fn chunks(&self, block: u32) -> u32 {
-        self.chunks.get(block as usize).copied().unwrap_or(0)
+    fn length(&self, block: u32) -> u32 {
+        self.lengths.get(block as usize).copied().unwrap_or(0)
     }
 
-    fn cell(&self, place: &Place, block: u32, chunk: u32) -> Cell {
+    /// The elements of a task's chunk: their block, and where in it they are.
+    fn elements(&self, task: &Task, chunk: u32) -> Vec<(u32, u32)> {
+        let chunk_of = |block, chunk: u32| {
+            let begin = chunk * self.size;
+            (begin..(begin + self.size).min(self.length(block))).map(move |element| (block, element))
+        };
+        if !task.run.is_long() {
+            return chunk_of(task.block, chunk).collect();
+        }
+        let (blocks, chunk) = self.pieces.blocks(task.block, task.run, u64::from(chunk));
+        blocks.flat_map(|block| chunk_of(block, chunk as u32)).collect()
+    }
+
+    /// Where an element is, of all that a chunk has the one with this number.
+    fn cell(&self, place: &Place, (block, element): (u32, u32), chunk: u32, number: usize) -> Cell {
         let rank = place.rank;
         let placement = self.placement(rank);
-        let element = |side| placement.offset(side, rank, block) + chunk as usize;
+        let element = |side| placement.offset(side, rank, block) + element as usize;
         let in_place = self.in_place.get(rank as usize) == Some(&true);
         let (kind, index) = match place.buffer {
             Buffer::Input => (u8::from(in_place), element(Side::Input)),
             Buffer::Result => (1, element(Side::Result)),
-            Buffer::Staging { first, slots } => (2, (first + chunk % slots.max(1)) as usize),
+            Buffer::Staging { first, slots } => (
+                2,
+                (first + chunk % slots.max(1)) as usize * self.size as usize + number,
+            ),
         };
         Cell { rank, kind, index }
     }
 
-    fn all_chunks(&self) -> Vec<(u32, u32)> {
-        let chunks = |block| (0..self.chunks(block)).map(move |chunk| (block, chunk));
-        (0..self.claim.blocks).flat_map(chunks).collect()
+    fn all_elements(&self) -> Vec<(u32, u32)> {
+        let elements = |block| (0..self.length(block)).map(move |element| (block, element));
+        (0..self.claim.blocks).flat_map(elements).collect()
     }
 
     /// What a rank's buffers hold at first.
     fn inputs(&self, rank: Rank) -> HashMap<Cell, Word> {
-        let held = self.all_chunks().into_iter();
+        let held = self.all_elements().into_iter();
         let held = held.filter(|&(block, _)| gives(self.claim, rank, block));
-        let word = |(block, chunk)| {
+        let word = |(block, element)| {
             let place = Place {
                 rank,
                 buffer: Buffer::Input,
             };
-            (self.cell(&place, block, chunk), (input_of(rank, block, chunk), 0))
+            (
+                self.cell(&place, (block, element), 0, 0),
+                (input_of(rank, block, element), 0),
+            )
         };
         held.map(word).collect()
     }
@@ -309,10 +349,22 @@ impl Machine<'_> {
         self.done[rank][task] += 1;
         let programs = self.programs;
         let task_here = &programs[rank].tasks[task];
-        let block = task_here.block;
+        for (number, element) in self.elements(task_here, chunk).into_iter().enumerate() {
+            self.move_element((rank, task), task_here, (chunk, number), element)?;
+        }
+        Ok(())
+    }
+
+    fn move_element(
+        &mut self,
+        (rank, task): (usize, usize),
+        task_here: &Task,
+        (chunk, number): (u32, usize),
+        element: (u32, u32),
+    ) -> Result<(), String> {
         // Memory that nobody has written holds something else each time.
         let mut read = |place: &Place| {
-            let cell = self.cell(place, block, chunk);
+            let cell = self.cell(place, element, chunk, number);
             let noise = (self.random.next(), 0);
             *self.memory.entry(cell).or_insert(noise)
         };
@@ -334,7 +386,7 @@ impl Machine<'_> {
             if place.buffer == Buffer::Input {
                 return Err(format!("rank {rank} writes into an input"));
             }
-            let cell = self.cell(place, block, chunk);
+            let cell = self.cell(place, element, chunk, number);
             // A store is seen by whoever has heard, by however many ranks, of what came after it; a message is not.
             if place.rank as usize == rank || self.claim.reach == Reach::LoadStore {
                 self.memory.insert(cell, word);
@@ -362,17 +414,17 @@ impl Machine<'_> {
         let me = rank as Rank;
         let mut wanted_here = self.inputs(me);
         let reduced = u32::from(self.claim.collective.combines() && ranks > 1);
-        for (block, chunk) in self.all_chunks() {
+        for (block, element) in self.all_elements() {
             let Some(from) = wanted(self.claim, me, block) else {
                 continue;
             };
-            let words = from.map(|rank| input_of(rank, block, chunk));
+            let words = from.map(|rank| input_of(rank, block, element));
             let place = Place {
                 rank: me,
                 buffer: Buffer::Result,
             };
             let word = (words.fold(0u64, u64::wrapping_add), reduced);
-            wanted_here.insert(self.cell(&place, block, chunk), word);
+            wanted_here.insert(self.cell(&place, (block, element), 0, 0), word);
         }
         for (cell, word) in &wanted_here {
             if self.memory.get(cell) != Some(word) {

@@ -14,7 +14,7 @@ use crate::plan::lowered::{Action, Buffer, Place, Progress, Task, chunk_count};
 
 #[derive(Debug)]
 struct Stream {
-    /// Number of elements of the task's block.
+    /// Number of elements of the task's block; of a run of them, whose pieces are cut anew, nothing.
     len: usize,
     done: u64,
     chunks: u64,
@@ -29,6 +29,8 @@ struct Seen {
     /// The counter's last value read.
     value: u64,
     agreed: bool,
+    /// How many chunks the awaited task has before it comes to this one's first.
+    ahead: i64,
 }
 
 /// The outcome of one round over the tasks.
@@ -70,26 +72,36 @@ impl Execution {
         self.blocked = None;
         self.waiting = None;
         let placement = call.placement();
+        let pieces = call.pieces();
         for (index, task) in program.tasks.iter().enumerate() {
-            let len = placement.len(task.block);
+            let long = task.run.is_long();
+            let len = if long { 0 } else { placement.len(task.block) };
             let chunks = match task.action {
                 Action::Signal => 1,
-                _ => chunk_count(len, call.chunk),
+                _ if long => pieces.count(task.block, task.run),
+                _ => chunk_count(len, call.chunk) as u64,
             };
             let first_wait = self.seen.len();
             let first_place = self.places.len();
             let (sources, into) = places(&task.action);
-            self.places.extend(
-                sources
-                    .iter()
-                    .chain(into)
-                    .map(|place| call.offset(&placement, place, task.block)),
-            );
-            self.seen.extend(task.waits.iter().map(|_| Seen::default()));
+            self.places.extend(sources.iter().chain(into).map(|place| {
+                if long {
+                    0
+                } else {
+                    call.offset(&placement, place, task.block)
+                }
+            }));
+            self.seen.extend(task.waits.iter().map(|wait| Seen {
+                ahead: match wait.ahead {
+                    0 => 0,
+                    ahead => pieces.ahead(task.block, task.run.backwards, ahead),
+                },
+                ..Seen::default()
+            }));
             let stream = Stream {
                 len,
                 done: 0,
-                chunks: chunks as u64,
+                chunks,
                 first_wait,
                 first_place,
             };
@@ -156,12 +168,15 @@ impl Execution {
     fn ready(&mut self, call: &Call, group: &Group, index: usize, task: &Task) -> Result<bool, EngineError> {
         let Stream { done, first_wait, .. } = self.streams[index];
         for (number, wait) in task.waits.iter().enumerate() {
+            let seen = &mut self.seen[first_wait + number];
             let needed = match wait.progress {
-                Progress::Chunk { lag } if done < u64::from(lag) => continue,
-                Progress::Chunk { lag } => progress(call.sequence, done + 1 - u64::from(lag)),
+                Progress::Chunk { lag } => match done as i64 + 1 + seen.ahead - i64::from(lag) {
+                    ..1 => continue,
+                    // What has less than that is over by then.
+                    chunks => progress(call.sequence, (chunks as u64).min(WHOLE)),
+                },
                 Progress::Whole => progress(call.sequence, WHOLE),
             };
-            let seen = &mut self.seen[first_wait + number];
             if seen.value >= needed {
                 continue;
             }
@@ -185,8 +200,16 @@ impl Execution {
     fn run(&mut self, call: &Call, group: &Group, index: usize, task: &Task) {
         let stream = &mut self.streams[index];
         let chunk = stream.done;
-        let start = chunk as usize * call.chunk;
-        let count = call.chunk.min(stream.len.saturating_sub(start));
+        let (start, count) = match task.run.is_long() {
+            true => {
+                let piece = call.pieces().elements(task.block, task.run, chunk);
+                (piece.start, piece.len())
+            }
+            false => {
+                let start = chunk as usize * call.chunk;
+                (start, call.chunk.min(stream.len.saturating_sub(start)))
+            }
+        };
         let bytes = count * call.element;
         let places = &self.places[stream.first_place..];
         let at = |index: usize| (places[index] + start) * call.element;

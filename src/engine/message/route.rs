@@ -2,8 +2,8 @@
 //! whom, what is pushed to whom, and which notices of progress somebody waits for.
 
 use super::immediate::{MOST_CHUNKS, TASKS};
-use crate::plan::PlanError;
 use crate::plan::lowered::{Action, Buffer, Place, Program, Progress, Task};
+use crate::plan::{PlanError, Run};
 
 /// See the module.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ pub(super) struct Inlet {
     pub task: u32,
     /// The block it works on, to know how many chunks that has.
     pub block: u32,
+    pub run: Run,
     /// It has a single chunk, whatever the block.
     pub signal: bool,
     pub lands: Lands,
@@ -242,6 +243,7 @@ impl Route {
                     neighbour,
                     task: wait.task,
                     block: their_task.block,
+                    run: their_task.run,
                     signal: matches!(their_task.action, Action::Signal),
                     lands,
                     waiter: waiter as u16,

@@ -9,6 +9,7 @@ use crate::plan::forest::{self, Rooted, Shape};
 use crate::plan::lowered::Rank;
 use crate::plan::nomial::Nomial;
 use crate::plan::relay;
+use crate::plan::run::Run;
 use crate::plan::turned::{self, Tree, Trees};
 
 pub(super) const BUILDER: super::Builder = super::Builder {
@@ -55,7 +56,7 @@ impl Rule for Meeting {
     fn uses(&self, rank: Rank) -> Vec<Use> {
         let others = (1..self.ranks).map(|distance| (rank + distance) % self.ranks);
         let by = others.map(|rank| Consumer { rank, step: 0, landing: None }).collect();
-        vec![Use { block: 0, value: Own::Input, by }]
+        vec![Use { run: Run::ONE, block: 0, value: Own::Input, by }]
     }
 
     fn layout(&self) -> Layout {

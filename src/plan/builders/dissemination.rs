@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::plan::dataflow::{Collective, Consumer, Layout, Own, Plan, Rule, Step, Symmetry, Use};
 use crate::plan::forest;
 use crate::plan::lowered::Rank;
+use crate::plan::run::Run;
 
 pub(super) const BUILDER: super::Builder = super::Builder {
     name: "dissemination",
@@ -58,7 +59,7 @@ impl Rule for Dissemination {
         let one = |(round, distance)| {
             let to = (rank + distance) % self.ranks;
             let by = vec![Consumer { rank: to, step: round, landing: None }];
-            Use { block: 0, value: Self::said(round), by }
+            Use { run: Run::ONE, block: 0, value: Self::said(round), by }
         };
         self.rounds().map(one).collect()
     }

@@ -11,10 +11,14 @@
 //! and Allreduce Algorithms, arXiv:2410.14234 (2024).
 //!
 //! Seen from one part: a tree whose node `d` has for parent `d - s`, `s` the largest distance of a round that is at most
-//! `d`.
+//! `d`. An all-reduce takes blocks that lie side by side together, so that a rank has few streams; what a rank does for
+//! each block is the same.
 
-use crate::plan::dataflow::Layout;
+use std::sync::Arc;
+
+use crate::plan::dataflow::{Collective, Layout, Plan, Symmetry};
 use crate::plan::forest;
+use crate::plan::halving::Halving;
 use crate::plan::turned::{self, Tree, Trees};
 
 pub(super) const BUILDER: super::Builder = super::Builder {
@@ -28,6 +32,11 @@ pub(super) const BUILDER: super::Builder = super::Builder {
             return forest::alone(name, collective);
         }
         let rounds = rounds(ranks);
+        // Among fewer it is one round each way, and nothing lies side by side.
+        if collective == Collective::AllReduce && ranks > 3 {
+            let rule = Arc::new(Halving::new(ranks, &rounds));
+            return Plan::new(name, collective, ranks, ranks, Symmetry::Rotation, rule);
+        }
         let parent = |node: u32| node - rounds.iter().find(|&&distance| distance <= node).unwrap_or(&node);
         // The farthest children are there in the first round.
         let tree = Tree::new(ranks, false, parent);

@@ -27,9 +27,11 @@ impl Memory {
         for program in programs {
             for task in &program.tasks {
                 for place in written(&task.action) {
-                    let spot = memory.spot(place, task.block);
-                    let writer = memory.writers.entry(spot).or_insert(Some(program.rank));
-                    *writer = writer.filter(|rank| *rank == program.rank);
+                    for block in task.run.of(task.block, program.blocks) {
+                        let spot = memory.spot(place, block);
+                        let writer = memory.writers.entry(spot).or_insert(Some(program.rank));
+                        *writer = writer.filter(|rank| *rank == program.rank);
+                    }
                 }
             }
         }
@@ -62,13 +64,17 @@ impl Memory {
         for task in &program.tasks {
             let places = read(&task.action).iter().chain(written(&task.action));
             for place in places.filter(|place| self.shared || place.rank == program.rank) {
-                let block = bytes_of(task.block);
-                let bytes = match place.buffer {
-                    Buffer::Staging { slots, .. } => block.min(chunk.saturating_mul(slots as usize)),
-                    Buffer::Input | Buffer::Result => block,
-                };
-                let spot = seen.entry(self.spot(place, task.block)).or_default();
-                *spot = (*spot).max(bytes as u64);
+                let mut blocks = task.run.of(task.block, program.blocks);
+                if let Buffer::Staging { slots, .. } = place.buffer {
+                    let sent: usize = blocks.map(&bytes_of).sum();
+                    let bytes = sent.min(chunk.saturating_mul(slots as usize));
+                    let spot = seen.entry(self.spot(place, task.block)).or_default();
+                    *spot = (*spot).max(bytes as u64);
+                    continue;
+                }
+                blocks.by_ref().for_each(|block| {
+                    seen.insert(self.spot(place, block), bytes_of(block) as u64);
+                });
             }
         }
         seen.values().sum()

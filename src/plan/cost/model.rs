@@ -4,6 +4,7 @@ use super::footprint::{Memory, read, written};
 use super::parameters::{Class, Link, Parameters};
 use super::schedule::{self, Out, What, Work};
 use crate::plan::lowered::{Action, Buffer, Program, Progress, Rank, block_range, chunk_count};
+use crate::plan::run::Pieces;
 use crate::plan::{Collective, Plan, PlanError, Reach};
 
 /// A call whose time is asked for.
@@ -164,13 +165,15 @@ impl<'a> Pricing<'a> {
     fn rank(&self, plan: &Plan, program: &Program) -> Result<Vec<Work<'a>>, CostError> {
         let block = |number| self.block(program, number);
         let footprint = self.memory.footprint(program, block, self.chunk);
+        let pieces = Pieces::new(self.case.bytes, program.blocks, self.chunk);
         let mut all = Vec::with_capacity(program.tasks.len());
         for (index, task) in program.tasks.iter().enumerate() {
             let rank = program.rank;
             let len = block(task.block);
             let chunks = match task.action {
                 Action::Signal => 1,
-                _ => chunk_count(len, self.chunk),
+                _ if task.run.is_long() => pieces.count(task.block, task.run),
+                _ => chunk_count(len, self.chunk) as u64,
             };
             let per_byte = self.per_byte(rank, task.block, &task.action, footprint)?;
             let (mut once, mut each) = (0.0, 0.0);
@@ -213,7 +216,8 @@ impl<'a> Pricing<'a> {
             all.push(Work {
                 len,
                 chunk: self.chunk,
-                chunks: chunks as u64,
+                run: (task.block, task.run, pieces),
+                chunks,
                 once,
                 each,
                 per_byte,

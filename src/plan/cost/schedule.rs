@@ -7,6 +7,7 @@ use std::collections::BinaryHeap;
 use super::model::{CostError, Prediction, TaskTime};
 use super::parameters::Link;
 use crate::plan::lowered::{Progress, Rank, Wait};
+use crate::plan::run::{Pieces, Run};
 
 /// The most chunks of all ranks together.
 const MOST: u64 = 1 << 20;
@@ -19,6 +20,8 @@ pub(super) struct Work<'a> {
     pub len: usize,
     /// Bytes of a chunk.
     pub chunk: usize,
+    /// Which blocks, and how runs of them are cut.
+    pub run: (u32, Run, Pieces),
     /// How many chunks there are.
     pub chunks: u64,
     /// Microseconds, for the first chunk alone.
@@ -51,8 +54,21 @@ pub(super) enum What {
 
 impl Work<'_> {
     fn bytes(&self, chunk: u64) -> usize {
+        let (first, run, pieces) = self.run;
+        if run.is_long() {
+            return pieces.elements(first, run, chunk).len();
+        }
         let before = (chunk as usize).saturating_mul(self.chunk);
         self.chunk.min(self.len.saturating_sub(before))
+    }
+}
+
+/// How many chunks an awaited task has before it comes to the first of this one.
+fn ahead(work: &Work<'_>, wait: &Wait) -> i64 {
+    let (first, run, pieces) = work.run;
+    match wait.ahead {
+        0 => 0,
+        ahead => pieces.ahead(first, run.backwards, ahead),
     }
 }
 
@@ -94,13 +110,16 @@ struct Node {
     cause: usize,
 }
 
+/// A task that waits for another: whose, which, how, and how many chunks the other has before it comes to its first.
+type Follower = (usize, usize, Progress, i64);
+
 struct Play<'a> {
     work: &'a [Vec<Work<'a>>],
     /// Of each task's first chunk.
     first: Vec<Vec<usize>>,
     nodes: Vec<Node>,
     /// By rank and task: who waits for it.
-    followers: Vec<Vec<Vec<(usize, usize, Progress)>>>,
+    followers: Vec<Vec<Vec<Follower>>>,
     ready: BinaryHeap<Ready>,
     way_out: Vec<f64>,
     way_in: Vec<f64>,
@@ -168,9 +187,10 @@ impl<'a> Play<'a> {
                         let awaited = work[wait.rank as usize][wait.task as usize].chunks;
                         match wait.progress {
                             Progress::Whole => chunk == 0 && awaited > 0,
-                            Progress::Chunk { lag } => chunk
-                                .checked_sub(u64::from(lag))
-                                .is_some_and(|behind| behind < awaited),
+                            Progress::Chunk { lag } => {
+                                let behind = chunk as i64 + ahead(its, wait) - i64::from(lag);
+                                (0..awaited as i64).contains(&behind)
+                            }
                         }
                     };
                     // A task's chunks run one after the other.
@@ -191,7 +211,7 @@ impl<'a> Play<'a> {
                 }
                 for wait in waits[rank][task] {
                     let followers = &mut play.followers[wait.rank as usize][wait.task as usize];
-                    followers.push((rank, task, wait.progress));
+                    followers.push((rank, task, wait.progress, ahead(its, wait)));
                 }
             }
         }
@@ -253,7 +273,7 @@ impl<'a> Play<'a> {
         }
         let whole = chunk + 1 == its.chunks;
         for index in 0..self.followers[rank][task].len() {
-            let (follower, waiting, progress) = self.followers[rank][task][index];
+            let (follower, waiting, progress, ahead) = self.followers[rank][task][index];
             let at = match seen.iter().find(|(to, _)| *to == follower) {
                 Some((_, at)) if follower != rank => *at,
                 _ => done,
@@ -261,7 +281,12 @@ impl<'a> Play<'a> {
             match progress {
                 Progress::Whole if whole => self.meet(follower, waiting, 0, at, node),
                 Progress::Whole => {}
-                Progress::Chunk { lag } => self.meet(follower, waiting, chunk + u64::from(lag), at, node),
+                Progress::Chunk { lag } => {
+                    let next = chunk as i64 + i64::from(lag) - ahead;
+                    if let Ok(next) = u64::try_from(next) {
+                        self.meet(follower, waiting, next, at, node);
+                    }
+                }
             }
         }
         busy_until

@@ -9,11 +9,12 @@
 //! element is then read once and written once for each rank, and what was a copy is a wait.
 
 use super::{
-    BEGIN, Consumers, chunk, input, others, partial_in_result, pulled_slots, ranks_of, result, staged,
-    staging, step_task, whole,
+    BEGIN, Blocks, Consumers, ahead, chunk, input, others, partial_in_result, pulled_slots, ranks_of, result,
+    staged, staging, step_task, whole,
 };
 use crate::plan::dataflow::{Collective, Consumer, Plan, Step, Value};
-use crate::plan::lowered::{Action, Place, Progress, Rank, Task, Wait};
+use crate::plan::lowered::{Action, Place, Rank, Task, Wait};
+use crate::plan::run::Run;
 
 /// The tasks of `rank` and how many staging slots they use. With `stored`, who combines a value stores it everywhere.
 pub(super) fn tasks(plan: &Plan, rank: Rank, stored: bool) -> (Vec<Task>, u32) {
@@ -23,6 +24,7 @@ pub(super) fn tasks(plan: &Plan, rank: Rank, stored: bool) -> (Vec<Task>, u32) {
     let mut tasks = Vec::with_capacity(steps.len() + 2);
     let signal = |block, waits, notify| Task {
         block,
+        run: Run::ONE,
         waits,
         action: Action::Signal,
         notify,
@@ -32,22 +34,15 @@ pub(super) fn tasks(plan: &Plan, rank: Rank, stored: bool) -> (Vec<Task>, u32) {
     let mut staging_slots = 0;
     for (index, step) in steps.iter().enumerate() {
         let mine = &consumers.steps[index];
-        if let (
-            true,
-            Step::Copy {
-                block: step_block,
-                source: Value::Step { rank: by, step },
-                ..
-            },
-        ) = (stored, step)
+        if let (true, Step::Copy { block, sources, .. }) = (stored, step)
+            && let [Value::Step { rank: by, step }] = sources[..]
         {
-            let stored_there = vec![whole(*by, step_task(*step))];
-            tasks.push(signal(*step_block, stored_there, Vec::new()));
+            tasks.push(signal(*block, vec![whole(by, step_task(step))], Vec::new()));
             continue;
         }
         let mut waits = Vec::with_capacity(step.sources().len());
         for source in step.sources() {
-            waits.extend(ready(rank, *source));
+            waits.extend(ready(plan, rank, &steps, (step.block(), step.run()), *source));
         }
         let mut into = vec![result(rank)];
         if stored {
@@ -72,8 +67,8 @@ pub(super) fn tasks(plan: &Plan, rank: Rank, stored: bool) -> (Vec<Task>, u32) {
                 into,
                 complete: *complete,
             },
-            Step::Copy { source, .. } => Action::Copy {
-                source: place(plan, slots, step.block(), *source),
+            Step::Copy { sources, .. } => Action::Copy {
+                source: place(plan, slots, step.block(), sources[0]),
                 into,
             },
             Step::Signal { .. } => Action::Signal,
@@ -85,6 +80,7 @@ pub(super) fn tasks(plan: &Plan, rank: Rank, stored: bool) -> (Vec<Task>, u32) {
         let notify = others(rank, ranks_of(mine).chain(owners));
         tasks.push(Task {
             block: step.block(),
+            run: step.run(),
             waits,
             action,
             notify,
@@ -111,13 +107,12 @@ fn waits_for_reader(plan: &Plan, reduces: bool) -> bool {
 }
 
 /// What to wait for before a value can be read.
-fn ready(rank: Rank, value: Value) -> Option<Wait> {
+fn ready(plan: &Plan, rank: Rank, steps: &[Step], blocks: Blocks, value: Value) -> Option<Wait> {
     match value {
         Value::Input(peer) => (peer != rank).then(|| whole(peer, BEGIN)),
-        Value::Step { rank, step } => Some(Wait {
-            rank,
-            task: step_task(step),
-            progress: Progress::Chunk { lag: 0 },
+        Value::Step { rank: peer, step } => Some(Wait {
+            ahead: ahead(plan, rank, steps, blocks, (peer, step)),
+            ..chunk(peer, step_task(step), 0)
         }),
     }
 }

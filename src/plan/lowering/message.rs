@@ -5,19 +5,25 @@
 //! Nobody's memory is written before it has begun: a rank's first task says so to those who push to it. In an
 //! all-reduce the pusher of a final value knows it already, since that value holds the receiver's contribution.
 
-use super::{BEGIN, Consumers, chunk, input, others, ranks_of, result, staged, staging, step_task, whole};
+use super::{
+    BEGIN, Blocks, Consumers, ahead, chunk, input, others, ranks_of, result, staged, staging, step_task,
+    whole,
+};
 use crate::plan::dataflow::{Collective, Consumer, Own, Plan, Step, Value};
 use crate::plan::lowered::{Action, Buffer, Place, Rank, Task, Wait, places};
+use crate::plan::run::Run;
 
 /// The tasks of `rank` and how many staging slots they use.
 pub(super) fn tasks(plan: &Plan, rank: Rank, slots: u32) -> (Vec<Task>, u32) {
     let steps = plan.rule().steps(rank);
     let landing = |step: &Step| match step.lands() {
-        true => step
-            .sources()
-            .iter()
-            .filter(|source| source.rank() != rank)
-            .count() as u32,
+        true => {
+            step.sources()
+                .iter()
+                .filter(|source| source.rank() != rank)
+                .count() as u32
+                * step.run().landings()
+        }
         false => 0,
     };
     let landings = steps.iter().map(landing).sum();
@@ -54,7 +60,7 @@ impl Lowering<'_> {
         }
         for entry in self.plan.rule().uses(self.rank) {
             if !self.relays(entry.value) {
-                tasks.push(self.push(entry.block, entry.value, &entry.by));
+                tasks.push(self.push((entry.block, entry.run), entry.value, &entry.by));
             }
         }
         // Nobody sends to a slot of this rank that no task of its own reads.
@@ -86,6 +92,7 @@ impl Lowering<'_> {
         });
         Task {
             block: 0,
+            run: Run::ONE,
             waits: Vec::new(),
             action: Action::Signal,
             notify: others(self.rank, pushers),
@@ -121,6 +128,7 @@ impl Lowering<'_> {
     fn reduce(&self, index: u32, step: &Step) -> Task {
         let Step::Reduce {
             block,
+            run,
             sources,
             complete,
             ..
@@ -141,7 +149,7 @@ impl Lowering<'_> {
                     let (owner, task) = self.arrival(source, *block);
                     waits.push(chunk(owner, task, 0));
                     let landing = self.plan.rule().landing(self.rank, index, owner);
-                    places.push(staging(self.rank, landing, self.slots));
+                    places.push(self.landing(self.rank, landing, *run));
                 }
             }
         }
@@ -157,6 +165,7 @@ impl Lowering<'_> {
         let notify = others(self.rank, sources.iter().map(|source| source.rank()));
         Task {
             block: *block,
+            run: *run,
             waits,
             action,
             notify,
@@ -166,57 +175,104 @@ impl Lowering<'_> {
     /// A value comes into the result, or into slots if it stays only for a while; it is passed on chunk by chunk, or
     /// just waited for.
     fn receive(&self, index: u32, step: &Step, consumers: &[Consumer]) -> Task {
-        let block = step.block();
-        let source = step.sources()[0];
-        if source.rank() == self.rank {
+        let (block, run) = (step.block(), step.run());
+        let sources = step.sources();
+        let task = |waits, action| Task {
+            block,
+            run,
+            waits,
+            action,
+            notify: Vec::new(),
+        };
+        if sources[0].rank() == self.rank {
             let action = Action::Copy {
                 source: input(self.rank),
                 into: vec![result(self.rank)],
             };
-            return Task {
-                block,
-                waits: Vec::new(),
-                action,
-                notify: Vec::new(),
-            };
+            return task(Vec::new(), action);
         }
-        let (owner, task) = self.arrival(source, block);
         if consumers.is_empty() {
+            let arrivals = sources.iter().map(|source| self.arrival(*source, block));
+            let waits = arrivals.map(|(owner, task)| whole(owner, task));
             return Task {
-                block,
-                waits: vec![whole(owner, task)],
-                action: Action::Signal,
-                notify: Vec::new(),
+                run: Run::ONE,
+                ..task(waits.collect(), Action::Signal)
             };
         }
-        let arrived = vec![chunk(owner, task, 0)];
+        let arrived = sources.iter().map(|source| {
+            let (owner, task) = self.arrival(*source, block);
+            Wait {
+                ahead: self.ahead((block, run), *source),
+                ..chunk(owner, task, 0)
+            }
+        });
+        let arrived = arrived.collect();
         if !step.lands() {
-            return self.send(block, arrived, result(self.rank), consumers);
+            return self.send((block, run), arrived, result(self.rank), consumers);
         }
+        let owner = sources[0].rank();
         let landing = self.plan.rule().landing(self.rank, index, owner);
-        let mut task = self.send(block, arrived, staging(self.rank, landing, self.slots), consumers);
+        let mut task = self.send(
+            (block, run),
+            arrived,
+            self.landing(self.rank, landing, run),
+            consumers,
+        );
         // The sender waits for the slots.
         task.notify = others(self.rank, task.notify.iter().copied().chain([owner]));
         task
     }
 
-    fn push(&self, block: u32, value: Own, consumers: &[Consumer]) -> Task {
-        let made = match value {
-            Own::Input => Vec::new(),
-            Own::Step(step) => vec![chunk(self.rank, step_task(step), 0)],
-        };
-        self.send(block, made, self.place(value), consumers)
+    fn ahead(&self, blocks: Blocks, source: Value) -> i32 {
+        match source {
+            // What is pushed of an input is just what is needed of it.
+            Value::Input(_) => 0,
+            Value::Step { rank, step } => ahead(self.plan, self.rank, &self.steps, blocks, (rank, step)),
+        }
     }
 
-    fn send(&self, block: u32, mut waits: Vec<Wait>, source: Place, consumers: &[Consumer]) -> Task {
+    /// Slots for what is sent to a rank's staging: for a long run more, since so much would come at a time if each block
+    /// came by itself.
+    fn landing(&self, rank: Rank, number: u32, run: Run) -> Place {
+        let buffer = Buffer::Staging {
+            first: number * self.slots,
+            slots: self.lag(run),
+        };
+        Place { rank, buffer }
+    }
+
+    fn lag(&self, run: Run) -> u32 {
+        self.slots * run.landings()
+    }
+
+    fn push(&self, blocks: Blocks, value: Own, consumers: &[Consumer]) -> Task {
+        let made = match value {
+            Own::Input => Vec::new(),
+            Own::Step(step) => vec![Wait {
+                ahead: self.ahead(blocks, value.of(self.rank)),
+                ..chunk(self.rank, step_task(step), 0)
+            }],
+        };
+        self.send(blocks, made, self.place(value), consumers)
+    }
+
+    fn send(
+        &self,
+        (block, run): Blocks,
+        mut waits: Vec<Wait>,
+        source: Place,
+        consumers: &[Consumer],
+    ) -> Task {
         let mut into = Vec::with_capacity(consumers.len());
         for consumer in consumers {
             match consumer.landing {
                 Some(landing) => {
                     waits.push(whole(consumer.rank, BEGIN));
-                    waits.push(chunk(consumer.rank, step_task(consumer.step), self.slots));
-                    into.push(staging(consumer.rank, landing, self.slots));
+                    waits.push(chunk(consumer.rank, step_task(consumer.step), self.lag(run)));
+                    into.push(self.landing(consumer.rank, landing, run));
                 }
+                // Several steps of a rank may each need some blocks of a long run.
+                None if into.contains(&result(consumer.rank)) => {}
                 None => {
                     if self.results_need_begin() {
                         waits.push(whole(consumer.rank, BEGIN));
@@ -230,6 +286,7 @@ impl Lowering<'_> {
         let notify = others(self.rank, ranks_of(consumers));
         Task {
             block,
+            run,
             waits,
             action: Action::Copy { source, into },
             notify,

@@ -11,6 +11,7 @@ pub(super) mod turning;
 use super::dataflow::{Collective, Consumer, Own, Plan, Step, Symmetry, Target, Value};
 use super::error::PlanError;
 use super::lowered::{Action, Buffer, Place, Program, Progress, Rank, Task, Wait};
+use super::run::Run;
 
 /// What ranks can do with each other's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,6 +111,7 @@ fn whole(rank: Rank, task: u32) -> Wait {
         rank,
         task,
         progress: Progress::Whole,
+        ahead: 0,
     }
 }
 
@@ -118,7 +120,28 @@ fn chunk(rank: Rank, task: u32, lag: u32) -> Wait {
         rank,
         task,
         progress: Progress::Chunk { lag },
+        ahead: 0,
     }
+}
+
+/// Some blocks: the first, and which follow.
+type Blocks = (u32, Run);
+
+/// Where these blocks of `rank` begin in those of a step of another rank, or its own. `steps` are its own: long runs are
+/// in plans only that are the same for all ranks.
+fn ahead(plan: &Plan, rank: Rank, steps: &[Step], (block, run): Blocks, (peer, step): (Rank, u32)) -> i32 {
+    if plan.symmetry() == Symmetry::None {
+        return 0;
+    }
+    let theirs = &steps[step as usize];
+    let first = plan.cut().turned(theirs.block(), peer + plan.ranks() - rank);
+    // The verifier refuses a wait for other blocks.
+    first.map_or(0, |first| {
+        theirs
+            .run()
+            .place_of(first, run, block, plan.blocks())
+            .unwrap_or(0)
+    })
 }
 
 fn result(rank: Rank) -> Place {
@@ -193,6 +216,7 @@ fn partial_in_result(plan: &Plan, rank: Rank, block: u32) -> bool {
 fn alone(plan: &Plan, rank: Rank) -> Vec<Task> {
     let copy = |step: &Step| Task {
         block: step.block(),
+        run: step.run(),
         waits: Vec::new(),
         action: Action::Copy {
             source: input(rank),
@@ -209,6 +233,7 @@ fn barrier(plan: &Plan, rank: Rank) -> Vec<Task> {
     let consumers = Consumers::of(plan, rank, steps.len());
     let signal = |waits, notify| Task {
         block: 0,
+        run: Run::ONE,
         waits,
         action: Action::Signal,
         notify,

@@ -7,7 +7,12 @@
 //! - it goes back in chunks through lags, so it must come forward again, which only `Whole` does: a circle of tasks
 //!   that holds a `Whole` wait. With enough chunks (one more than the sum of the lags) every such circle closes.
 //!
-//! So the search among tasks is exact over all numbers of chunks: credits that starve are circles of the second kind.
+//! A wait between two runs of blocks that are not the same does not keep to the number of a chunk: it is taken to be
+//! `Whole` ([`coarsely`](super::part::coarsely)). Then a circle is found wherever there is one, however the runs are cut: along
+//! the other waits, which are between runs that are cut alike, it goes back or stays as along the chunks of one block.
+//!
+//! So the search among tasks is exact over all numbers of chunks, but for those waits: credits that starve are circles of
+//! the second kind.
 
 use super::error::VerifyError;
 use super::part::Part;

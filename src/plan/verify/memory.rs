@@ -11,6 +11,7 @@
 //!   for "after the owner has begun" and "before it has ended".
 //! - A staging slot is used again `slots` chunks later: `d` = `slots`. Of `slots + 1` chunks the last one meets the first
 //!   in their slot, and it is the last. Chunks further apart follow through those between them.
+//! - Slots whose writer itself waits for each reader chunk by chunk need no such look.
 //!
 //! # In place
 //! Where input and result are one memory, every read of the input must come before the result is first written. This
@@ -19,13 +20,13 @@
 //! ([`Placement`](crate::plan::Placement)): a block shares memory with itself alone, and only where the rank both gives
 //! and gets it. (An all-to-all is never in place: there it would share memory with another block.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{At, VerifyError};
 use super::graph::{Graph, Moment, at};
 use super::part::Part;
 use super::{Claim, Proof, outcome};
-use crate::plan::lowered::{Action, Buffer, Place, Rank};
+use crate::plan::lowered::{Action, Buffer, Place, Progress, Rank};
 
 struct Access {
     task: u32,
@@ -269,17 +270,9 @@ pub(super) fn one_chunk(claim: &Claim, part: &Part<'_>, proof: &mut Proof) -> Re
 
 /// Staging slots are reused only when their last use is over.
 pub(super) fn reused_slots(claim: &Claim, part: &Part<'_>, proof: &mut Proof) -> Result<(), VerifyError> {
-    let slots = |place: &Place| match place.buffer {
-        Buffer::Staging { slots, .. } => slots,
-        Buffer::Input | Buffer::Result => 0,
-    };
-    let most = part
-        .tasks
-        .iter()
-        .flat_map(|task| crate::plan::lowered::places(&task.action))
-        .map(slots)
-        .max();
-    let Some(most) = most.filter(|&most| most > 0) else {
+    let open = not_given_back(part)?;
+    let most = open.iter().filter_map(|&(_, buffer)| slots_of(buffer)).max();
+    let Some(most) = most else {
         return Ok(());
     };
     let graph = Graph::new(part, claim.reach, most + 1)?;
@@ -291,15 +284,13 @@ pub(super) fn reused_slots(claim: &Claim, part: &Part<'_>, proof: &mut Proof) ->
     let last = graph.chunks - 1;
     let staging = |buffer: Buffer| matches!(buffer, Buffer::Staging { .. });
     let at_last = Accesses::of(part, &graph, last, staging);
-    let mut sizes: Vec<u32> = at_last
-        .keys()
-        .filter_map(|&(_, buffer)| slots_of(buffer))
-        .collect();
+    let mut sizes: Vec<u32> = open.iter().filter_map(|&(_, buffer)| slots_of(buffer)).collect();
     sizes.sort_unstable();
     sizes.dedup();
     for size in sizes {
         let earlier = Accesses::of(part, &graph, last - size, staging);
-        for (&key, later) in at_last.iter().filter(|(key, _)| slots_of(key.1) == Some(size)) {
+        let of_size = |key: &(Rank, Order)| slots_of(key.1) == Some(size) && open.contains(key);
+        for (&key, later) in at_last.iter().filter(|(key, _)| of_size(key)) {
             let Some(earlier) = earlier.get(&key) else {
                 continue;
             };
@@ -311,6 +302,56 @@ pub(super) fn reused_slots(claim: &Claim, part: &Part<'_>, proof: &mut Proof) ->
         }
     }
     demands.check(&graph, proof)
+}
+
+/// Staging whose only writer does not wait by itself, chunk by chunk, until all readers have done with a slot. Where it
+/// does, nothing is left to prove: it writes its chunks one after the other, and a chunk has been written when it is read.
+/// So it is with a run of blocks, whose chunks go through the slots one after the other as if it were one block; there
+/// nothing else will do, since what is looked at here is one of its blocks alone.
+fn not_given_back(part: &Part<'_>) -> Result<BTreeSet<(Rank, Order)>, VerifyError> {
+    let mut uses: BTreeMap<(Rank, Order), (Vec<u32>, Vec<u32>)> = BTreeMap::new();
+    for (task, index) in part.tasks.iter().zip(0..) {
+        let (sources, into) = ends(&task.action);
+        for (places, writes) in [(sources, false), (into, true)] {
+            let staging = places
+                .iter()
+                .filter(|place| slots_of(Order::of(place.buffer)).is_some());
+            for place in staging {
+                let (writers, readers) = uses.entry((place.rank, Order::of(place.buffer))).or_default();
+                if writes { writers } else { readers }.push(index);
+            }
+        }
+    }
+    let mut open = BTreeSet::new();
+    for (&(owner, buffer), (writers, readers)) in &uses {
+        let slots = slots_of(buffer).unwrap_or(0);
+        let waits_for = |writer: u32, reader: u32| {
+            let mut waits = part.tasks[writer as usize].waits.iter();
+            waits.any(|&(task, progress)| {
+                task == reader && matches!(progress, Progress::Chunk { lag } if lag <= slots)
+            })
+        };
+        let missing = match writers[..] {
+            [writer] => readers.iter().copied().find(|reader| !waits_for(writer, *reader)),
+            _ => writers.first().copied(),
+        };
+        let Some(missing) = missing else { continue };
+        let long = writers
+            .iter()
+            .chain(readers)
+            .find(|task| part.tasks[**task as usize].long);
+        if let Some(&long) = long {
+            return Err(VerifyError::Race {
+                owner,
+                place: buffer.name(),
+                first: at(part, missing),
+                second: at(part, writers.first().copied().unwrap_or(long)),
+                reason: REUSED,
+            });
+        }
+        open.insert((owner, buffer));
+    }
+    Ok(open)
 }
 
 fn slots_of(buffer: Order) -> Option<u32> {

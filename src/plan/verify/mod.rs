@@ -13,6 +13,11 @@
 //! the proof holds with them, however many chunks they have; it also holds when other blocks are empty, where those tasks
 //! do not run. Only circles of waits can lead through several blocks: they are looked for across all of them.
 //!
+//! A task that works on a run of blocks is looked at as what it does for the one block. That it does one after the other,
+//! and that pieces may have several blocks, each of which then waits for what any of them waits for, only adds orderings.
+//! They matter for circles, where each wait between two runs that are not the same is taken to be for all of the other run,
+//! and where slots are used again, which are given back by the run that reads them, and chunk by chunk.
+//!
 //! # Why a few chunks suffice
 //! The module on memory holds the argument; waits with a lag are the same for every chunk.
 

@@ -8,6 +8,8 @@ use crate::plan::lowered::{Action, Program, Progress, Rank, Task, Wait, places};
 /// A task in a part.
 pub(super) struct PartTask<'a> {
     pub at: At,
+    /// It does the same for other blocks, one after the other.
+    pub long: bool,
     pub action: Cow<'a, Action>,
     /// The awaited tasks by their index in the part.
     pub waits: Vec<(u32, Progress)>,
@@ -64,6 +66,14 @@ impl Index {
     }
 }
 
+/// How a task waits, for a search for circles: who waits for some place in another run is taken to wait for all of that.
+pub(super) fn coarsely(wait: &Wait, waiting: &Task, awaited: &Task) -> Progress {
+    match wait.progress {
+        Progress::Chunk { .. } if wait.is_even(waiting, awaited) => wait.progress,
+        _ => Progress::Whole,
+    }
+}
+
 /// All tasks, for a search for circles.
 pub(super) fn all(programs: &[Program]) -> Part<'_> {
     let mut index = Index::new(programs.len() as u32);
@@ -73,7 +83,15 @@ pub(super) fn all(programs: &[Program]) -> Part<'_> {
     let tasks = programs.iter().flat_map(|program| {
         let numbered = program.tasks.iter().zip(0..);
         let index = &index;
-        numbered.map(move |(task, number)| part_task(program, number, index, task.waits.iter()))
+        numbered.map(move |(task, number)| PartTask {
+            waits: (task.waits.iter())
+                .filter_map(|wait| {
+                    let target = &programs[wait.rank as usize].tasks[wait.task as usize];
+                    Some((index.find(wait.rank, wait.task)?, coarsely(wait, task, target)))
+                })
+                .collect(),
+            ..part_task(program, number, index, [].iter())
+        })
     });
     Part {
         ranks: programs.len() as u32,
@@ -104,7 +122,13 @@ impl Signal {
         let target = |wait: &Wait| &programs[wait.rank as usize].tasks[wait.task as usize];
         let is_signal = |wait: &&Wait| matches!(target(wait).action, Action::Signal);
         let streams = task.waits.iter().filter(|wait| !is_signal(wait));
-        let mut streams: Vec<(u32, Wait)> = streams.map(|wait| (target(wait).block, *wait)).collect();
+        let blocks = |wait: &Wait| {
+            let (task, of) = (target(wait), programs[wait.rank as usize].blocks);
+            task.run.of(task.block, of)
+        };
+        let mut streams: Vec<(u32, Wait)> = streams
+            .flat_map(|wait| blocks(wait).map(|block| (block, *wait)))
+            .collect();
         streams.sort_by_key(|(block, _)| *block);
         Self {
             number,
@@ -134,7 +158,8 @@ impl Blocks {
             for (task, number) in program.tasks.iter().zip(0u32..) {
                 match task.action {
                     Action::Signal => signals.push(Signal::of(programs, number, task)),
-                    _ => all.streams[task.block as usize].push((program.rank, number)),
+                    _ => (task.run.of(task.block, blocks))
+                        .for_each(|block| all.streams[block as usize].push((program.rank, number))),
                 }
             }
             all.signals.push(signals);
@@ -193,6 +218,7 @@ fn part_task<'a, 'w>(
     let found = waits.filter_map(|wait| Some((index.find(wait.rank, wait.task)?, wait.progress)));
     PartTask {
         at: At::of(program, number),
+        long: program.tasks[number as usize].run.is_long(),
         action: Cow::Borrowed(&program.tasks[number as usize].action),
         waits: found.collect(),
     }

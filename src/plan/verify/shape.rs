@@ -1,11 +1,13 @@
 //! The rules that each program must keep by itself, and the lists that must agree between two programs.
 //!
 //! After this check every reference leads to a task or a place that exists, a stream waits chunk by chunk only for
-//! streams of its own block (others may have another number of chunks), and staging slots have one purpose each.
+//! streams of its own block (others may have another number of chunks) or of runs that have blocks of its own, a run's slots
+//! are given back for the same run only, and staging slots have one purpose each.
 
 use super::Claim;
 use super::error::{At, VerifyError};
 use crate::plan::cut::Cut;
+use crate::plan::dataflow::Collective;
 use crate::plan::lowered::{Action, Buffer, Place, Program, Progress, Rank, Task, places};
 use crate::plan::lowering::Reach;
 
@@ -95,6 +97,17 @@ fn check_task(claim: &Claim, cut: Cut, world: &World<'_>, at: At, task: &Task) -
         return Err(format!("there are only {} blocks", claim.blocks));
     }
     let signal = matches!(task.action, Action::Signal);
+    if task.run.blocks == 0 || task.run.is_long() && signal {
+        return Err("it has no such run of blocks".to_owned());
+    }
+    // Else blocks need not lie side by side, or two runs could meet twice.
+    let most = match claim.collective {
+        Collective::AllReduce => (claim.blocks / 2).max(1),
+        _ => 1,
+    };
+    if task.run.blocks > most {
+        return Err(format!("a run has {most} blocks at most"));
+    }
     for wait in &task.waits {
         let named = format!("its wait for rank {}, task {}", wait.rank, wait.task);
         if wait.rank >= claim.ranks {
@@ -108,9 +121,17 @@ fn check_task(claim: &Claim, cut: Cut, world: &World<'_>, at: At, task: &Task) -
             if signal || matches!(target.action, Action::Signal) {
                 return Err(format!("{named} counts chunks, but a signal has none"));
             }
-            if world.block(cut, target.block, added) != Some(task.block) {
+            let first = world.block(cut, target.block, added);
+            let ahead =
+                first.and_then(|first| target.run.place_of(first, task.run, task.block, claim.blocks));
+            if ahead != Some(wait.ahead) {
                 return Err(format!("{named} counts chunks of another block"));
             }
+            if !wait.is_even(task, target) && wait.progress != (Progress::Chunk { lag: 0 }) {
+                return Err(format!("{named} is for a place in another run"));
+            }
+        } else if wait.ahead != 0 {
+            return Err(format!("{named} is for the whole, but from some place on"));
         }
     }
     let (sources, into): (&[Place], &[Place]) = match &task.action {
@@ -227,9 +248,12 @@ fn check_notify(world: &World<'_>) -> Result<(), VerifyError> {
     Ok(())
 }
 
-/// A slot belongs to one range, and a range to one block.
+/// The first of some blocks, how many, and whether they go backwards.
+type Blocks = (u32, u32, bool);
+
+/// A slot belongs to one range, and a range to one block or one run of them.
 fn check_staging(claim: &Claim, cut: Cut, world: &World<'_>) -> Result<(), VerifyError> {
-    let mut ranges: Vec<(Rank, u32, u32, u32, At)> = Vec::new();
+    let mut ranges: Vec<(Rank, u32, u32, Blocks, At)> = Vec::new();
     for program in world.programs() {
         for (task, number) in program.tasks.iter().zip(0u32..) {
             let at = At::of(program, number);
@@ -238,15 +262,16 @@ fn check_staging(claim: &Claim, cut: Cut, world: &World<'_>) -> Result<(), Verif
                     let (owner, by) = world.home(place.rank);
                     let ranks = claim.ranks;
                     let block = world.block(cut, task.block, ranks - by % ranks).unwrap_or(0);
-                    ranges.push((owner, first, slots, block, at));
+                    let blocks = (block, task.run.blocks, task.run.backwards && task.run.is_long());
+                    ranges.push((owner, first, slots, blocks, at));
                 }
             }
         }
     }
-    ranges.sort_unstable_by_key(|&(owner, first, slots, block, _)| (owner, first, slots, block));
+    ranges.sort_unstable_by_key(|&(owner, first, slots, blocks, _)| (owner, first, slots, blocks));
     for pair in ranges.windows(2) {
-        let ((owner, first, slots, block, _), next) = (pair[0], pair[1]);
-        let same = (owner, first, slots, block) == (next.0, next.1, next.2, next.3);
+        let ((owner, first, slots, blocks, _), next) = (pair[0], pair[1]);
+        let same = (owner, first, slots, blocks) == (next.0, next.1, next.2, next.3);
         if !same && owner == next.0 && first + slots > next.1 {
             let reason = format!(
                 "its staging slots at rank {owner} from {} on have another use as well",

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::error::{At, VerifyError};
-use super::part::{Index, Part, PartTask};
+use super::part::{Index, Part, PartTask, coarsely};
 use super::{Claim, deadlock};
 use crate::plan::cut::Cut;
 use crate::plan::error::PlanError;
@@ -132,6 +132,7 @@ fn same(cut: Cut, ours: &Task, theirs: &Task, by: Rank) -> bool {
     actions
         // A signal belongs to no block.
         && (ours.action == Action::Signal || cut.turned(ours.block, by) == Some(theirs.block))
+        && ours.run == theirs.run
         && same_set(&ours.waits, &theirs.waits, wait)
         && same_set(&ours.notify, &theirs.notify, |&rank| turn(rank))
 }
@@ -171,14 +172,14 @@ impl Sortable for Rank {
 }
 
 impl Sortable for Wait {
-    type Key = (Rank, u32, u64);
+    type Key = (Rank, u32, u64, i32);
     fn key(&self) -> Self::Key {
         use crate::plan::lowered::Progress;
         let progress = match self.progress {
             Progress::Chunk { lag } => u64::from(lag),
             Progress::Whole => u64::MAX,
         };
-        (self.rank, self.task, progress)
+        (self.rank, self.task, progress, self.ahead)
     }
 }
 
@@ -221,6 +222,9 @@ pub(super) fn check_deadlock(claim: &Claim, first: &Program, blocks: &Blocks<'_>
 /// Whether a circle of waits could lead through several blocks.
 fn couples_blocks(cut: Cut, first: &Program) -> bool {
     let signal = |task: &Task| matches!(task.action, Action::Signal);
+    if first.tasks.iter().any(|task| task.run.is_long()) {
+        return true;
+    }
     let streams = first
         .tasks
         .iter()
@@ -240,8 +244,11 @@ fn couples_blocks(cut: Cut, first: &Program) -> bool {
 fn quotient(first: &Program) -> Part<'_> {
     let task = |(task, number): (&'_ Task, u32)| PartTask {
         at: At::of(first, number),
+        long: task.run.is_long(),
         action: Cow::Owned(task.action.clone()),
-        waits: task.waits.iter().map(|wait| (wait.task, wait.progress)).collect(),
+        waits: (task.waits.iter())
+            .map(|wait| (wait.task, coarsely(wait, task, &first.tasks[wait.task as usize])))
+            .collect(),
     };
     Part {
         ranks: 1,
@@ -289,7 +296,8 @@ impl<'a> Blocks<'a> {
         for (task, number) in first.tasks.iter().zip(0..) {
             match task.action {
                 Action::Signal => blocks.take_signal(cut, number, task, awaited[number as usize]),
-                _ => blocks.streams.entry(task.block).or_default().push(number),
+                _ => (task.run.of(task.block, cut.blocks()))
+                    .for_each(|block| blocks.streams.entry(block).or_default().push(number)),
             }
         }
         blocks
@@ -303,8 +311,10 @@ impl<'a> Blocks<'a> {
                 Action::Signal => self.signal_waits.entry(number).or_default().push(*wait),
                 _ => {
                     let block = cut.turned(target.block, wait.rank).unwrap_or(target.block);
-                    self.stream_waits.entry((number, block)).or_default().push(*wait);
-                    concerns.push(block);
+                    for block in target.run.of(block, cut.blocks()) {
+                        self.stream_waits.entry((number, block)).or_default().push(*wait);
+                        concerns.push(block);
+                    }
                 }
             }
         }
@@ -369,6 +379,7 @@ impl<'a> Blocks<'a> {
                 });
                 let action = &self.first.tasks[number as usize].action;
                 tasks.push(PartTask {
+                    long: self.first.tasks[number as usize].run.is_long(),
                     at: At {
                         rank,
                         task: number,

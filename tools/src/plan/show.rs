@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use sapwood::plan::dataflow::Layout;
-use sapwood::plan::lowered::{Action, Buffer, Place, Program, Progress, block_range, chunk_count};
+use sapwood::plan::lowered::{Action, Buffer, Place, Program, Progress, Task, block_range, chunk_count};
 use sapwood::plan::{builders, default_chunk_bytes, default_plan, draw};
 use serde_json::{Value, json};
 
@@ -56,7 +56,7 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<ExitCode, Failure> {
         .unwrap_or(0)
         .max(24);
     print(format!(
-        "{:>5} {:>4} {:>5}  {:<width$}  waits for",
+        "{:>5} {:>4} {:>7}  {:<width$}  waits for",
         "rank", "task", "block", "does"
     ));
     for program in &programs {
@@ -70,9 +70,10 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<ExitCode, Failure> {
                     Progress::Chunk { lag } => format!("{}.{} -{lag}", wait.rank, wait.task),
                 })
                 .collect();
-            let (rank, block) = (program.rank, task.block);
+            let rank = program.rank;
+            let block = blocks(program, task);
             let line = format!(
-                "{rank:>5} {number:>4} {block:>5}  {:<width$}  {}",
+                "{rank:>5} {number:>4} {block:>7}  {:<width$}  {}",
                 act(&task.action),
                 waits.join(", ")
             );
@@ -215,6 +216,14 @@ pub(super) fn act(action: &Action) -> String {
     }
 }
 
+/// The blocks of a task: one, or the first and the last of a run.
+fn blocks(program: &Program, task: &Task) -> String {
+    match task.run.of(task.block, program.blocks).last() {
+        Some(last) if task.run.is_long() => format!("{}..{last}", task.block),
+        _ => task.block.to_string(),
+    }
+}
+
 fn program_json(program: &Program) -> Value {
     let tasks: Vec<Value> = program
         .tasks
@@ -228,10 +237,13 @@ fn program_json(program: &Program) -> Value {
                         Progress::Whole => Value::Null,
                         Progress::Chunk { lag } => json!(lag),
                     };
-                    json!({"rank": wait.rank, "task": wait.task, "whole": lag.is_null(), "lag": lag})
+                    json!({"rank": wait.rank, "task": wait.task, "whole": lag.is_null(), "lag": lag, "ahead": wait.ahead})
                 })
                 .collect();
-            json!({"block": task.block, "action": act(&task.action), "waits": waits, "notify": task.notify})
+            json!({
+                "block": task.block, "blocks": task.run.blocks, "backwards": task.run.backwards,
+                "action": act(&task.action), "waits": waits, "notify": task.notify,
+            })
         })
         .collect();
     json!({"rank": program.rank, "staging_slots": program.staging_slots, "tasks": tasks})

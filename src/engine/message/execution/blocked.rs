@@ -51,7 +51,7 @@ impl Execution {
                 on,
             };
             if chunk < stream.chunks {
-                match self.unmet(outward, chunk) {
+                match self.unmet(outward, &self.streams[index], chunk) {
                     Some(Source::Begun(neighbour)) => return Some(blocked(rank_of(neighbour), On::Begin)),
                     Some(Source::Inlet(inlet)) => {
                         let neighbour = route.inlets[usize::from(inlet)].neighbour;

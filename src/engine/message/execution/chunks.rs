@@ -1,8 +1,10 @@
-//! One chunk of a task: combined here, pushed to others, told of.
+//! What an operation does at a time: saying that it has begun, and one chunk of a task, combined here, pushed to others,
+//! told of.
 
-use super::{Execution, Outside, Peer, route};
+use super::{Execution, Outside, Peer, called, route};
 use crate::engine::message::immediate::{Immediate, MOST_CHUNKS};
 use crate::engine::message::link::{Class, Tag};
+use crate::engine::message::note::Note;
 use crate::engine::message::route::{Origin, Outward, Route, Source};
 use crate::engine::message::staging::{SLOT_BYTES, Staging};
 use crate::engine::{Call, Extent, reduce};
@@ -11,8 +13,46 @@ use crate::observe::{CopySite, Kind, NONE};
 use crate::plan::lowered::{Action, Buffer, Place};
 
 impl Execution {
-    /// A task's chunk: where it starts in the block, in elements, and how many it has.
+    /// Tells neighbours that this rank has begun, and with what.
+    pub(super) fn say_begun(&mut self, call: &Call, route: &Route, outside: &mut Outside<'_>) -> bool {
+        let mut said = false;
+        if self.peers.iter().any(|peer| !peer.told) {
+            let note = Note::Begin {
+                sequence: call.sequence,
+                called: called(call),
+                staging: self.staging.unwrap_or(0),
+                factor: call.scale.map_or(1.0, |scale| scale.factor),
+            };
+            for (peer, rank) in self.peers.iter_mut().zip(&route.neighbours) {
+                if peer.told {
+                    continue;
+                }
+                let generation = outside.generation;
+                let link = outside.links[*rank as usize]
+                    .as_deref_mut()
+                    .expect("neighbours were connected when the shape was first used");
+                if link.send(outside.endpoint, Class::Ordinary, note, generation) {
+                    peer.told = true;
+                    said = true;
+                } else {
+                    self.dirty = true;
+                }
+            }
+            // The program's own first task is this: that all have been told.
+            if self.peers.iter().all(|peer| peer.told) {
+                self.streams[0].done = 1;
+            }
+        }
+        said
+    }
+
+    /// A task's chunk: where it starts in the block, of a run in the vector, in elements, and how many it has.
     fn extent(&self, call: &Call, index: usize, chunk: u64) -> (usize, usize) {
+        let task = &call.prepared.program.tasks[index];
+        if task.run.is_long() {
+            let piece = call.pieces().elements(task.block, task.run, chunk);
+            return (piece.start, piece.len());
+        }
         let start = chunk as usize * call.chunk;
         let len = self.streams[index].len;
         (start, call.chunk.min(len.saturating_sub(start)))

@@ -6,13 +6,14 @@
 mod blocked;
 mod chunks;
 
-use super::link::{Class, Link};
-use super::note::{Called, Note};
+use super::link::Link;
+use super::note::Called;
 use super::route::{Lands, Outward, Route, Source};
 use super::staging::Staging;
 use crate::engine::{Call, Observers};
 use crate::fabric::Endpoint;
 use crate::observe::{CopySite, Kind, NONE};
+use crate::plan::Run;
 use crate::plan::lowered::{Action, Place, Progress, chunk_count};
 
 /// What an operation needs of its surroundings.
@@ -63,7 +64,7 @@ pub(super) enum On {
 
 #[derive(Debug)]
 struct Stream {
-    /// Number of elements of the task's block.
+    /// Number of elements of the task's block; of a run of them, whose pieces are cut anew, nothing.
     len: usize,
     chunks: u64,
     /// Of a push: chunks that may be posted.
@@ -74,6 +75,8 @@ struct Stream {
     first_notice: usize,
     /// Where the block begins in each source and in each destination of this rank, in the execution's table.
     first_place: usize,
+    /// Its waits, in the execution's table.
+    first_wait: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -103,6 +106,8 @@ pub(super) struct Execution {
     cursors: Vec<Cursor>,
     notices: Vec<u64>,
     places: Vec<usize>,
+    /// By wait: how many chunks the awaited task has before it comes to the waiting one's first.
+    ahead: Vec<i64>,
     /// By inlet: chunks that have come, and that there are.
     arrived: Vec<(u64, u64)>,
     peers: Vec<Peer>,
@@ -144,6 +149,7 @@ impl Execution {
         self.cursors.clear();
         self.notices.clear();
         self.places.clear();
+        self.ahead.clear();
         self.arrived.clear();
         self.peers.clear();
         self.first = 0;
@@ -152,23 +158,36 @@ impl Execution {
         self.blocked = None;
         self.waiting = None;
         let placement = call.placement();
-        let chunks_of = |block, signal| {
+        let pieces = call.pieces();
+        let chunks_of = |block, run: Run, signal| {
             if signal {
                 return 1;
             }
-            chunk_count(placement.len(block), call.chunk) as u64
+            match run.is_long() {
+                true => pieces.count(block, run),
+                false => chunk_count(placement.len(block), call.chunk) as u64,
+            }
         };
         for (task, outward) in program.tasks.iter().zip(&route.tasks) {
+            let long = task.run.is_long();
             self.streams.push(Stream {
-                len: placement.len(task.block),
-                chunks: chunks_of(task.block, matches!(task.action, Action::Signal)),
+                len: if long { 0 } else { placement.len(task.block) },
+                chunks: chunks_of(task.block, task.run, matches!(task.action, Action::Signal)),
                 released: 0,
                 done: 0,
                 first_push: self.cursors.len(),
                 first_notice: self.notices.len(),
                 first_place: self.places.len(),
+                first_wait: self.ahead.len(),
             });
-            let offset = |place: &Place| call.offset(&placement, place, task.block);
+            self.ahead.extend(task.waits.iter().map(|wait| match wait.ahead {
+                0 => 0,
+                ahead => pieces.ahead(task.block, task.run.backwards, ahead),
+            }));
+            let offset = |place: &Place| match long {
+                true => 0,
+                false => call.offset(&placement, place, task.block),
+            };
             match &task.action {
                 Action::Signal => {}
                 Action::Reduce { sources, into, .. } => {
@@ -186,7 +205,7 @@ impl Execution {
         }
         let inlets = route.inlets.iter();
         self.arrived
-            .extend(inlets.map(|inlet| (0, chunks_of(inlet.block, inlet.signal))));
+            .extend(inlets.map(|inlet| (0, chunks_of(inlet.block, inlet.run, inlet.signal))));
         self.peers
             .extend(route.neighbours.iter().map(|_| Peer::default()));
         observers.counters.operation();
@@ -292,39 +311,6 @@ impl Execution {
         }
     }
 
-    /// Tells neighbours that this rank has begun, and with what.
-    fn say_begun(&mut self, call: &Call, route: &Route, outside: &mut Outside<'_>) -> bool {
-        let mut said = false;
-        if self.peers.iter().any(|peer| !peer.told) {
-            let note = Note::Begin {
-                sequence: call.sequence,
-                called: called(call),
-                staging: self.staging.unwrap_or(0),
-                factor: call.scale.map_or(1.0, |scale| scale.factor),
-            };
-            for (peer, rank) in self.peers.iter_mut().zip(&route.neighbours) {
-                if peer.told {
-                    continue;
-                }
-                let generation = outside.generation;
-                let link = outside.links[*rank as usize]
-                    .as_deref_mut()
-                    .expect("neighbours were connected when the shape was first used");
-                if link.send(outside.endpoint, Class::Ordinary, note, generation) {
-                    peer.told = true;
-                    said = true;
-                } else {
-                    self.dirty = true;
-                }
-            }
-            // The program's own first task is this: that all have been told.
-            if self.peers.iter().all(|peer| peer.told) {
-                self.streams[0].done = 1;
-            }
-        }
-        said
-    }
-
     fn is_over(&self, route: &Route, index: usize) -> bool {
         let stream = &self.streams[index];
         let outward = &route.tasks[index];
@@ -342,13 +328,15 @@ impl Execution {
         if outward.pushes.is_empty() {
             // The first task of several ranks' programs is `say_begun`.
             let begin = index == 0 && !self.peers.is_empty();
-            if !begin && stream.done < stream.chunks && self.unmet(outward, stream.done).is_none() {
+            if !begin && stream.done < stream.chunks && self.unmet(outward, stream, stream.done).is_none() {
                 self.run(call, outward, outside, index);
                 moved = true;
             }
         } else {
             while self.streams[index].released < self.streams[index].chunks
-                && self.unmet(outward, self.streams[index].released).is_none()
+                && self
+                    .unmet(outward, &self.streams[index], self.streams[index].released)
+                    .is_none()
             {
                 self.streams[index].released += 1;
                 moved = true;
@@ -360,8 +348,8 @@ impl Execution {
 
     /// The first wait of a task's chunk that does not hold.
     #[inline]
-    fn unmet(&self, outward: &Outward, chunk: u64) -> Option<Source> {
-        let unmet = |(source, progress): &&(Source, Progress)| {
+    fn unmet(&self, outward: &Outward, stream: &Stream, chunk: u64) -> Option<Source> {
+        let unmet = |((source, progress), ahead): &(&(Source, Progress), &i64)| {
             let (have, all) = match *source {
                 Source::Begun(neighbour) => return !self.peers[usize::from(neighbour)].begun,
                 Source::Inlet(inlet) => self.arrived[usize::from(inlet)],
@@ -370,11 +358,15 @@ impl Execution {
                     (stream.done, stream.chunks)
                 }
             };
-            have < match *progress {
+            have < match progress {
                 Progress::Whole => all,
-                Progress::Chunk { lag } => (chunk + 1).saturating_sub(u64::from(lag)),
+                Progress::Chunk { lag } => {
+                    let needed = chunk as i64 + 1 + **ahead - i64::from(*lag);
+                    (needed.max(0) as u64).min(all)
+                }
             }
         };
-        outward.waits.iter().find(unmet).map(|(source, _)| *source)
+        let waits = outward.waits.iter().zip(&self.ahead[stream.first_wait..]);
+        waits.into_iter().find(unmet).map(|((source, _), _)| *source)
     }
 }
