@@ -53,6 +53,16 @@ pub trait Fabric: Send + Sync + Debug {
     /// # Errors
     /// The provider's resources are exhausted.
     fn endpoint(&self, rank: Rank, generation: u32) -> Result<Box<dyn Endpoint>, FabricError>;
+
+    /// For words on which every rank operates: where this fabric reaches some ranks by one means and some by another, which
+    /// would give a word two atomic domains, the fabric that reaches all of them, ranks of this host and this rank itself
+    /// included, by one. `None`: this one does.
+    ///
+    /// What is registered with that one is reached over its endpoints alone, and its capabilities are its own. All operations
+    /// on a word are carried out where its owner has registered it, whatever those who ask for them use.
+    fn by_one_means(&self) -> Option<Arc<dyn Fabric>> {
+        None
+    }
 }
 
 /// A registered region. A request in flight holds one, so that the memory outlives it (invariant 1).

@@ -57,6 +57,11 @@ impl Fabric for Delayed {
             taken: Vec::with_capacity(TAKEN),
         }))
     }
+
+    fn by_one_means(&self) -> Option<Arc<dyn Fabric>> {
+        let fabric = self.fabric.by_one_means()?;
+        Some(Arc::new(Self::new(fabric, self.delay)))
+    }
 }
 
 /// Completions that are taken from the fabric at a time.

@@ -27,12 +27,12 @@ fn main() {
         if let Some(why) = &missing {
             eprintln!("SKIPPED: all cases of {}: {why}", provider.name);
         }
-        let capabilities = missing.is_none().then(|| provider.open().capabilities().clone());
+        let fabric = missing.is_none().then(|| provider.open());
         for case in cases::all() {
             for mode in case.modes {
-                let skip = match &capabilities {
+                let skip = match &fabric {
                     None => Some("cannot be opened here"),
-                    Some(capabilities) => (case.needs)(capabilities).err(),
+                    Some(fabric) => (case.needs)(&**fabric).err(),
                 };
                 let mut name = format!("{}::{mode:?}::{}", provider.name, case.name);
                 if let Some(why) = skip {

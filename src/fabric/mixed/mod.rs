@@ -5,7 +5,8 @@
 //! rank sleeps on one doorbell, and two fabrics have two. Nor are atomics, unless the CPU performs them on either side: a
 //! word that a device updates for one peer and the CPU for another has two domains, and additions to it are lost (a
 //! device serializes its own operations only). There, registrations give no rights to atomics, so an attempt ends with
-//! an error at whoever makes it.
+//! an error at whoever makes it. Who needs words on which all ranks operate takes the far fabric for every pair
+//! ([`Fabric::by_one_means`]).
 
 mod endpoint;
 mod parcel;
@@ -48,8 +49,8 @@ pub struct Mixed {
 }
 
 impl Mixed {
-    /// Reaches `near_ranks`, and every rank itself, over `near`, all others over `far`. Nearness is mutual: whoever is
-    /// in this rank's list has this rank in its own.
+    /// Reaches `near_ranks`, and every rank itself, over `near`, all others over `far`, which could reach all of them.
+    /// Nearness is mutual: whoever is in this rank's list has this rank in its own.
     pub fn new(
         near: Arc<dyn Fabric>,
         far: Arc<dyn Fabric>,
@@ -119,6 +120,10 @@ impl Fabric for Mixed {
             self.far.endpoint(rank, generation)?,
             self.capabilities.atomic_domain == AtomicDomain::None,
         )))
+    }
+
+    fn by_one_means(&self) -> Option<Arc<dyn Fabric>> {
+        Some(self.far.by_one_means().unwrap_or_else(|| self.far.clone()))
     }
 }
 

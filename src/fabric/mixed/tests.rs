@@ -167,6 +167,59 @@ fn atomics_of_two_domains_are_refused_at_near_and_far_peers_and_explained() {
 }
 
 #[test]
+fn by_one_means_all_ranks_and_the_owner_reach_a_word_in_one_domain() {
+    let far =
+        || -> Arc<dyn Fabric> { Arc::new(Other::new(|found| found.atomic_domain = AtomicDomain::Device)) };
+    let fabrics = [0, 0, 1].map(|host| {
+        let mates: &[Rank] = [&[0, 1][..], &[2]][host];
+        Mixed::new(pollable(), far(), mates.iter().copied())
+            .by_one_means()
+            .unwrap()
+    });
+    let [owner, ..] = &fabrics;
+    assert_eq!(
+        (owner.name(), owner.capabilities().atomic_domain),
+        ("other", AtomicDomain::Device)
+    );
+    assert!(owner.by_one_means().is_none());
+    let memory = |fabric: &Arc<dyn Fabric>| {
+        let region = Region::host(4096, HugePages::Never).unwrap();
+        fabric.register(&region, Access::ALL).unwrap()
+    };
+    let words = memory(owner);
+    let mut home = owner.endpoint(0, 1).unwrap();
+    for (rank, fabric) in (0..).zip(&fabrics) {
+        let mut own = (rank != 0).then(|| fabric.endpoint(rank, 1).unwrap());
+        let there = home.prepare(rank).unwrap();
+        match &mut own {
+            None => home.connect(0, there).unwrap(),
+            Some(own) => {
+                home.connect(rank, own.prepare(0).unwrap()).unwrap();
+                own.connect(0, there).unwrap();
+            }
+        }
+        let endpoint = own.as_mut().unwrap_or(&mut home);
+        let (region, earlier) = (
+            endpoint.import(0, words.export().unwrap()).unwrap(),
+            memory(fabric),
+        );
+        let add = Operation::FetchAdd {
+            local: slice(&earlier),
+            remote: RemoteSlice { region, offset: 0 },
+            add: 1,
+        };
+        assert_eq!(outcome(&mut **endpoint, 0, add), Status::Success);
+        // SAFETY: eight aligned bytes of a living region, to which nothing is written any more.
+        let found = unsafe { earlier.region().base().cast::<u64>().read() };
+        assert_eq!(found, u64::from(rank));
+    }
+    // A mixture of mixtures has it where the outer one's network has it; a fabric that is no mixture is it.
+    let nested = Mixed::new(pollable(), Arc::new(Mixed::new(pollable(), far(), [0])), [0]);
+    assert_eq!(nested.by_one_means().unwrap().name(), "other");
+    assert!(pollable().by_one_means().is_none());
+}
+
+#[test]
 fn memory_that_one_side_cannot_register_serves_the_other() {
     let far = || -> Arc<dyn Fabric> {
         let mut far = Other::new(|_| ());

@@ -21,13 +21,24 @@ pub const CASES: &[Case] = &[
     },
     Case {
         ranks: 3,
-        needs: |capabilities| match capabilities.atomic_domain {
+        needs: |fabric| match fabric.capabilities().atomic_domain {
             AtomicDomain::Cpu => Ok(()),
             _ => Err("atomics are not the CPU's"),
         },
         ..Case::new(
             "atomics of the CPU's domain count the owner's own instructions",
             with_the_owner,
+        )
+    },
+    Case {
+        ranks: 4,
+        needs: |fabric| match fabric.by_one_means() {
+            Some(one) => super::atomics(&*one),
+            None => super::atomics(fabric),
+        },
+        ..Case::new(
+            "where all are reached by one means a word has one domain",
+            one_domain,
         )
     },
     Case {
@@ -78,6 +89,32 @@ fn contended_add(member: &mut Member) {
         earlier.extend(peek(&ours, 0, 8));
     }
     member.give(0, &earlier);
+}
+
+/// Every rank adds to a word of rank 0's by what reaches all of them alike: rank 0 itself, those that are near to it, and
+/// the others.
+fn one_domain(member: &mut Member) {
+    if let Some(one) = member.fabric.by_one_means() {
+        member.fabric = one;
+    }
+    assert!(member.fabric.by_one_means().is_none(), "it is that fabric");
+    let mut line = member.connect();
+    let (memory, earlier) = (member.memory(64, Access::ALL), member.memory(8, Access::LOCAL));
+    let target = if member.rank == 0 {
+        member.peers().for_each(|peer| member.offer(peer, &memory));
+        let own = memory.export().expect("export");
+        line.endpoint.import(0, own).expect("import of one's own")
+    } else {
+        member.accept(&mut line, 0)
+    };
+    member.barrier();
+    for id in 0..ADDS {
+        line.perform(0, fetch_add(id, part(&earlier, 0, 8), at(&target, 8), 1));
+    }
+    member.barrier();
+    line.perform(0, fetch_add(ADDS, part(&earlier, 0, 8), at(&target, 8), 0));
+    assert_eq!(word(&earlier, 0), ADDS * u64::from(member.ranks));
+    member.barrier();
 }
 
 /// A lock made of compare-and-swap guards a counter that is read and written in two steps.

@@ -13,8 +13,8 @@ pub const CASES: &[Case] = &[
         reach,
     ),
     Case {
-        needs: |capabilities| {
-            if capabilities.foreign_memory {
+        needs: |fabric| {
+            if fabric.capabilities().foreign_memory {
                 Ok(())
             } else {
                 Err("no foreign memory")

@@ -32,7 +32,7 @@ fn in_order(member: &mut Member) {
         return;
     }
     let theirs = member.accept(&mut line, 1);
-    let atomics = super::atomics(member.fabric.capabilities()).is_ok();
+    let atomics = super::atomics(&*member.fabric).is_ok();
     let requests: Vec<_> = (0..COUNT)
         .map(|id| match id % 3 {
             0 => write(id, part(&memory, 0, (id * 17 % 60_000) as usize), at(&theirs, 0)),

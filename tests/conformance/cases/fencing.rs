@@ -28,7 +28,7 @@ const LEN: usize = 3 << 20;
 fn hammer(line: &mut Line, member: &Member, peer: u32) -> Status {
     let source = member.memory(LEN, Access::LOCAL);
     let target = member.accept(line, peer);
-    let atomics = super::atomics(member.fabric.capabilities()).is_ok();
+    let atomics = super::atomics(&*member.fabric).is_ok();
     let mut random = Random(u64::from(member.generation));
     let deadline = Instant::now() + member.patience;
     for round in 1u64.. {

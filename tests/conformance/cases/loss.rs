@@ -24,8 +24,8 @@ pub const CASES: &[Case] = &[
     Case {
         modes: super::PROCESSES,
         victims: &[1],
-        needs: |capabilities| {
-            if capabilities.progress_while_stopped {
+        needs: |fabric| {
+            if fabric.capabilities().progress_while_stopped {
                 Ok(())
             } else {
                 Err("a stopped peer makes no progress")

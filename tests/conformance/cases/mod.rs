@@ -16,7 +16,7 @@ mod waiting;
 
 use std::time::Duration;
 
-use sapwood::fabric::{AtomicDomain, Capabilities, Rank};
+use sapwood::fabric::{AtomicDomain, Fabric, Rank};
 
 use crate::member::Member;
 use crate::runner::Mode;
@@ -31,8 +31,8 @@ pub struct Case {
     pub victims: &'static [Rank],
     /// How long requests of this case wait for a receive, where the provider's usual time is too long to be waited for.
     pub receiver_patience: Option<Duration>,
-    /// Why a provider with these capabilities cannot be asked to do it.
-    pub needs: fn(&Capabilities) -> Result<(), &'static str>,
+    /// Why a fabric with its capabilities cannot be asked to do it.
+    pub needs: fn(&dyn Fabric) -> Result<(), &'static str>,
     pub run: fn(&mut Member),
 }
 
@@ -55,15 +55,15 @@ impl Case {
     }
 }
 
-fn atomics(capabilities: &Capabilities) -> Result<(), &'static str> {
-    match capabilities.atomic_domain {
+fn atomics(fabric: &dyn Fabric) -> Result<(), &'static str> {
+    match fabric.capabilities().atomic_domain {
         AtomicDomain::None => Err("no atomics"),
         _ => Ok(()),
     }
 }
 
-fn reach(capabilities: &Capabilities) -> Result<(), &'static str> {
-    if capabilities.load_store {
+fn reach(fabric: &dyn Fabric) -> Result<(), &'static str> {
+    if fabric.capabilities().load_store {
         Ok(())
     } else {
         Err("no load/store reach")

@@ -86,7 +86,7 @@ fn bounds(member: &mut Member) {
         |ours, theirs| write(10, part(ours, 0, 64), at(theirs, LEN + 64)),
     ];
     attempts(member, Access::ALL, all, Status::RemoteAccess);
-    if super::atomics(member.fabric.capabilities()).is_ok() {
+    if super::atomics(&*member.fabric).is_ok() {
         let atomics: &[Attempt] = &[
             |ours, theirs| fetch_add(1, part(ours, 0, 8), at(theirs, LEN), 1),
             |ours, theirs| compare_swap(2, part(ours, 0, 8), at(theirs, usize::MAX - 7), 0, 1),
@@ -107,7 +107,7 @@ fn rights(member: &mut Member) {
         ..Access::LOCAL
     };
     attempts(member, only_write, reads, Status::RemoteAccess);
-    if super::atomics(member.fabric.capabilities()).is_ok() {
+    if super::atomics(&*member.fabric).is_ok() {
         let atomics: &[Attempt] = &[
             |ours, theirs| fetch_add(1, part(ours, 0, 8), at(theirs, 0), 1),
             |ours, theirs| compare_swap(2, part(ours, 0, 8), at(theirs, 0), 0x5555_5555_5555_5555, 1),

@@ -12,7 +12,7 @@ pub const CASES: &[Case] = &[
     Case::new("long sends cross without a deadlock", crossing),
     Case::new("receives posted together are filled in their order", together),
     Case {
-        needs: |capabilities| match capabilities.inline_size {
+        needs: |fabric| match fabric.capabilities().inline_size {
             0 => Err("no bytes are taken at the post"),
             _ => Ok(()),
         },

@@ -55,6 +55,10 @@ impl Fabric for Driven {
             driver: Some(driver),
         }))
     }
+
+    fn by_one_means(&self) -> Option<Arc<dyn Fabric>> {
+        Some(Arc::new(Self(self.0.by_one_means()?)))
+    }
 }
 
 struct State {
