@@ -15,6 +15,7 @@ use sapwood::backup::protocol::Way;
 use sapwood::backup::{Barrier, How};
 use sapwood::bootstrap::Job;
 use sapwood::communicator::Communicator;
+use sapwood::fabric::mixed::Mixed;
 use sapwood::fabric::shm::Shm;
 use sapwood::fabric::verbs::inventory;
 
@@ -34,30 +35,39 @@ enum Reach {
     Mapped,
     /// Shared memory, by one-sided operations only.
     QueuePairs,
+    /// The same for every pair, beside shared memory inside of two hosts.
+    Hosts,
     Verbs,
+    /// Verbs for every pair, beside shared memory inside of two hosts, each worker with the next device.
+    VerbsHosts,
 }
 
 impl Reach {
     /// How many steps a worker does. (An operation over an emulated device takes a thousand times as long.)
     fn steps(self) -> u64 {
-        match self {
-            Self::Mapped | Self::QueuePairs => 150,
-            Self::Verbs => 30,
+        match self.is_real() {
+            false => 150,
+            true => 30,
         }
+    }
+
+    /// Whether there must be a device.
+    fn is_real(self) -> bool {
+        matches!(self, Self::Verbs | Self::VerbsHosts)
     }
 
     /// After this long something hangs: much longer than any machine that does other things besides needs for a round.
     fn patience(self) -> Duration {
-        Duration::from_secs(match self {
-            Self::Mapped | Self::QueuePairs => 60,
-            Self::Verbs => 300,
+        Duration::from_secs(match self.is_real() {
+            false => 60,
+            true => 300,
         })
     }
 
     /// What a worker waits at most, in seconds: for the `missing`, or for all that can come.
     fn timeout(self, missing: bool) -> u64 {
-        match (self, missing) {
-            (Self::Verbs, false) => 200,
+        match (self.is_real(), missing) {
+            (true, false) => 200,
             (_, false) => 50,
             (_, true) => 20,
         }
@@ -80,7 +90,19 @@ const QUEUE_PAIRS: [Mode; 4] = [
     (6, 2, 3_000, 2, Reach::QueuePairs),
 ];
 
+/// Two hosts have half of the workers each.
+const HOSTS: [Mode; 3] = [
+    (4, 1, 3, 1, Reach::Hosts),
+    (4, 1, 60_000, 2, Reach::Hosts),
+    (6, 2, 3_000, 4, Reach::Hosts),
+];
+
 const VERBS: [Mode; 2] = [(4, 1, 1_000, 2, Reach::Verbs), (5, 2, 40_000, 4, Reach::Verbs)];
+
+const VERBS_HOSTS: [Mode; 2] = [
+    (4, 1, 1_000, 2, Reach::VerbsHosts),
+    (4, 1, 30_000, 4, Reach::VerbsHosts),
+];
 
 fn main() -> ExitCode {
     if let Ok(mode) = std::env::var(MODE) {
@@ -103,7 +125,7 @@ fn main() -> ExitCode {
     let named = rounds.div_ceil(5);
     let present = inventory().is_ok_and(|inventory| !inventory.devices.is_empty());
     if !present {
-        eprintln!("SKIPPED: two tests need a verbs device; `tools/rig/run backup` brings one.");
+        eprintln!("SKIPPED: four tests need a verbs device; `tools/rig/run backup` brings two.");
     }
     let trials = vec![
         Trial::test("stopped_and_killed_workers_hold_up_nobody", move || {
@@ -116,9 +138,21 @@ fn main() -> ExitCode {
         Trial::test("who_is_missing_is_named_over_queue_pairs", move || {
             too_many(&QUEUE_PAIRS, named)
         }),
+        Trial::test("the_same_on_two_hosts", move || campaign(&HOSTS, rounds)),
+        Trial::test("who_is_missing_is_named_on_two_hosts", move || {
+            too_many(&HOSTS, named)
+        }),
         Trial::test("the_same_over_verbs", move || campaign(&VERBS, rounds)).with_ignored_flag(!present),
         Trial::test("who_is_missing_is_named_over_verbs", move || {
             too_many(&VERBS, named)
+        })
+        .with_ignored_flag(!present),
+        Trial::test("the_same_over_verbs_on_two_hosts", move || {
+            campaign(&VERBS_HOSTS, rounds)
+        })
+        .with_ignored_flag(!present),
+        Trial::test("who_is_missing_is_named_over_verbs_on_two_hosts", move || {
+            too_many(&VERBS_HOSTS, named)
         })
         .with_ignored_flag(!present),
     ];
@@ -126,6 +160,11 @@ fn main() -> ExitCode {
     // One after the other: each wants the machine.
     arguments.test_threads = Some(1);
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// The host that a worker is on, of two.
+fn host(rank: u32, workers: u32) -> u32 {
+    rank * 2 / workers
 }
 
 /// A gradient element whose sums of a few workers are exact.
@@ -153,13 +192,28 @@ fn digest(weights: &[f32]) -> u64 {
 /// One worker. It says who the members of each step were that it has the result of, and at the end what its weights are.
 fn work(mode: &str) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let (_, backups, count, children, reach): Mode = serde_json::from_str(mode).map_err(|e| text(&e))?;
+    let (workers, backups, count, children, reach): Mode =
+        serde_json::from_str(mode).map_err(|e| text(&e))?;
     let job = Job::from_environment().map_err(|e| text(&e))?.ok_or("no job")?;
     let mut builder = Communicator::builder();
+    let pollable = || Shm::options().without_reach().pollable().open();
     if reach == Reach::QueuePairs {
         builder = builder.fabric(Arc::new(Shm::without_reach().map_err(|e| text(&e))?));
+    } else if reach == Reach::Hosts {
+        let mates = (0..workers).filter(|mate| host(*mate, workers) == host(job.rank, workers));
+        let (near, far) = (
+            pollable().map_err(|e| text(&e))?,
+            pollable().map_err(|e| text(&e))?,
+        );
+        builder = builder.fabric(Arc::new(Mixed::new(Arc::new(near), Arc::new(far), mates)));
     }
     let communicator = builder.join(&job).map_err(|e| text(&e))?;
+    if matches!(reach, Reach::Hosts | Reach::VerbsHosts) && communicator.fabric_name() != "mixed" {
+        return Err(format!(
+            "wrong: the workers are connected by {} alone",
+            communicator.fabric_name()
+        ));
+    }
     let rank = communicator.rank();
     let builder = Barrier::<f32>::builder(&communicator, count)
         .backups(backups)
@@ -168,7 +222,7 @@ fn work(mode: &str) -> Result<(), String> {
         0 => Way::Flat,
         children => Way::Tree { children },
     };
-    let suspicion = Duration::from_millis(if reach == Reach::Verbs { 500 } else { 30 });
+    let suspicion = Duration::from_millis(if reach.is_real() { 500 } else { 30 });
     let builder = builder.way(way).suspicion(suspicion);
     let mut barrier = builder.build().map_err(|e| text(&e))?;
     println!("working");
@@ -248,7 +302,14 @@ fn start(mode: Mode, missing: bool) -> Vec<Worker> {
     let mut workers = (0..mode.0)
         .map(|rank| {
             let command = &mut killing::rank(rank, mode.0, &name, &secret);
-            let fabric = if mode.4 == Reach::Verbs { "verbs" } else { "shm" };
+            let fabric = match mode.4 {
+                Reach::Verbs => "verbs",
+                Reach::VerbsHosts => "auto",
+                _ => "shm",
+            };
+            if mode.4 == Reach::VerbsHosts {
+                command.env("SAPWOOD_HOST", format!("host-{}", host(rank, mode.0)));
+            }
             let mut child = command
                 .env(MODE, &text)
                 .env("SAPWOOD_FABRIC", fabric)

@@ -59,7 +59,7 @@ macro_rules! either {
 
 /// A vector that N of M = N + b workers average, step by step: the first N to arrive.
 ///
-/// Workers are the ranks of a communicator that see each other's memory. Each fills [`Barrier::gradient`] and calls
+/// Workers are the ranks of a communicator that see each other's memory, or whose devices carry out atomic operations. Each fills [`Barrier::gradient`] and calls
 /// [`Barrier::finish`]. The mean of the first N gradients is the result for all M, in the same bits; what comes later is dropped.
 pub struct Barrier<T: Element> {
     // Refers to the windows' memory, which it keeps mapped by itself.

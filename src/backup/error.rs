@@ -12,7 +12,7 @@ pub enum BackupError {
     /// The workers could not share their memory.
     #[error("backup workers: {0}")]
     Communicator(std::sync::Arc<CommunicatorError>),
-    /// Ranks that reach each other by messages only.
+    /// Ranks that neither see each other's memory nor have words on which all can operate.
     #[error(
         "rank {rank}: backup workers need ranks that see each other's memory, or whose devices carry out atomic operations \
          while the other side computes or is stopped, which {fabric} does not; run them over shm or verbs, or without \
@@ -21,7 +21,7 @@ pub enum BackupError {
     Messages {
         /// Who.
         rank: u32,
-        /// What connects them.
+        /// What would have to carry the operations.
         fabric: &'static str,
     },
     /// A setting that cannot be.

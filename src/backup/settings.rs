@@ -98,8 +98,8 @@ impl<'a> Builder<'a> {
     /// Shares the memory for it. Collective.
     ///
     /// # Errors
-    /// Settings that cannot be, or that differ between ranks; ranks that reach each other by messages only; memory
-    /// limits.
+    /// Settings that cannot be, or that differ between ranks; a fabric whose words do not serve all ranks, whatever their owner
+    /// does; memory limits.
     pub fn build<T: Element>(mut self) -> Result<Barrier<T>, BackupError> {
         let communicator = self.communicator;
         let (rank, workers) = (communicator.rank(), communicator.size());
@@ -109,7 +109,7 @@ impl<'a> Builder<'a> {
             false => {
                 return Err(BackupError::Messages {
                     rank,
-                    fabric: communicator.fabric_name(),
+                    fabric: communicator.one_sided().name(),
                 });
             }
         };
@@ -204,7 +204,7 @@ impl<'a> Builder<'a> {
             data: vectors,
             endpoint,
             liveness: communicator.liveness(),
-            domain: communicator.capabilities().atomic_domain,
+            domain: communicator.one_sided().capabilities().atomic_domain,
             patience: Patience::for_ranks(communicator.size() as usize),
             timeout: communicator.timeout(),
             work: Default::default(),

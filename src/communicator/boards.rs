@@ -9,7 +9,7 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 use super::CommunicatorError;
 use super::connect::Meeting;
 use crate::engine::{Board, Group, Layout, PROCESSORS, SMALL_BYTES, WindowMap};
-use crate::fabric::{Access, Endpoint, FabricError, Parcel, Patience, Registration, RemoteRegion};
+use crate::fabric::{Access, Endpoint, Fabric, FabricError, Parcel, Patience, Registration, RemoteRegion};
 use crate::memory::{HugePages, Region};
 
 /// A rank's way to the others' memory.
@@ -19,9 +19,14 @@ pub(super) struct Mapped {
 
 impl Mapped {
     /// Connects a queue pair to every rank, and to itself. Collective.
-    pub(super) fn connect(meeting: &Meeting, ranks: u32, generation: u32) -> Result<Self, CommunicatorError> {
+    pub(super) fn connect(
+        meeting: &Meeting,
+        fabric: &dyn Fabric,
+        ranks: u32,
+        generation: u32,
+    ) -> Result<Self, CommunicatorError> {
         let rank = meeting.rank;
-        let mut endpoint = meeting.fabric.endpoint(rank, generation)?;
+        let mut endpoint = fabric.endpoint(rank, generation)?;
         let mine = (0..ranks)
             .map(|peer| endpoint.prepare(peer))
             .collect::<Result<Vec<_>, _>>()?;

@@ -147,7 +147,7 @@ impl Builder {
         let forced = self.plan.clone().map(|plan| (plan, self.chunk.unwrap_or(1.0)));
         let plans = Plans::new(forced, setting, self.tuning.clone());
         let (engine, mapped, staging, way) = if load_store {
-            let mut mapped = Mapped::connect(&meeting, ranks, generation)?;
+            let mut mapped = Mapped::connect(&meeting, &*meeting.fabric, ranks, generation)?;
             let (group, layout) = mapped.group(&mut meeting, ranks, plans.most_tasks(ranks))?;
             let region = Region::untouched(staging_slots(&layout) * SLOT_BYTES)?;
             let bytes = (0, region.len());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::boards::Mapped;
 use super::{Communicator, CommunicatorError, Window};
 use crate::engine::{Keys, Liveness, WindowMap};
-use crate::fabric::{Access, AtomicDomain, Capabilities, Endpoint, Registration, RemoteRegion};
+use crate::fabric::{Access, AtomicDomain, Endpoint, Fabric, Registration, RemoteRegion};
 use crate::memory::{Buffer, Element};
 
 /// Memory that every rank offers, and what is needed to operate on each other's.
@@ -17,22 +17,26 @@ pub(crate) struct Offered {
 }
 
 impl Communicator {
-    /// What the fabric can do with every rank.
-    pub(crate) fn capabilities(&self) -> Capabilities {
-        self.meeting.borrow().fabric.capabilities().clone()
+    /// What one-sided operations on memory of any rank go over: everything in this module. Where host-mates are reached by
+    /// other means than other hosts, that is the network for them, too, so that each word has one atomic domain.
+    pub(crate) fn one_sided(&self) -> Arc<dyn Fabric> {
+        let fabric = &self.meeting.borrow().fabric;
+        fabric.by_one_means().unwrap_or_else(|| fabric.clone())
     }
 
     /// Whether one-sided operations of all ranks on one word are atomic to each other, and are done whatever the word's owner
     /// does.
     pub(crate) fn has_one_sided_words(&self) -> bool {
-        let capabilities = self.capabilities();
+        let fabric = self.one_sided();
+        let capabilities = fabric.capabilities();
         capabilities.atomic_domain != AtomicDomain::None && capabilities.progress_while_stopped
     }
 
     /// An endpoint that is connected to every rank, itself included. Collective.
     pub(crate) fn endpoint(&self) -> Result<Box<dyn Endpoint>, CommunicatorError> {
         self.settle()?;
-        let mapped = Mapped::connect(&self.meeting.borrow(), self.ranks, self.generation)?;
+        let (fabric, meeting) = (self.one_sided(), self.meeting.borrow());
+        let mapped = Mapped::connect(&meeting, &*fabric, self.ranks, self.generation)?;
         Ok(mapped.into_endpoint())
     }
 
@@ -44,11 +48,13 @@ impl Communicator {
         access: Access,
     ) -> Result<Offered, CommunicatorError> {
         self.settle()?;
+        let fabric = self.one_sided();
         let meeting = &mut *self.meeting.borrow_mut();
         let bytes = (buffer.offset(), buffer.len() * size_of::<T>());
         debug_assert_eq!(buffer.offset(), 0, "a region of its own");
         let import = |peer, parcel| endpoint.import(peer, parcel);
-        let shared = meeting.share(
+        let shared = meeting.share_over(
+            &*fabric,
             "offering memory",
             (buffer.region(), access),
             bytes,
