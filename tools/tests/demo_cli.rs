@@ -165,7 +165,7 @@ fn bad_arguments_get_one_line_and_leave_nothing() {
             "a whole number from 0 to 63 is needed",
         ),
         (
-            &["demo", "--backups", "1", "--fabric", "verbs"],
+            &["demo", "--backups", "1", "--fabric", "tcp"],
             "--backups 0 waits for every worker",
         ),
         (&["demo", "--slow", "1"], "as in 3:50"),

@@ -2,8 +2,10 @@
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use sapwood::fabric::select::has_device;
 use sapwood::memory::check_allocation;
 use sapwood::plan::lowered::Rank;
 
@@ -27,6 +29,7 @@ Examples:
   sapwood demo --slow 3:50 --report slow
   sapwood demo --workers 8 --backups 2 --slow 0:30 --slow 5:10
   sapwood demo --workers 8 --backups 0 --plan ring --json - | jq .step_ms
+  sapwood demo --fabric verbs --hosts 2
 
 Without --slow, and with backups, rank 1 is slowed by 20 ms in each step; --slow 1:0 slows nobody.
 
@@ -41,7 +44,8 @@ pub struct DemoArguments {
     /// Worker processes, backups included, 1 to 64
     #[arg(long, value_name = "M", default_value = "4", allow_negative_numbers = true, value_parser = |text: &str| whole(text, WORKERS))]
     pub workers: usize,
-    /// Workers that a step does not wait for, 0 to all but one [default: 1; 0 over verbs and tcp, and with fewer than 3 workers]
+    /// Workers that a step does not wait for, 0 to all but one, over verbs fewer than half [default: 1; 0 over tcp, and with
+    /// fewer than 3 workers]
     #[arg(long, value_name = "B", allow_negative_numbers = true, value_parser = |text: &str| whole(text, 0..=63))]
     pub backups: Option<usize>,
     /// Slows a worker: the given rank sleeps so many milliseconds in every step; may be given for several
@@ -59,6 +63,9 @@ pub struct DemoArguments {
     /// What carries the gradients: auto, shm, verbs or tcp
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = Fabric::parse)]
     pub fabric: Fabric,
+    /// Hosts that the workers say they are on, in equal parts: fabric auto has shared memory inside of each only
+    #[arg(long, value_name = "H", default_value = "1", allow_negative_numbers = true, value_parser = |text: &str| whole(text, WORKERS))]
+    pub hosts: usize,
     /// How the gradients are reduced
     #[arg(long, value_name = "NAME", default_value = super::workers::DEFAULT_PLAN)]
     pub plan: String,
@@ -71,6 +78,14 @@ pub struct DemoArguments {
     /// Other images: CSV or gzipped CSV, per line 64 pixels from 0 to 16 and the digit
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
+}
+
+/// What bytes between workers go over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carrier {
+    Shm,
+    Verbs,
+    Tcp,
 }
 
 /// A worker that sleeps in every step.
@@ -117,7 +132,7 @@ fn seed(text: &str) -> Result<u64, String> {
 impl DemoArguments {
     /// How many workers a step does not wait for.
     pub fn backups(&self) -> usize {
-        let default = usize::from(self.all_see() && self.workers > 2);
+        let default = usize::from(self.carrier() != Carrier::Tcp && self.workers > 2);
         self.backups.unwrap_or(default)
     }
 
@@ -133,18 +148,30 @@ impl DemoArguments {
 
     /// A sentence, where backup workers are left out because of the fabric.
     pub fn without_backups(&self) -> Option<String> {
-        let left_out = self.backups.is_none() && !self.all_see();
+        let left_out = self.backups.is_none() && self.carrier() == Carrier::Tcp;
         left_out.then(|| {
-            format!(
-                "over {} every step waits for every worker: the demo has backup workers over shm only",
-                self.fabric.name()
-            )
+            "over tcp every step waits for every worker: backup workers are for shm and verbs, which reach memory whatever its \
+             owner does"
+                .to_owned()
         })
     }
 
-    /// Whether workers see each other's memory: only there has the demo backup workers.
-    fn all_see(&self) -> bool {
-        matches!(self.fabric, Fabric::Auto | Fabric::Shm)
+    /// What is between workers that do not share a host, if there are any, else what is between all.
+    fn carrier(&self) -> Carrier {
+        // It does not change, and looking takes a while.
+        static DEVICE: OnceLock<bool> = OnceLock::new();
+        match self.fabric {
+            Fabric::Shm => Carrier::Shm,
+            Fabric::Auto if self.hosts == 1 => Carrier::Shm,
+            Fabric::Verbs => Carrier::Verbs,
+            Fabric::Auto if *DEVICE.get_or_init(has_device) => Carrier::Verbs,
+            Fabric::Auto | Fabric::Tcp => Carrier::Tcp,
+        }
+    }
+
+    /// Which of the hosts a worker says it is on.
+    pub fn host(&self, rank: Rank) -> usize {
+        rank as usize * self.hosts / self.workers
     }
 
     /// Refuses what each argument alone does not show.
@@ -158,12 +185,33 @@ impl DemoArguments {
                 workers - 1
             ));
         }
-        if backups > 0 && !self.all_see() {
-            let fabric = self.fabric.name();
+        if self.hosts > 1 && self.fabric == Fabric::Shm {
             return refuse(format!(
-                "--backups {backups} --fabric {fabric}: the demo has backup workers over shm only; --fabric shm has them, \
-                 --backups 0 waits for every worker"
+                "--hosts {}: shared memory is for workers of one host; leave --fabric to auto",
+                self.hosts
             ));
+        }
+        if self.hosts > workers {
+            return refuse(format!(
+                "--hosts {}: there are {workers} workers; at most so many hosts can be said to have one",
+                self.hosts
+            ));
+        }
+        match self.carrier() {
+            Carrier::Tcp if backups > 0 => {
+                return refuse(format!(
+                    "--backups {backups}: the workers would be connected by tcp, which reaches no worker's memory while that \
+                     is slow or stopped; --fabric shm and verbs have backup workers, --backups 0 waits for every worker"
+                ));
+            }
+            Carrier::Verbs if backups > 0 && 2 * backups >= workers => {
+                return refuse(format!(
+                    "--backups {backups}: over verbs a worker's memory goes with its process, so a step needs more than half of \
+                     the {workers} workers; at most {} can be backups",
+                    (workers - 1) / 2
+                ));
+            }
+            _ => {}
         }
         self.check_slow()?;
         if self.batch < workers {
@@ -274,7 +322,12 @@ mod tests {
 
     #[test]
     fn where_there_are_no_backups_nobody_is_slow_unasked() {
-        for line in ["--fabric verbs", "--fabric tcp", "--workers 2", "--backups 0"] {
+        for line in [
+            "--fabric tcp",
+            "--workers 2",
+            "--backups 0",
+            "--fabric tcp --hosts 2",
+        ] {
             let arguments = parse(line);
             assert_eq!(arguments.backups(), 0, "{line}");
             assert!(arguments.slow().is_empty(), "{line}");
@@ -286,6 +339,10 @@ mod tests {
             arguments.check().unwrap();
         }
         assert!(parse("--slow 1:0").slow().is_empty());
+        let verbs = parse("--fabric verbs --hosts 2");
+        assert_eq!((verbs.backups(), verbs.without_backups()), (1, None));
+        assert_eq!([0, 1, 2, 3].map(|rank| verbs.host(rank)), [0, 0, 1, 1]);
+        verbs.check().unwrap();
     }
 
     #[test]
@@ -331,8 +388,12 @@ mod tests {
             ("--backups 64", "a whole number from 0 to 63 is needed"),
             (
                 "--backups 1 --fabric tcp",
-                "--fabric shm has them, --backups 0 waits for every worker",
+                "--fabric shm and verbs have backup workers, --backups 0 waits for every worker",
             ),
+            ("--backups 2 --fabric verbs", "at most 1 can be backups"),
+            ("--hosts 2 --fabric shm", "leave --fabric to auto"),
+            ("--hosts 5 --backups 0", "there are 4 workers"),
+            ("--hosts 0", "a whole number from 1 to 64 is needed"),
             (
                 "--fabric pigeon",
                 "no such fabric; auto, shm, verbs or tcp is needed",

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sapwood::bootstrap::Rank;
+use sapwood::bootstrap::{Rank, variable};
 
 use super::messages::{Assignment, Message, WorkerReport};
 use crate::output::Failure;
@@ -31,16 +31,16 @@ struct State {
     last_heard: Instant,
 }
 
-/// Runs `workers` workers to the end; their reports are in the order of ranks. `progress` hears how many steps the
+/// Runs `workers` workers to the end, on the hosts that they are to say they are on, if any; their reports are in the order of ranks. `progress` hears how many steps the
 /// slowest has begun. An error is a sentence that names the rank.
 pub fn run(
     workers: u32,
-    fabric: Fabric,
+    (fabric, hosts): (Fabric, &dyn Fn(Rank) -> Option<String>),
     timeout: Duration,
     assignment: &Assignment,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<WorkerReport>, Failure> {
-    let (mut running, receiver) = start(workers, fabric, timeout, assignment)
+    let (mut running, receiver) = start(workers, (fabric, hosts), timeout, assignment)
         .map_err(|error| Failure::Check(format!("the workers cannot be started: {error}")))?;
     let begun = Instant::now();
     let mut states: Vec<State> = (0..workers)
@@ -83,7 +83,7 @@ pub fn run(
 
 fn start(
     workers: u32,
-    fabric: Fabric,
+    (fabric, hosts): (Fabric, &dyn Fn(Rank) -> Option<String>),
     timeout: Duration,
     assignment: &Assignment,
 ) -> Result<(Running, Receiver<(usize, Heard)>), RunError> {
@@ -92,8 +92,11 @@ fn start(
     let assignment = serde_json::to_string(assignment)
         .map_err(|error| RunError::Arguments(format!("the workers' assignment: {error}")))?;
     let launcher = Launcher::new(workers)?.fabric(fabric).timeout(timeout);
-    let mut running = launcher.start(|_| {
+    let mut running = launcher.start(|rank| {
         let mut command = Command::new(&program);
+        if let Some(host) = hosts(rank) {
+            command.env(variable::HOST, host);
+        }
         command
             .args(["demo-worker", &assignment])
             .stdin(Stdio::null())

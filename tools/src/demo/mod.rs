@@ -118,7 +118,10 @@ fn run_workers(
         plan: arguments.plan.clone(),
     };
     let workers = arguments.workers as u32;
-    launcher::run(workers, arguments.fabric, timeout, &assignment, &mut |steps| {
+    let several = arguments.hosts > 1;
+    let host = |rank| several.then(|| format!("host-{}", arguments.host(rank)));
+    let fabric = (arguments.fabric, &host as &dyn Fn(_) -> _);
+    launcher::run(workers, fabric, timeout, &assignment, &mut |steps| {
         bar.set_position(steps as u64);
     })
 }

@@ -28,6 +28,7 @@ pub(super) const EXAMPLE: &str = "\
 Examples:
   sapwood bench backup-barrier --ranks 4 --backups 1 -b 8 -e 1M -n 1000
   sapwood bench backup-barrier --ranks 4 --backups 1 --stop 2 -n 2000
+  sapwood bench backup-barrier --ranks 4 --backups 1 --fabric verbs
 
 Under a launcher (sapwood run) leave --ranks out: the benchmark runs on the launcher's ranks, all on one host.
 Exits with 0 if every checked element was right (with --stop: if all replicas were the same at the end), 1 if not or if
@@ -76,7 +77,7 @@ pub(super) struct BackupArguments {
     #[arg(long, value_name = "US", default_value_t = 1000, requires = "stop",
         value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     compute: u32,
-    /// What carries the bytes: auto or shm
+    /// What carries the bytes: auto, shm or verbs
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = Fabric::parse)]
     fabric: Fabric,
     /// Also writes the figures as JSON to a file, or to standard output with '-'
@@ -126,8 +127,18 @@ pub(super) fn run(arguments: &BackupArguments) -> Result<ExitCode, Failure> {
 impl BackupArguments {
     fn check(&self, ranks: u32) -> Result<Sizes, Failure> {
         let refuse = |sentence: String| Err(Failure::Arguments(sentence));
-        let way = self.way.unwrap_or(Way::Flat);
-        if let Err(error) = Shape::new(ranks, self.backups, 2, Reach::LoadStore, way) {
+        let (reach, way) = match self.fabric {
+            Fabric::Auto | Fabric::Shm => (Reach::LoadStore, self.way.unwrap_or(Way::Flat)),
+            Fabric::Verbs => (Reach::Reads, self.way.unwrap_or(Way::Tree { children: 1 })),
+            Fabric::Tcp => {
+                return refuse(
+                    "--fabric tcp: it reaches no rank's memory while that is slow or stopped, as the barrier must; give \
+                     --fabric shm or verbs"
+                        .into(),
+                );
+            }
+        };
+        if let Err(error) = Shape::new(ranks, self.backups, 2, reach, way) {
             return refuse(format!("--backups {}: {error}", self.backups));
         }
         if self.stop.is_some() && self.backups == 0 {

@@ -68,6 +68,8 @@ pub struct Findings {
     pub single_process_accuracy: f64,
     pub plan: String,
     pub fabric: String,
+    /// Hosts that the workers said they were on.
+    pub hosts: usize,
     /// Whether that fabric stages what is to be summed.
     pub staged: bool,
     pub batch: usize,
@@ -234,6 +236,7 @@ impl Findings {
             single_process_accuracy: alone_right.unwrap_or(0) as f64 / data.testing() as f64,
             plan: reports[0].plan.clone(),
             fabric: reports[0].fabric.clone(),
+            hosts: arguments.hosts,
             staged,
             batch: arguments.batch,
             seed: arguments.seed,

@@ -95,7 +95,7 @@ fn row(rank: usize, one: &Participation, steps: usize) -> String {
 }
 
 /// What went on in a few steps with backup workers.
-pub fn timeline(reports: &[WorkerReport], drawn: std::ops::Range<u32>) -> String {
+pub fn timeline(findings: &Findings, reports: &[WorkerReport], drawn: std::ops::Range<u32>) -> String {
     let workers: Vec<_> = reports
         .iter()
         .filter_map(|report| report.with_backups.as_ref())
@@ -103,10 +103,16 @@ pub fn timeline(reports: &[WorkerReport], drawn: std::ops::Range<u32>) -> String
     if workers.is_empty() {
         return String::new();
     }
+    let added = match findings.staged {
+        true => "the members do that along a tree, in which each reads what is below it",
+        false => "each worker reads the members' gradients where they lie",
+    };
     wide(
         "Nobody waits for the slow: with backup workers",
-        "The training threads, in the time that the fastest took for these steps. A slow worker is in other steps meanwhile. \
-         Waiting for the means includes adding them up: each worker reads the members' gradients where they lie.",
+        &format!(
+            "The training threads, in the time that the fastest took for these steps. A slow worker is in other steps \
+             meanwhile. Waiting for the means includes adding them up: {added}."
+        ),
         &format!(
             "{}<div class=\"scroll\">{}</div>",
             super::legend(&workers),

@@ -44,7 +44,7 @@ fn html(findings: &Findings, reports: &[WorkerReport]) -> String {
             &charts::accuracy(&accuracies),
         ),
         step_time(findings, &all),
-        backups::timeline(reports, drawn),
+        backups::timeline(findings, reports, drawn),
         wide(
             if findings.backups > 0 {
                 "Who waited for whom: waiting for all"
@@ -215,6 +215,7 @@ mod tests {
             single_process_accuracy: 0.98,
             plan: "<plan>".to_owned(),
             fabric: "shm".to_owned(),
+            hosts: 1,
             staged: false,
             batch: 128,
             seed: 1,

@@ -25,8 +25,12 @@ pub fn lead(findings: &Findings) -> String {
     } else {
         "worker processes"
     };
+    let place = match findings.hosts {
+        1 => "on one host".to_owned(),
+        hosts => format!("on one host, which said that they were on {hosts},"),
+    };
     format!(
-        "{} {plural} on one host trained a classifier of {} weights on {} handwritten digits and exchanged their \
+        "{} {plural} {place} trained a classifier of {} weights on {} handwritten digits and exchanged their \
          gradients in every one of {} steps.{slow}{waited}",
         findings.workers,
         grouped(findings.parameters as u64),
