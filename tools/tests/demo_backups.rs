@@ -103,6 +103,7 @@ fn without_backups_there_is_one_run_and_nobody_is_dropped() {
     for (arguments, said) in [
         ("--backups 0 --workers 4", false),
         ("--fabric tcp --workers 3", true),
+        ("--fabric tcp --workers 4 --hosts 2", true),
         ("--workers 2", false),
     ] {
         let folder = tempfile::tempdir().unwrap();

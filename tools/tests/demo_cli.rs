@@ -9,11 +9,13 @@ use std::process::Child;
 use std::thread;
 use std::time::Duration;
 
-use support::{finish, refused, run, sapwood, text, until};
+use support::{dead, finish, refused, run, sapwood, text, until, workers_of};
 
 /// A demo that trains for longer than any test waits, and its four workers' processes.
-fn endless_demo(report: &Path) -> (Child, Vec<u32>) {
-    let demo = sapwood(&["demo", "--slow", "0:20", "--epochs", "1000", "--report"])
+fn endless_demo(report: &Path, backups: &str) -> (Child, Vec<u32>) {
+    let endless = ["demo", "--slow", "0:20", "--epochs", "1000", "--backups", backups];
+    let demo = sapwood(&endless)
+        .arg("--report")
         .arg(report)
         .spawn()
         .expect("it starts");
@@ -23,27 +25,6 @@ fn endless_demo(report: &Path) -> (Child, Vec<u32>) {
     // They have met by now, or are about to: both must work.
     thread::sleep(Duration::from_millis(300));
     (demo, workers)
-}
-
-/// Workers whose parent is this process.
-fn workers_of(parent: u32) -> Vec<u32> {
-    let stat = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
-    let parent_of = |stat: String| stat.rsplit(") ").next()?.split(' ').nth(1)?.parse::<u32>().ok();
-    let processes = fs::read_dir("/proc").expect("procfs").filter_map(Result::ok);
-    processes
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|&pid| stat(pid).and_then(parent_of) == Some(parent))
-        .filter(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).nth(1) == Some(b"demo-worker")
-        })
-        .collect()
-}
-
-/// Gone, or dead and not yet collected by whoever inherited it.
-fn dead(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .map_or(true, |stat| stat.contains(") Z ") || stat.contains(") X "))
 }
 
 #[test]
@@ -225,9 +206,9 @@ fn bad_data_names_file_line_and_expectation() {
 }
 
 #[test]
-fn a_killed_worker_is_named_and_takes_the_others_along() {
+fn without_backups_a_killed_worker_is_named_and_takes_the_others_along() {
     let folder = tempfile::tempdir().unwrap();
-    let (demo, workers) = endless_demo(folder.path());
+    let (demo, workers) = endless_demo(folder.path(), "0");
     let killed = rustix::process::Pid::from_raw(workers[2] as i32).unwrap();
     rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
     let output = finish(demo);
@@ -243,7 +224,7 @@ fn a_killed_worker_is_named_and_takes_the_others_along() {
 #[test]
 fn workers_do_not_outlive_a_killed_demo() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut demo, workers) = endless_demo(folder.path());
+    let (mut demo, workers) = endless_demo(folder.path(), "1");
     demo.kill().unwrap();
     assert_eq!(finish(demo).status.signal(), Some(9));
     until("the workers' end", || {
@@ -254,7 +235,7 @@ fn workers_do_not_outlive_a_killed_demo() {
 #[test]
 fn an_interrupted_demo_ends_its_workers_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let (demo, workers) = endless_demo(folder.path());
+    let (demo, workers) = endless_demo(folder.path(), "1");
     let pid = rustix::process::Pid::from_child(&demo);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let output = finish(demo);

@@ -33,8 +33,11 @@ Examples:
 
 Without --slow, and with backups, rank 1 is slowed by 20 ms in each step; --slow 1:0 slows nobody.
 
+As many workers as there are backups may die (kill -9 one): the others go on, and the table says who died when. The run
+that waits for all, to compare with, needs all of them, and is left out then.
+
 Exits with 0 when the replicas agree, the result matches one process and nothing was copied; with 1 when one of
-these does not hold; with 2 on bad arguments.";
+these does not hold, or more workers died; with 2 on bad arguments.";
 
 /// Trains a classifier of handwritten digits on worker processes of this host that exchange their gradients, checks
 /// the result against one process, and writes a report with pictures.

@@ -37,11 +37,6 @@ impl Exchanged {
             read_until: 0,
         }
     }
-
-    /// The library's own.
-    pub fn inner(&self) -> &Exchange {
-        &self.exchange
-    }
 }
 
 /// A step, and whether the exchange keeps state.

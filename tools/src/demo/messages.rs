@@ -43,14 +43,22 @@ pub struct Assignment {
 pub enum Message {
     /// So many steps have begun, those for counting bytes included; sent now and then.
     Steps(usize),
+    /// The run with backup workers has ended; whether to go on with the one that waits for all is to be said on standard
+    /// input.
+    Main(Box<RunReport>),
     /// All is done.
     Done(Box<WorkerReport>),
     /// It broke off; a sentence.
     Failed(String),
 }
 
-/// What a worker did and ended with, over all its runs.
-#[derive(Debug, Serialize, Deserialize)]
+/// The launcher's line, by which a worker goes on.
+pub const GO_ON: &str = "go on";
+/// The one by which it reports what it has.
+pub const THAT_IS_ALL: &str = "that is all";
+
+/// What a worker did and ended with, over all its runs. All that it has not done is as the default.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct WorkerReport {
     /// Whose.
     pub rank: Rank,
@@ -60,7 +68,8 @@ pub struct WorkerReport {
     pub fabric: String,
     /// Whether that fabric stages what is to be summed.
     pub staged: bool,
-    /// The run with backup workers, if there was one.
+    /// The run with backup workers, if there was one; it comes before the rest, by itself.
+    #[serde(skip)]
     pub with_backups: Option<RunReport>,
     /// The run that waited for all.
     pub waiting: RunReport,
@@ -68,6 +77,8 @@ pub struct WorkerReport {
     pub traffic: Traffic,
     /// In one epoch for each of the batch sizes asked for.
     pub counted: Vec<Traffic>,
+    /// Why the run that waits for all did not come to its end, nor the counting after it.
+    pub broken_off: Option<String>,
 }
 
 /// What a worker did in one training run and ended with.

@@ -11,6 +11,7 @@ mod launcher;
 mod members;
 mod messages;
 mod model;
+mod outcome;
 mod random;
 mod record;
 #[cfg(test)]
@@ -35,8 +36,10 @@ use arguments::timeout;
 use dataset::Dataset;
 use findings::{Findings, Singles, batches_to_count, members_of_steps};
 use gradients::Alone;
+use launcher::Start;
 use members::Members;
-use messages::{Assignment, WorkerReport};
+use messages::Assignment;
+use outcome::Outcome;
 use schedule::Schedule;
 use trainer::{Test, Trained, Training, train};
 
@@ -70,21 +73,24 @@ pub fn run(arguments: &DemoArguments) -> Result<ExitCode, Failure> {
     let bar = progress_bar((2 * runs * main_steps + count_steps) as u64);
 
     bar.set_message(format!("{} workers train", arguments.workers));
-    let reports = run_workers(arguments, steps.steps(), count_batches, timeout, &bar)?;
-    let members = members_of_steps(&reports, main_steps).map_err(Failure::Check)?;
+    let outcome = run_workers(arguments, steps.steps(), count_batches, timeout, &bar)?;
+    let members = members_of_steps(&outcome.reports, main_steps).map_err(Failure::Check)?;
     bar.set_message("one process repeats it");
     bar.set_position((runs * main_steps + count_steps) as u64);
     let singles = Singles {
         with_backups: (arguments.backups() > 0)
             .then(|| repeat(arguments, &data, members.clone(), &bar))
             .transpose()?,
-        waiting: repeat(arguments, &data, Vec::new(), &bar)?,
+        waiting: outcome
+            .waited
+            .then(|| repeat(arguments, &data, Vec::new(), &bar))
+            .transpose()?,
     };
     bar.finish_and_clear();
 
-    let mut findings = Findings::new(arguments, &data, &reports, &members, &singles);
+    let mut findings = Findings::new(arguments, &data, &outcome, &members, &singles);
     findings.seconds = begun.elapsed().as_secs_f64();
-    let page = report::write(&arguments.report, &findings, &reports)
+    let page = report::write(&arguments.report, &findings, &outcome.reports)
         .map_err(|error| Failure::Check(format!("--report {}: {error}", arguments.report.display())))?;
     output.text(&format!("{}\n  report: {}\n", findings.table(), page.display()));
     output.json(&findings)?;
@@ -100,7 +106,7 @@ fn run_workers(
     count_batches: Vec<usize>,
     timeout: Duration,
     bar: &ProgressBar,
-) -> Result<Vec<WorkerReport>, Failure> {
+) -> Result<Outcome, Failure> {
     let slow = arguments.slow();
     let assignment = Assignment {
         data: arguments.data.clone(),
@@ -117,13 +123,15 @@ fn run_workers(
         count_batches,
         plan: arguments.plan.clone(),
     };
-    let workers = arguments.workers as u32;
     let several = arguments.hosts > 1;
-    let host = |rank| several.then(|| format!("host-{}", arguments.host(rank)));
-    let fabric = (arguments.fabric, &host as &dyn Fn(_) -> _);
-    launcher::run(workers, fabric, timeout, &assignment, &mut |steps| {
-        bar.set_position(steps as u64);
-    })
+    let start = Start {
+        workers: arguments.workers as u32,
+        fabric: arguments.fabric,
+        host: &|rank| several.then(|| format!("host-{}", arguments.host(rank))),
+        timeout,
+        assignment: &assignment,
+    };
+    launcher::run(&start, &mut |steps| bar.set_position(steps as u64))
 }
 
 /// So many steps of an epoch in the middle of a run: after its first, so that no test is between them.

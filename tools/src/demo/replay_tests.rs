@@ -40,13 +40,8 @@ fn with_a_slow_one(data: &Dataset, slow: u32) -> Vec<WorkerReport> {
         let trained = train(&mut exchange, data, &training, &mut |_| ()).unwrap();
         WorkerReport {
             rank: job.rank,
-            plan: String::new(),
-            fabric: String::new(),
-            staged: false,
             with_backups: Some(RunReport::new(trained)),
-            waiting: RunReport::default(),
-            traffic: Default::default(),
-            counted: Vec::new(),
+            ..WorkerReport::default()
         }
     };
     std::thread::scope(|scope| {

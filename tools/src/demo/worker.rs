@@ -1,14 +1,15 @@
 //! A worker process (`sapwood demo-worker`, started by the demo): one rank's training, told and reported in JSON lines.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use sapwood::bootstrap::Job;
 
 use super::dataset::Dataset;
+use super::exchanged::Exchanged;
 use super::gradients::{ExchangeError, GradientExchange, Traffic};
-use super::messages::{Assignment, Message, RunReport, WorkerReport};
+use super::messages::{Assignment, GO_ON, Message, RunReport, THAT_IS_ALL, WorkerReport};
 use super::schedule::Schedule;
 use super::trainer::{Test, Training, train};
 use super::workers;
@@ -55,7 +56,7 @@ fn work(job: &Job, assignment: &Assignment) -> Result<WorkerReport, ExchangeErro
     let data = Dataset::load(assignment.data.as_deref(), assignment.seed)?;
     let slow = assignment.slow.iter().find(|(rank, _)| *rank == job.rank);
     let workers::Carried {
-        mut exchange,
+        exchange,
         with_backups,
         plan,
         fabric,
@@ -69,31 +70,73 @@ fn work(job: &Job, assignment: &Assignment) -> Result<WorkerReport, ExchangeErro
         kept_steps: assignment.kept_steps.clone(),
         test: Test::Share,
     };
-    let steps = |training: &Training| {
-        let schedule = Schedule {
-            training: data.training(),
-            batch: training.batch,
-            seed: training.seed,
-        };
-        training.epochs * schedule.steps()
-    };
     let mut bar = Bar::new();
-    let mut main = None;
-    if let Some(mut exchange) = with_backups {
-        let training = Training {
-            kept_steps: assignment.kept_with_backups.clone(),
-            // Who is late may jump over the end of an epoch: no share of the images must depend on that.
-            test: Test::Whole,
-            ..training.clone()
-        };
-        let trained = train(&mut exchange, &data, &training, &mut |step| bar.at(step))?;
-        main = Some(RunReport::new(trained));
-        bar.done(steps(&training));
-        // The slowest may still be reading the others' weights.
-        exchange.inner().communicator().barrier()?;
+    let mut report = WorkerReport {
+        rank: job.rank,
+        plan,
+        fabric,
+        staged,
+        ..WorkerReport::default()
+    };
+    let Some(mut spared) = with_backups else {
+        wait_for_all(exchange, &data, (assignment, &training), &mut bar, &mut report)?;
+        return Ok(report);
+    };
+    let training_spared = Training {
+        kept_steps: assignment.kept_with_backups.clone(),
+        // Who is late may jump over the end of an epoch: no share of the images must depend on that.
+        test: Test::Whole,
+        ..training.clone()
+    };
+    let trained = train(&mut spared, &data, &training_spared, &mut |step| bar.at(step))?;
+    say(&Message::Main(Box::new(RunReport::new(trained))))?;
+    bar.done(steps(&data, &training));
+    // The slowest may still be reading the others' weights. Where memory goes with its process, the exchange waits for that
+    // itself, and is of use to the others while it does.
+    let staged = report.staged;
+    let kept = (!staged).then_some(spared);
+    let goes_on = told()?;
+    drop(kept);
+    // Whoever dies from here on ends this run, as every run that waits for all; the other one is over and has been told of.
+    let waited = match goes_on {
+        true => wait_for_all(exchange, &data, (assignment, &training), &mut bar, &mut report),
+        false => Err("a worker had died before it".into()),
+    };
+    report.broken_off = waited.err().map(|error| error.to_string());
+    Ok(report)
+}
+
+fn steps(data: &Dataset, training: &Training) -> usize {
+    let schedule = Schedule {
+        training: data.training(),
+        batch: training.batch,
+        seed: training.seed,
+    };
+    training.epochs * schedule.steps()
+}
+
+/// Waits until the launcher has said whether to go on.
+fn told() -> Result<bool, ExchangeError> {
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    match line.trim_end() {
+        GO_ON => Ok(true),
+        THAT_IS_ALL => Ok(false),
+        "" => Err("the launcher has gone".into()),
+        other => Err(format!("the launcher said {other:?}").into()),
     }
-    let trained = train(&mut exchange, &data, &training, &mut |step| bar.at(step))?;
-    bar.done(steps(&training));
+}
+
+/// The run in which each step waits for every worker, and the epochs in which bytes are counted.
+fn wait_for_all(
+    mut exchange: Exchanged,
+    data: &Dataset,
+    (assignment, training): (&Assignment, &Training),
+    bar: &mut Bar,
+    report: &mut WorkerReport,
+) -> Result<(), ExchangeError> {
+    let trained = train(&mut exchange, data, training, &mut |step| bar.at(step))?;
+    bar.done(steps(data, training));
     let traffic = exchange.traffic();
     let mut counted = Vec::new();
     for &batch in &assignment.count_batches {
@@ -106,24 +149,16 @@ fn work(job: &Job, assignment: &Assignment) -> Result<WorkerReport, ExchangeErro
             test: Test::Nothing,
             ..training.clone()
         };
-        train(&mut exchange, &data, &one_epoch, &mut |step| bar.at(step))?;
-        bar.done(steps(&one_epoch));
+        train(&mut exchange, data, &one_epoch, &mut |step| bar.at(step))?;
+        bar.done(steps(data, &one_epoch));
         let after = exchange.traffic();
         counted.push(Traffic {
             exchanged: after.exchanged - before.exchanged,
             copied: after.copied - before.copied,
         });
     }
-    Ok(WorkerReport {
-        rank: job.rank,
-        plan,
-        fabric,
-        staged,
-        with_backups: main,
-        waiting: RunReport::new(trained),
-        traffic,
-        counted,
-    })
+    (report.waiting, report.traffic, report.counted) = (RunReport::new(trained), traffic, counted);
+    Ok(())
 }
 
 /// Tells the launcher now and then how far this worker is.

@@ -14,6 +14,8 @@ pub enum OnDeath {
     End,
     /// Let the others go on.
     Keep,
+    /// The same, and say nothing: whoever watches the job does.
+    Watch,
     /// Start that rank anew, up to so many times each; then end the job.
     Restart(u32),
 }
@@ -39,6 +41,8 @@ pub(super) enum Consequence {
     TheEnd,
     /// The rank stays dead.
     TheOthersGoOn,
+    /// The same, and others say so.
+    Silence,
     /// It is started for the so-manieth time, from 1.
     Anew(u32),
 }
@@ -53,6 +57,7 @@ impl OnDeath {
         Some(match self {
             _ if ending => Consequence::TheEnd,
             Self::Keep => Consequence::TheOthersGoOn,
+            Self::Watch => Consequence::Silence,
             Self::Restart(times) if attempts < times => Consequence::Anew(attempts + 1),
             Self::End | Self::Restart(_) => Consequence::TheEnd,
         })
@@ -71,6 +76,8 @@ mod tests {
             (OnDeath::End, 0, false, Consequence::TheEnd),
             (OnDeath::Keep, 0, false, Consequence::TheOthersGoOn),
             (OnDeath::Keep, 0, true, Consequence::TheEnd),
+            (OnDeath::Watch, 0, false, Consequence::Silence),
+            (OnDeath::Watch, 0, true, Consequence::TheEnd),
             (OnDeath::Restart(2), 0, false, Consequence::Anew(1)),
             (OnDeath::Restart(2), 1, false, Consequence::Anew(2)),
             (OnDeath::Restart(2), 2, false, Consequence::TheEnd),

@@ -78,6 +78,13 @@ impl Launcher {
         self
     }
 
+    /// Whoever starts the ranks listens to them and talks to them: their standard input is what their command says, and when one
+    /// dies it is left to the caller whether the others go on.
+    pub fn watched(mut self) -> Self {
+        self.on_death = OnDeath::Watch;
+        self
+    }
+
     /// What happens when a rank dies. Ranks can be started anew by [`Self::start_for_good`] alone.
     pub(super) fn on_death(mut self, on_death: OnDeath) -> Self {
         self.on_death = on_death;
@@ -155,7 +162,8 @@ impl Launcher {
             }
         }
         // Only one rank can read the launcher's input; a terminal would stop it, as it is in the background.
-        if job.rank > 0 || std::io::stdin().is_terminal() {
+        let taken = self.on_death != OnDeath::Watch;
+        if taken && (job.rank > 0 || std::io::stdin().is_terminal()) {
             command.stdin(Stdio::null());
         }
         let setup = Setup {

@@ -28,7 +28,7 @@ use sapwood::bootstrap::BootstrapError;
 
 use crate::arguments::parse_timeout;
 use death::{OnDeath, OnDeathWord};
-pub use ends::JobEnd;
+pub use ends::{JobEnd, RankEnd};
 pub use launcher::{Launcher, Output};
 use placing::Bind;
 pub use running::Running;

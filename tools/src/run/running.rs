@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdout, ExitStatus};
+use std::process::{Child, ChildStdin, ChildStdout, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -12,7 +12,7 @@ use sapwood::bootstrap::Rank;
 use super::RunError;
 use super::death::{Again, Consequence, OnDeath};
 use super::descendants::{self, Descendants};
-use super::ends::JobEnd;
+use super::ends::{JobEnd, RankEnd};
 use super::guardian::Guardian;
 use super::outputs::Outputs;
 use super::process::Process;
@@ -119,6 +119,19 @@ impl Running {
             .filter_map(|(rank, process)| process.status.is_none().then_some(rank))
     }
 
+    /// The ranks that had failed when last looked at, and how.
+    pub fn failed(&self) -> impl Iterator<Item = (Rank, RankEnd)> {
+        (0..).zip(&self.processes).filter_map(|(rank, process)| {
+            let status = process.status.filter(|status| !status.success())?;
+            Some((rank, process.end(status)))
+        })
+    }
+
+    /// Has the ranks that are left killed in two seconds, as when one has failed: until then they can say why they do not go on.
+    pub fn end_soon(&mut self) {
+        self.kill_at.get_or_insert(Instant::now() + GRACE);
+    }
+
     /// The ranks' processes, by rank.
     pub(super) fn pids(&self) -> impl Iterator<Item = u32> {
         self.processes.iter().map(|process| process.child.id())
@@ -127,6 +140,11 @@ impl Running {
     /// What a rank prints, if its command had its standard output piped and nobody has taken it yet.
     pub fn take_stdout(&mut self, rank: Rank) -> Option<ChildStdout> {
         self.processes.get_mut(rank as usize)?.child.stdout.take()
+    }
+
+    /// What a rank reads, as [`Self::take_stdout`]; if its command had its standard input piped.
+    pub fn take_stdin(&mut self, rank: Rank) -> Option<ChildStdin> {
+        self.processes.get_mut(rank as usize)?.child.stdin.take()
     }
 
     /// Waits until all ranks have ended. When one fails the others have two seconds to say so before they are
@@ -279,10 +297,12 @@ impl Running {
         }
         match consequence {
             None => {}
-            Some(Consequence::TheOthersGoOn) => {
-                let end = self.processes[rank].end(status);
-                self.outputs
-                    .say(&format!("rank {rank} {end}; the other ranks go on"));
+            Some(consequence @ (Consequence::TheOthersGoOn | Consequence::Silence)) => {
+                if consequence == Consequence::TheOthersGoOn {
+                    let end = self.processes[rank].end(status);
+                    self.outputs
+                        .say(&format!("rank {rank} {end}; the other ranks go on"));
+                }
                 self.end_descendants_of(rank);
                 self.first_failure.get_or_insert(rank as Rank);
             }

@@ -190,3 +190,24 @@ pub fn marked(mark: &str) -> Vec<u32> {
     })
     .collect()
 }
+
+/// The demo's workers whose parent is this process.
+pub fn workers_of(parent: u32) -> Vec<u32> {
+    let stat = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    let parent_of = |stat: String| stat.rsplit(") ").next()?.split(' ').nth(1)?.parse::<u32>().ok();
+    let processes = std::fs::read_dir("/proc").expect("procfs").filter_map(Result::ok);
+    processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|&pid| stat(pid).and_then(parent_of) == Some(parent))
+        .filter(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).nth(1) == Some(b"demo-worker")
+        })
+        .collect()
+}
+
+/// Gone, or dead and not yet collected by whoever inherited it.
+pub fn dead(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .map_or(true, |stat| stat.contains(") Z ") || stat.contains(") X "))
+}

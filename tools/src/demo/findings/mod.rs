@@ -12,6 +12,7 @@ use super::dataset::Dataset;
 use super::members::Members;
 use super::messages::{RunReport, WorkerReport};
 use super::model;
+use super::outcome::{Death, Outcome};
 use super::trainer::Trained;
 use crate::table::grouped;
 pub use bytes_per_epoch::{EpochBytes, batches_to_count};
@@ -77,6 +78,10 @@ pub struct Findings {
     pub slow: Vec<SlowWorker>,
     /// Why there are no backup workers, where that was not asked for.
     pub without_backups: Option<String>,
+    /// Workers that died and were not waited for.
+    pub deaths: Vec<Died>,
+    /// Why there are no figures of the run that waits for all: then all that is of it is empty, or 0.
+    pub without_waiting: Option<String>,
     pub training_images: usize,
     pub test_images: usize,
     pub parameters: usize,
@@ -110,13 +115,51 @@ pub struct SlowWorker {
     pub ms: u64,
 }
 
+/// A worker that died.
+#[derive(Clone, Debug, Serialize)]
+pub struct Died {
+    /// Which.
+    pub rank: u32,
+    /// Its process and how that ended.
+    pub how: String,
+    /// In which run.
+    pub run: &'static str,
+    /// The last step, from 0, that it is known to have begun; workers say so ten times a second.
+    pub step: usize,
+}
+
+impl Died {
+    fn new(death: &Death, members: &[Members]) -> Self {
+        let begun = death.begun.saturating_sub(1);
+        let (run, step) = match death.in_main {
+            true => {
+                let heard = members.iter().rposition(|members| members.contains(death.rank));
+                ("with backups", begun.max(heard.unwrap_or(0)))
+            }
+            false => ("waiting for all", begun.saturating_sub(members.len())),
+        };
+        Self {
+            rank: death.rank,
+            how: death.how.clone(),
+            run,
+            step,
+        }
+    }
+
+    /// How it died and where, after its rank.
+    pub fn words(&self) -> String {
+        let Self { how, step, run, .. } = self;
+        format!("{how} in step {step} or soon after, {run}")
+    }
+}
+
 /// The single process's runs.
 #[derive(Debug)]
 pub struct Singles {
     /// With the recorded members of each step.
     pub with_backups: Option<Trained>,
-    /// With all images.
-    pub waiting: Trained,
+    /// With all images; unless the workers' run that waits for all broke off.
+    pub waiting: Option<Trained>,
 }
 
 /// A run of all workers, and what one process made of the same steps.
@@ -128,12 +171,18 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// The workers that have come to the end.
+    fn ended(&self) -> impl Iterator<Item = &RunReport> {
+        let workers = self.workers.iter().copied();
+        workers.filter(|worker| !worker.weights.is_empty())
+    }
+
     fn weights(&self) -> &[u32] {
-        &self.workers[0].weights
+        self.ended().next().map_or(&[], |worker| &worker.weights)
     }
 
     fn replicas_identical(&self) -> bool {
-        self.workers.iter().all(|worker| worker.weights == self.weights())
+        self.ended().all(|worker| worker.weights == self.weights())
     }
 
     /// The largest of any weight from the single process's.
@@ -151,9 +200,9 @@ impl Run<'_> {
     }
 
     fn epochs(&self, test_images: usize) -> Vec<Epoch> {
-        let count = self.workers[0].epochs.len();
+        let count = self.ended().next().map_or(0, |worker| worker.epochs.len());
         let epoch = |number: usize| {
-            let shares = || self.workers.iter().map(|worker| &worker.epochs[number]);
+            let shares = || self.ended().map(|worker| &worker.epochs[number]);
             let images: usize = shares().map(|share| share.images).sum();
             let rights = shares().filter_map(|share| share.right);
             let right = match self.tested_whole {
@@ -170,36 +219,40 @@ impl Run<'_> {
 }
 
 impl Findings {
-    /// Puts the workers' reports (at least one, by rank) together and holds them against the single process. `members`: of
+    /// Puts what the workers have come to together and holds them against the single process. `members`: of
     /// each step of the main run.
     pub fn new(
         arguments: &DemoArguments,
         data: &Dataset,
-        reports: &[WorkerReport],
+        outcome: &Outcome,
         members: &[Members],
         singles: &Singles,
     ) -> Self {
-        let waiting = Run {
+        let (reports, survivor) = (&outcome.reports, outcome.survivor());
+        let waiting = singles.waiting.as_ref().map(|alone| Run {
             workers: reports.iter().map(|report| &report.waiting).collect(),
-            alone: &singles.waiting,
+            alone,
             tested_whole: false,
-        };
+        });
         let with_backups = singles.with_backups.as_ref().map(|alone| Run {
             workers: reports.iter().map(WorkerReport::main).collect(),
             alone,
             tested_whole: true,
         });
-        let main = with_backups.as_ref().unwrap_or(&waiting);
-        let runs = || with_backups.iter().chain([&waiting]);
+        let runs = || with_backups.iter().chain(&waiting);
+        let main = runs().next().unwrap_or_else(|| unreachable!("one has ended"));
         let epochs = main.epochs(data.testing());
         let accuracy = |epochs: &[Epoch]| epochs.last().map_or(0.0, |epoch| epoch.accuracy);
         let difference = runs().map(Run::difference).fold(0.0, f64::max);
         let alone_right = main.alone.epochs.last().and_then(|epoch| epoch.right);
         let times = |run: &Run<'_>| quantiles(&step_times(&run.workers, members.len()));
-        let other = with_backups.as_ref().map(|_| &waiting);
-        let bytes_per_epoch = bytes_per_epoch::count(arguments, data, reports);
+        let other = with_backups.as_ref().and(waiting.as_ref());
+        let bytes_per_epoch = match outcome.waited {
+            true => bytes_per_epoch::count(arguments, data, reports),
+            false => Vec::new(),
+        };
         // A copy in an epoch that only counts bytes is one too, where there should be none.
-        let staged = reports[0].staged;
+        let staged = survivor.staged;
         let copied = |report: &WorkerReport| {
             let counted = report.counted.iter().filter(|_| !staged);
             report.traffic.copied + counted.map(|traffic| traffic.copied).sum::<u64>()
@@ -234,14 +287,20 @@ impl Findings {
             training_s_waiting_for_all: other.map(|run| training_seconds(&run.workers)),
             weight_tolerance: WEIGHT_TOLERANCE,
             single_process_accuracy: alone_right.unwrap_or(0) as f64 / data.testing() as f64,
-            plan: reports[0].plan.clone(),
-            fabric: reports[0].fabric.clone(),
+            plan: survivor.plan.clone(),
+            fabric: survivor.fabric.clone(),
             hosts: arguments.hosts,
             staged,
             batch: arguments.batch,
             seed: arguments.seed,
             slow: arguments.slow().iter().map(SlowWorker::from).collect(),
             without_backups: arguments.without_backups(),
+            without_waiting: without_waiting(outcome),
+            deaths: outcome
+                .deaths
+                .iter()
+                .map(|death| Died::new(death, members))
+                .collect(),
             training_images: data.training(),
             test_images: data.testing(),
             parameters: model::parameters(),
@@ -249,6 +308,7 @@ impl Findings {
             bytes_per_epoch,
             waited_ms: reports
                 .iter()
+                .filter(|_| outcome.waited)
                 .map(|report| report.waiting.waited.iter().map(|&ns| ns as f64 / 1e6).collect())
                 .collect(),
             seconds: 0.0,
@@ -291,6 +351,16 @@ impl Findings {
         }
         broken
     }
+}
+
+/// Why the run that waits for all has no figures.
+fn without_waiting(outcome: &Outcome) -> Option<String> {
+    let death = outcome.deaths.iter().find(|_| !outcome.waited)?;
+    let rank = death.rank;
+    Some(match death.in_main {
+        true => format!("not run: it would wait for rank {rank}, which had died"),
+        false => format!("broken off: it waited for rank {rank}, which died"),
+    })
 }
 
 impl From<&Slow> for SlowWorker {

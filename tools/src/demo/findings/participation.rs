@@ -16,12 +16,14 @@ pub struct Participation {
     pub stopped: u64,
     /// Never begun: the worker was so far behind that it copied another's weights and went on from there.
     pub jumped_over: u64,
+    /// Of a worker that died: not in the mean, be it before or after that.
+    pub died: u64,
 }
 
 impl Participation {
     /// Steps whose mean did not contain this worker's gradient.
     pub fn dropped(&self) -> u64 {
-        self.too_late + self.stopped + self.jumped_over
+        self.too_late + self.stopped + self.jumped_over + self.died
     }
 }
 
@@ -36,6 +38,12 @@ pub fn of_workers(workers: &[&RunReport], members: &[Members]) -> Vec<Participat
                 None => counts.stopped += 1,
             }
             counts.jumped_over += u64::from(record.until - record.step);
+        }
+        if worker.steps.is_empty() {
+            // It died, and its record with it. What the others have says whose gradients were in the mean.
+            let heard = members.iter().filter(|members| members.contains(rank));
+            counts.in_the_mean = heard.count() as u64;
+            counts.died = members.len() as u64 - counts.in_the_mean;
         }
         counts
     };
@@ -81,7 +89,7 @@ pub fn members_of_steps(reports: &[WorkerReport], steps: usize) -> Result<Vec<Me
         }
     }
     match seen.iter().position(|(members, _)| members.is_empty()) {
-        Some(step) => Err(format!("step {step}: no worker has seen its mean")),
+        Some(step) => Err(format!("step {step}: no worker that lives has seen its mean")),
         None => Ok(seen.into_iter().map(|(members, _)| members).collect()),
     }
 }
@@ -105,16 +113,11 @@ mod tests {
     fn report(rank: u32, steps: Vec<StepRecord>) -> WorkerReport {
         WorkerReport {
             rank,
-            plan: String::new(),
-            fabric: String::new(),
-            staged: false,
             with_backups: Some(RunReport {
                 steps,
                 ..RunReport::default()
             }),
-            waiting: RunReport::default(),
-            traffic: Default::default(),
-            counted: Vec::new(),
+            ..WorkerReport::default()
         }
     }
 
@@ -142,9 +145,15 @@ mod tests {
             too_late: 1,
             stopped: 2,
             jumped_over: 2,
+            died: 0,
         };
         assert_eq!((counts[1], counts[1].dropped()), (slow, 5));
         assert!(hardly_heard(&counts).is_empty(), "too few steps to say so");
+        let silent = RunReport::default();
+        let dead = of_workers(&[&silent, workers[1]], &members)[0];
+        assert_eq!((dead.in_the_mean, dead.died, dead.dropped()), (5, 0, 0));
+        let dead = of_workers(&[workers[0], &silent], &members)[1];
+        assert_eq!((dead.in_the_mean, dead.died), (0, 5));
         let rare = |in_the_mean, stopped| Participation {
             in_the_mean,
             stopped,
@@ -173,6 +182,6 @@ mod tests {
             "step 0: the mean was of ranks [0, 2] for rank 0, of ranks [0, 1] for rank 1"
         );
         let said = members_of_steps(&reports[..1], 2).unwrap_err();
-        assert_eq!(said, "step 1: no worker has seen its mean");
+        assert_eq!(said, "step 1: no worker that lives has seen its mean");
     }
 }

@@ -90,6 +90,16 @@ impl Findings {
             grouped(self.dropped_gradients),
             by_worker.collect::<Vec<_>>().join(", "),
         )];
+        let left = self.workers - self.deaths.len();
+        rows.extend(self.deaths.iter().map(|died| {
+            let words = format!("{}; the other {left} went on", died.words());
+            row("died", format!("rank {}", died.rank), words)
+        }));
+        rows.extend(
+            self.without_waiting
+                .iter()
+                .map(|why| row("waiting for all", String::new(), why.clone())),
+        );
         rows.extend(self.bias().map(|sentence| {
             let ranks = self.hardly_heard.iter().map(u32::to_string);
             row(
@@ -104,11 +114,15 @@ impl Findings {
     fn checked_rows(&self) -> Vec<[String; 3]> {
         let yes_no = |yes| if yes { "yes" } else { "NO" }.to_owned();
         let waiting = if self.backups > 0 { "waiting for all, " } else { "" };
+        let left = match self.without_waiting {
+            Some(_) => ", of those that are left",
+            None => "",
+        };
         let replayed = match self.backups {
             0 => "",
             _ => ", each step's members replayed",
         };
-        vec![
+        let counted = [
             row(
                 "exchanged",
                 bytes(self.bytes_exchanged),
@@ -121,15 +135,21 @@ impl Findings {
                 "copied",
                 bytes(self.bytes_copied),
                 if self.staged {
-                    "staged until it is summed; leaves' gradients and results are not".to_owned()
+                    format!("{waiting}staged until it is summed; leaves' gradients and results are not")
                 } else {
                     format!("{waiting}read where the backward pass wrote, stored where the optimizer reads")
                 },
             ),
+        ];
+        let mut rows = Vec::new();
+        if self.without_waiting.is_none() {
+            rows.extend(counted);
+        }
+        rows.extend([
             row(
                 "replicas identical",
                 yes_no(self.replicas_identical),
-                format!("{} weights, bit by bit", grouped(self.parameters as u64)),
+                format!("{} weights, bit by bit{left}", grouped(self.parameters as u64)),
             ),
             row(
                 "matches one process",
@@ -139,7 +159,8 @@ impl Findings {
                     self.max_weight_difference, self.weight_tolerance
                 ),
             ),
-        ]
+        ]);
+        rows
     }
 
     /// Who was slowed, and by how much.

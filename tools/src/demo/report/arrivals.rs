@@ -2,6 +2,8 @@
 //! there every worker computes every gradient to its end.
 
 use std::fmt::Write;
+use std::io;
+use std::path::Path;
 
 use sapwood::simulator::backup::HEADER;
 
@@ -9,6 +11,14 @@ use crate::demo::messages::WorkerReport;
 
 /// The file's name in the report's folder.
 pub const FILE: &str = "arrivals.csv";
+
+/// Takes away what an earlier run has left there.
+pub fn remove(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_file(folder.join(FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
 
 /// A line for each step and worker: from the step's begin there until its gradient was ready.
 pub fn csv(reports: &[WorkerReport]) -> String {

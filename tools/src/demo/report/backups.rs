@@ -1,7 +1,7 @@
 //! The report's sections on backup workers: step times with and without, and whose gradients were used. Only shows.
 
 use super::comparison::{self, Times};
-use super::timeline;
+use super::{charts, timeline};
 use crate::demo::findings::{Findings, Participation, step_times};
 use crate::demo::messages::WorkerReport;
 use crate::report::{card, escape, wide};
@@ -9,11 +9,24 @@ use crate::table::grouped;
 
 /// Sections for a run with backup workers, and nothing for one without.
 pub fn sections(findings: &Findings, reports: &[WorkerReport]) -> String {
-    let Some(waiting) = findings.step_ms_waiting_for_all else {
+    if findings.backups == 0 {
         return String::new();
-    };
+    }
     let main: Vec<_> = reports.iter().map(WorkerReport::main).collect();
     let all: Vec<_> = reports.iter().map(|report| &report.waiting).collect();
+    let Some(waiting) = findings.step_ms_waiting_for_all else {
+        let why = findings.without_waiting.as_deref().unwrap_or_default();
+        let hint = format!(
+            "Of the slowest worker whose gradient is in the mean. Waiting for all, to compare with: {}.",
+            escape(why)
+        );
+        let times = step_times(&main, findings.steps);
+        return card(
+            "Step time with backup workers",
+            &hint,
+            &charts::step_times(&times, findings.step_ms),
+        ) + &used(findings);
+    };
     let name = match findings.backups {
         1 => "1 backup".to_owned(),
         backups => format!("{backups} backups"),
@@ -44,13 +57,17 @@ pub fn sections(findings: &Findings, reports: &[WorkerReport]) -> String {
 
 /// Whose gradients were used, and what that does to the model.
 fn used(findings: &Findings) -> String {
+    let (died, dead) = match findings.deaths.is_empty() {
+        true => ("", ""),
+        false => ("<li><i class=\"update\"></i>died</li>", "<th>died</th>"),
+    };
     let rows = findings.participation.iter().enumerate();
-    let rows: String = rows.map(|(rank, one)| row(rank, one, findings.steps)).collect();
+    let rows: String = rows.map(|(rank, one)| row(findings, rank, one)).collect();
     let table = format!(
         "<ul class=\"legend\"><li><i class=\"compute\"></i>in the mean</li><li><i class=\"slowed\"></i>too late</li>\
-         <li><i class=\"wait\"></i>stopped between layers</li><li><i class=\"blocked\"></i>jumped over</li></ul>\
+         <li><i class=\"wait\"></i>stopped between layers</li><li><i class=\"blocked\"></i>jumped over</li>{died}</ul>\
          <div class=\"scroll\"><table class=\"used\"><tr><th></th><th></th><th>in the mean</th><th>too late</th>\
-         <th>stopped</th><th>jumped over</th></tr>{rows}</table></div>"
+         <th>stopped</th><th>jumped over</th>{dead}</tr>{rows}</table></div>"
     );
     let bias = findings.bias().map_or(String::new(), |sentence| {
         let ranks: Vec<_> = findings
@@ -72,18 +89,21 @@ fn used(findings: &Findings) -> String {
     )
 }
 
-fn row(rank: usize, one: &Participation, steps: usize) -> String {
-    let parts = [
+fn row(findings: &Findings, rank: usize, one: &Participation) -> String {
+    let mut parts = vec![
         ("compute", one.in_the_mean),
         ("slowed", one.too_late),
         ("wait", one.stopped),
         ("blocked", one.jumped_over),
     ];
+    if !findings.deaths.is_empty() {
+        parts.push(("update", one.died));
+    }
     let bar: String = parts
         .iter()
         .filter(|(_, count)| *count > 0)
         .map(|(class, count)| {
-            let share = 100.0 * *count as f64 / steps.max(1) as f64;
+            let share = 100.0 * *count as f64 / findings.steps.max(1) as f64;
             format!("<i class=\"{class}\" style=\"width:{share:.2}%\"></i>")
         })
         .collect();

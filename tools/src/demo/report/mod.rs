@@ -20,7 +20,14 @@ use crate::table::grouped;
 
 /// Writes `index.html`, whose path it returns, and `arrivals.csv` into the folder, each all at once.
 pub fn write(folder: &Path, findings: &Findings, reports: &[WorkerReport]) -> io::Result<PathBuf> {
-    report::write_whole(folder, arrivals::FILE, &arrivals::csv(reports))?;
+    match findings.without_waiting {
+        None => drop(report::write_whole(
+            folder,
+            arrivals::FILE,
+            &arrivals::csv(reports),
+        )?),
+        Some(_) => arrivals::remove(folder)?,
+    }
     report::write(folder, &html(findings, reports))
 }
 
@@ -45,20 +52,7 @@ fn html(findings: &Findings, reports: &[WorkerReport]) -> String {
         ),
         step_time(findings, &all),
         backups::timeline(findings, reports, drawn),
-        wide(
-            if findings.backups > 0 {
-                "Who waited for whom: waiting for all"
-            } else {
-                "Who waited for whom"
-            },
-            "Upper half of a row: the training thread. Lower half: its exchange. Hover for rank, step, layer and time.",
-            &format!(
-                "{}<div class=\"scroll\">{}</div>",
-                legend(&all),
-                timeline::draw(&all, None)
-            ),
-        ),
-        waits::sections(findings),
+        waited(findings, &all),
         wide("Figures", "", &figures(findings)),
         wide("What these figures do not say", "", &words::notes(findings)),
     ];
@@ -103,25 +97,22 @@ fn tiles(findings: &Findings) -> Vec<String> {
     if backups {
         tiles.push(tile("", grouped(findings.dropped_gradients), "gradients dropped"));
     }
+    if !findings.deaths.is_empty() {
+        let died = findings.deaths.len().to_string();
+        tiles.push(tile("", died, "died, of the workers"));
+    }
+    if findings.without_waiting.is_none() {
+        let of = if backups { ", waiting for all" } else { "" };
+        tiles.extend([
+            tile("", bytes(findings.bytes_exchanged), &format!("exchanged{of}")),
+            tile(
+                checked(findings.copies_hold()),
+                bytes(findings.bytes_copied),
+                &format!("copied{of}"),
+            ),
+        ]);
+    }
     tiles.extend([
-        tile(
-            "",
-            bytes(findings.bytes_exchanged),
-            if backups {
-                "exchanged, waiting for all"
-            } else {
-                "exchanged"
-            },
-        ),
-        tile(
-            checked(findings.copies_hold()),
-            bytes(findings.bytes_copied),
-            if backups {
-                "copied, waiting for all"
-            } else {
-                "copied"
-            },
-        ),
         tile(
             checked(findings.replicas_identical),
             yes_no(findings.replicas_identical),
@@ -134,6 +125,26 @@ fn tiles(findings: &Findings) -> Vec<String> {
         ),
     ]);
     tiles
+}
+
+/// Who waited for whom, in the run that waits for all; nothing, if that has not come to its end.
+fn waited(findings: &Findings, all: &[&RunReport]) -> String {
+    if findings.without_waiting.is_some() {
+        return String::new();
+    }
+    let title = match findings.backups {
+        0 => "Who waited for whom",
+        _ => "Who waited for whom: waiting for all",
+    };
+    wide(
+        title,
+        "Upper half of a row: the training thread. Lower half: its exchange. Hover for rank, step, layer and time.",
+        &format!(
+            "{}<div class=\"scroll\">{}</div>",
+            legend(all),
+            timeline::draw(all, None)
+        ),
+    ) + &waits::sections(findings)
 }
 
 /// One run's step times; of two, the comparison has shown them.
@@ -187,7 +198,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::demo::findings::{Epoch, EpochBytes, Milliseconds, Participation, SlowWorker};
+    use crate::demo::findings::{Died, Epoch, EpochBytes, Milliseconds, Participation, SlowWorker};
 
     fn findings() -> Findings {
         let time = Milliseconds { p50: 1.0, p99: 2.0 };
@@ -221,6 +232,8 @@ mod tests {
             seed: 1,
             slow: vec![SlowWorker { rank: 1, ms: 50 }],
             without_backups: None,
+            deaths: Vec::new(),
+            without_waiting: None,
             training_images: 100,
             test_images: 20,
             parameters: 10,
@@ -254,6 +267,40 @@ mod tests {
         assert!(page.contains("&lt;plan&gt;") && !page.contains("<plan>"));
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
         assert!(page.contains("waits for rank 1") && page.contains("Rank 1 was slowed by 50 ms"));
+    }
+
+    #[test]
+    fn after_a_death_the_page_says_who_died_and_has_nothing_of_waiting_for_all() {
+        let mut reports = timeline::tests::waiting();
+        for report in &mut reports {
+            report.with_backups = Some(std::mem::take(&mut report.waiting));
+        }
+        let findings = Findings {
+            backups: 1,
+            deaths: vec![Died {
+                rank: 1,
+                how: "(process 7) was killed by SIGKILL".to_owned(),
+                run: "with backups",
+                step: 41,
+            }],
+            without_waiting: Some("not run: it would wait for rank 1, which had died".to_owned()),
+            bytes_per_epoch: Vec::new(),
+            waited_ms: Vec::new(),
+            ..findings()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("arrivals.csv"), "of an earlier run").unwrap();
+        let page = fs::read_to_string(write(folder.path(), &findings, &reports).unwrap()).unwrap();
+        for part in [
+            "Rank 1 (process 7) was killed by SIGKILL in step 41",
+            "died, of the workers",
+            "not run: it would wait for rank 1",
+            "Whose gradients were used",
+        ] {
+            assert!(page.contains(part), "{part}");
+        }
+        assert!(!page.contains("Who waited for whom") && !page.contains("exchanged, waiting"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

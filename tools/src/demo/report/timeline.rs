@@ -255,11 +255,8 @@ pub mod tests {
             rank,
             plan: "direct".to_owned(),
             fabric: "shm".to_owned(),
-            staged: false,
-            with_backups: None,
             waiting: run(spans),
-            traffic: Default::default(),
-            counted: Vec::new(),
+            ..WorkerReport::default()
         }
     }
 

@@ -20,6 +20,11 @@ pub fn lead(findings: &Findings) -> String {
             findings.workers,
         ),
     };
+    let died: String = findings
+        .deaths
+        .iter()
+        .map(|died| format!(" Rank {} {}; the others went on.", died.rank, died.words()))
+        .collect();
     let plural = if findings.workers == 1 {
         "worker process"
     } else {
@@ -31,7 +36,7 @@ pub fn lead(findings: &Findings) -> String {
     };
     format!(
         "{} {plural} {place} trained a classifier of {} weights on {} handwritten digits and exchanged their \
-         gradients in every one of {} steps.{slow}{waited}",
+         gradients in every one of {} steps.{slow}{waited}{died}",
         findings.workers,
         grouped(findings.parameters as u64),
         grouped(findings.training_images as u64),
@@ -64,6 +69,9 @@ pub fn notes(findings: &Findings) -> String {
                     "The run was compared with one process that took the same {} images in every step.",
                     findings.batch
                 ),
+                _ if findings.without_waiting.is_some() => "The run was compared with one process that took, in each step, the \
+                      images of the workers whose gradients were in its mean, as those that are left have recorded it."
+                    .to_owned(),
                 _ => "Both runs were compared with one process: with the images of the workers whose gradients were in each \
                       step's mean, as recorded, and with all images."
                     .to_owned(),
@@ -79,6 +87,10 @@ pub fn notes(findings: &Findings) -> String {
         match (findings.backups, &findings.without_backups) {
             (0, None) => "Every step waited for every worker, as --backups 0 says.".to_owned(),
             (0, Some(sentence)) => format!("Every step waited for every worker: {}.", escape(sentence)),
+            _ if findings.without_waiting.is_some() => "A dropped gradient is a part of the batch that is not learnt from. Here \
+                  the images are dealt anew in each epoch, so that the loss is spread over all of them; where each worker keeps \
+                  data of its own, what was with one that died is lost."
+                .to_owned(),
             _ => "A dropped gradient is a part of the batch that is not learnt from. Here the images are dealt anew in each \
                   epoch, so that the loss is spread over all of them; where each worker keeps data of its own, what a slow one \
                   has is lost. Bytes exchanged and copied, waits and the plan are those of the run that waited for all: the other one \
