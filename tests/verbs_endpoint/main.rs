@@ -6,6 +6,7 @@
 mod end;
 mod events;
 mod stress;
+mod words;
 
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,10 @@ fn main() {
         on_device(
             "connections_share_a_completion_queue_that_cannot_grow",
             shared_queue,
+        ),
+        on_device(
+            "a_word_is_changed_by_its_owners_device_whoever_asks",
+            words::one_domain,
         ),
         on_device("a_forked_child_is_refused_and_the_parent_goes_on", forked),
         fault(

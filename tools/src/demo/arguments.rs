@@ -29,14 +29,14 @@ Examples:
   sapwood demo --slow 3:50 --report slow
   sapwood demo --workers 8 --backups 2 --slow 0:30 --slow 5:10
   sapwood demo --workers 8 --backups 0 --plan ring --json - | jq .step_ms
-  sapwood demo --fabric verbs --hosts 2
+  sapwood demo --hosts 2
 
 Without --slow, and with backups, rank 1 is slowed by 20 ms in each step; --slow 1:0 slows nobody.
 
-As many workers as there are backups may die (kill -9 one): the others go on, and the table says who died when. The run
-that waits for all, to compare with, needs all of them, and is left out then.
+As many workers as there are backups may die (kill -9 one): the others go on, and the table says who died when. \
+The run that waits for all, to compare with, needs all of them, and is left out then.
 
-Exits with 0 when the replicas agree, the result matches one process and nothing was copied; with 1 when one of
+Exits with 0 when the replicas agree, the result matches one process and nothing was copied; with 1 when one of \
 these does not hold, or more workers died; with 2 on bad arguments.";
 
 /// Trains a classifier of handwritten digits on worker processes of this host that exchange their gradients, checks
