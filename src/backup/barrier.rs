@@ -6,7 +6,7 @@ use super::mapped::Mapped;
 use super::protocol::{Tag, Want, Way};
 use super::remote::Remote;
 use super::{BackupError, Builder};
-use crate::communicator::{Communicator, Window};
+use crate::communicator::{Communicator, Keepsake, Window};
 use crate::memory::Element;
 
 /// How a step has ended for this worker.
@@ -35,7 +35,7 @@ pub struct Ended {
 /// What the caller may touch.
 #[derive(Debug)]
 pub(super) struct Held<T: Element> {
-    /// One for each place in which a gradient may be; none while an exchange has it.
+    /// One for each place in which a gradient may be; none while an exchange has it. The last may be the spare one.
     pub gradients: Vec<Option<Window<T>>>,
     pub state: Window<T>,
 }
@@ -70,6 +70,8 @@ pub struct Barrier<T: Element> {
     /// Its members.
     members: Vec<u32>,
     count: usize,
+    /// For those who come back.
+    pub(super) kept: Option<Keepsake>,
 }
 
 impl<T: Element> std::fmt::Debug for Barrier<T> {
@@ -96,6 +98,7 @@ impl<T: Element> Barrier<T> {
             result: None,
             members: Vec::with_capacity(workers as usize),
             count,
+            kept: None,
         }
     }
 
@@ -136,7 +139,7 @@ impl<T: Element> Barrier<T> {
 
     /// In which of the places for gradients the one of this step is.
     pub(crate) fn place(&self) -> usize {
-        either!(&self.driver, core => core.ground.places().slot(core.begun))
+        either!(&self.driver, core => core.place)
     }
 
     /// Whether the step is decided, so that the gradient which is being computed will not be in it: whoever sees this may
@@ -188,9 +191,15 @@ impl<T: Element> Barrier<T> {
         either!(&mut self.driver, core => {
             let from = core.begun;
             core.ready = false;
-            let Want::Apply { tag } = core.worker.want() else {
+            let caught = std::mem::take(&mut core.caught);
+            let result = match core.worker.want() {
+                // After a jump it is the next step's.
+                Want::Apply { tag } if !caught => Some(tag),
+                _ => None,
+            };
+            let Some(tag) = result else {
                 self.result = None;
-                core.begun = core.worker.step();
+                core.begin();
                 return Ended {
                     step: core.worker.applied(),
                     how: How::CaughtUp { from },
@@ -199,7 +208,7 @@ impl<T: Element> Barrier<T> {
             self.result = Some(tag);
             self.members.extend(core.members.iter().map(u32::from));
             core.applied();
-            core.begun = core.worker.step();
+            core.begin();
             let how = match core.members.contains(core.me) {
                 true => How::Member,
                 false => How::Late,
@@ -253,7 +262,10 @@ impl<T: Element> Barrier<T> {
             None => &[],
         };
         let answer = update(result, &mut self.held.state);
-        either!(&self.driver, core => core.show_state());
+        // Before the first step there may be more to be filled in: it is whole when the first gradient is.
+        if either!(&self.driver, core => core.worker.applied()) > 0 {
+            either!(&self.driver, core => core.show_state());
+        }
         answer
     }
 }

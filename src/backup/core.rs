@@ -61,6 +61,14 @@ pub(super) struct Core<G: Ground> {
     /// The step that the caller computes for, and whether its gradient is complete.
     pub begun: u64,
     pub ready: bool,
+    /// In which of the places for gradients that gradient goes.
+    pub place: usize,
+    /// A place that nobody else looks at, for the gradient of a step in which one of an earlier life of this worker stands.
+    pub spare: Option<usize>,
+    /// Another's state was copied in this step, and the caller is yet to be told.
+    pub caught: bool,
+    /// Who has died may come back.
+    pub returns: bool,
     /// The seal and the tickets when they were last looked at.
     looked: (u64, u64),
     /// How often only the seal was looked at since.
@@ -87,6 +95,7 @@ pub(super) struct Parts {
     pub kernels: (Kernel, Kernel),
     pub timeout: Duration,
     pub suspicion: Duration,
+    pub returns: bool,
     pub clock: Option<Clock>,
 }
 
@@ -94,8 +103,7 @@ impl<G: Ground> Core<G> {
     pub fn new(parts: Parts, ground: G) -> Self {
         let me = parts.engine.rank() as u16;
         let (sum, mean) = parts.kernels;
-        let core = Self {
-            ground,
+        Self {
             worker: Worker::new(parts.shape, me),
             engine: parts.engine,
             me,
@@ -108,6 +116,11 @@ impl<G: Ground> Core<G> {
             taking: Taking::default(),
             begun: 1,
             ready: false,
+            place: ground.places().slot(1),
+            spare: None,
+            caught: false,
+            returns: parts.returns,
+            ground,
             looked: (0, 0),
             idle: 0,
             eager: 0,
@@ -118,9 +131,7 @@ impl<G: Ground> Core<G> {
             failure: None,
             clock: parts.clock,
             sealed: (0, 0),
-        };
-        core.show_state();
-        core
+        }
     }
 
     /// Does what is wanted next, or a part of it. Waits for nobody else's doing.
@@ -131,6 +142,7 @@ impl<G: Ground> Core<G> {
             want => match self.carry_out(want)? {
                 Progress::Did(did) => {
                     let before = self.worker.ticket();
+                    self.caught |= matches!(did, Did::Caught(_));
                     self.worker.did(did);
                     self.eager = match (before, self.worker.ticket()) {
                         (None, Some(ticket)) => self.arrived(ticket),
@@ -183,6 +195,23 @@ impl<G: Ground> Core<G> {
             true => SEAL_LOOKS,
             false => 0,
         }
+    }
+
+    /// The caller's step is the worker's from here on, and its gradient goes where it is in nobody's way.
+    pub fn begin(&mut self) {
+        while self.worker.looks_for_itself() {
+            self.insist();
+            if !matches!(self.turn(), Ok(Turn::Moved)) {
+                break;
+            }
+        }
+        self.begun = self.worker.step();
+        let place = self.ground.places().slot(self.begun);
+        self.place = match self.worker.want() {
+            Want::Compute => place,
+            // A gradient that the earlier life has shown may be needed by those who are still adding up.
+            _ => self.spare.unwrap_or(place),
+        };
     }
 
     /// From now on it looks again, whatever the words are.

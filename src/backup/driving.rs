@@ -15,7 +15,12 @@ impl<G: Ground> Core<G> {
         let patience = self.ground.patience();
         let (mut idle, mut nap, mut until) = (0u32, patience.nap, None);
         loop {
-            match self.turn()? {
+            let turn = self.turn()?;
+            if self.caught && self.worker.has_state() {
+                // What follows is the next step's.
+                return Ok(());
+            }
+            match turn {
                 Turn::Over if self.is_over() => return Ok(()),
                 Turn::Over => self.worker.arrive(),
                 Turn::Moved => {
@@ -44,7 +49,7 @@ impl<G: Ground> Core<G> {
             let left = until.saturating_duration_since(Instant::now());
             let mut failed = None;
             G::sleep(self, nap.min(left), |core| match core.turn() {
-                Ok(turn) => turn != Turn::Idle,
+                Ok(turn) => turn != Turn::Idle || core.caught,
                 Err(error) => {
                     failed = Some(error);
                     true
@@ -75,6 +80,8 @@ impl<G: Ground> Core<G> {
         let suspicion = self.suspicion(&gone);
         let turn = self.look(&suspicion);
         match turn {
+            // Who may come back is hoped for until the deadline.
+            Turn::Idle if self.returns => self.hope(until, &Members::default(), &left).map(|()| turn),
             Turn::Idle => self.hope(until, &gone, &left).map(|()| turn),
             _ => Ok(turn),
         }

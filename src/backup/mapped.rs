@@ -1,5 +1,6 @@
 //! All workers' memory is mapped here: one host. What was shown outlives its owner's process; the words at home lie in
-//! worker 0's window, which lives as long as anyone has it mapped, and their atomic domain is these CPUs.
+//! worker 0's window, which lives as long as anyone has it mapped, and their atomic domain is these CPUs. So a worker that
+//! comes back after a death takes over the memory that it had; the others need not notice.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -9,11 +10,11 @@ use std::time::Duration;
 
 use super::core::{AT_ONCE, Core, PIECE};
 use super::ground::{Found, Ground};
-use super::memory::{Own, Places, SHOWN, SHOWN_BYTES, Shown};
+use super::memory::{Own, Places, SHOWN, SHOWN_BYTES, STATE, Shown};
 use super::protocol::{Access, Did, Exclusion, Seal, Slot, Tag, Tickets, Word, Words};
 use super::racing;
-use crate::engine::{Engine, Group, WindowMap};
-use crate::fabric::Patience;
+use crate::engine::{Liveness, WindowMap};
+use crate::fabric::{Doorbell, Patience};
 
 /// Bytes of scratch memory.
 pub(super) const SCRATCH: usize = AT_ONCE * PIECE;
@@ -24,22 +25,48 @@ pub(super) struct Mapped {
     me: usize,
     words: Arc<WindowMap>,
     data: Arc<WindowMap>,
-    engine: Arc<Engine>,
+    bells: Vec<Doorbell>,
+    patience: Patience,
+    liveness: Box<dyn Liveness>,
 }
 
 impl Mapped {
     /// # Panics
     /// If the windows are smaller than `places` says, or are not mapped.
-    pub fn new(places: Places, words: Arc<WindowMap>, data: Arc<WindowMap>, engine: Arc<Engine>) -> Self {
+    pub fn new(
+        places: Places,
+        me: u32,
+        (words, data): (Arc<WindowMap>, Arc<WindowMap>),
+        patience: Patience,
+        liveness: Box<dyn Liveness>,
+    ) -> Self {
         assert!(words.len() >= 8 * places.words() && data.len() >= places.data_bytes());
         assert!(!words.bases().is_empty() && words.bases().len() == data.bases().len());
+        let bell = |base: &NonNull<u8>| {
+            // SAFETY: a line of each worker's words, as long as the map is there, which nothing else is put into; windows
+            // start on a page, as zeroes.
+            unsafe { Doorbell::within(base.add(8 * places.bell()), words.clone()) }
+        };
         Self {
             places,
-            me: engine.rank() as usize,
+            me: me as usize,
+            bells: words.bases().iter().map(bell).collect(),
             words,
             data,
-            engine,
+            patience,
+            liveness,
         }
+    }
+
+    /// This worker's memory is that of an earlier life of it, which has ended: nothing that it began goes on.
+    pub fn take_over(&self) {
+        let words = self.own().words;
+        // What others are copying of its state and its part they find changed when they have.
+        for word in [STATE, SHOWN] {
+            words[word].store(0, SeqCst);
+        }
+        racing::before_writing();
+        self.bells[self.me].forget_sleepers();
     }
 
     fn words_of(&self, worker: usize) -> &[AtomicU64] {
@@ -60,13 +87,6 @@ impl Mapped {
         debug_assert!(at <= self.places.data_bytes());
         // SAFETY: within the window, whose length was checked.
         unsafe { self.data.bases()[worker as usize].add(at) }
-    }
-
-    fn group(&self) -> &Group {
-        match &*self.engine {
-            Engine::Boards(core) => core.group(),
-            Engine::Messages(_) => unreachable!("these have no mapped windows"),
-        }
     }
 }
 
@@ -188,27 +208,32 @@ impl Ground for Mapped {
     }
 
     fn wake(&self, worker: u16) {
-        self.group().wake(u32::from(worker));
+        self.bells[usize::from(worker)].ring();
     }
 
     fn wake_others(&self) {
-        self.group().wake_others();
+        let bells = self.bells.iter().enumerate();
+        Doorbell::ring_all(
+            bells
+                .filter(|(worker, _)| *worker != self.me)
+                .map(|(_, bell)| bell),
+        );
     }
 
     fn patience(&self) -> Patience {
-        self.group().patience()
+        self.patience
     }
 
     fn sleep(core: &mut Core<Self>, at_most: Duration, ready: impl FnOnce(&mut Core<Self>) -> bool) {
-        let bell = core.ground.group().bell().clone();
+        let bell = core.ground.bells[core.ground.me].clone();
         bell.sleep(at_most, || ready(core));
     }
 
     fn each_ended(&self, each: &mut dyn FnMut(u32, String)) {
-        self.group().each_ended(each);
+        self.liveness.each_ended(each);
     }
 
     fn is_gone(&self, worker: u16) -> bool {
-        self.group().is_silent(worker.into())
+        self.liveness.ended(worker.into())
     }
 }

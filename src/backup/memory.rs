@@ -137,7 +137,7 @@ impl Places {
     }
 
     // Words: what is shown to the parent and what is read now and then have a line each; then tags and members of
-    // results; then the home, if this worker has it; then where words of others land.
+    // results; then the home, if this worker has it; then where words of others land; then the bell.
 
     /// Which result is kept where that with this tag would be.
     pub fn result_tag(&self, tag: Tag) -> usize {
@@ -166,8 +166,13 @@ impl Places {
         (self.homes() + self.home.bytes() / 8).next_multiple_of(WORDS)
     }
 
+    /// Where memory is mapped, the bell that the worker sleeps on: a line of its own.
+    pub fn bell(&self) -> usize {
+        (self.landing() + self.home.entry_bytes() / 8 + WORDS).next_multiple_of(WORDS)
+    }
+
     pub fn words(&self) -> usize {
-        self.landing() + self.home.entry_bytes() / 8 + WORDS
+        self.bell() + WORDS
     }
 }
 
@@ -206,7 +211,8 @@ mod tests {
             assert!(LEAVING < 2 * WORDS && places.sets() >= 2 * WORDS + results);
             assert!(places.homes() >= places.sets() + results * places.set);
             assert!(8 * places.landing() >= 8 * places.homes() + places.home.bytes());
-            assert!(8 * places.words() >= 8 * places.landing() + places.home.entry_bytes() + 8);
+            assert!(8 * places.bell() >= 8 * places.landing() + places.home.entry_bytes() + 8);
+            assert!(places.words() == places.bell() + WORDS && (8 * places.bell()).is_multiple_of(LINE));
             assert!((8 * places.homes()).is_multiple_of(LINE));
         }
     }

@@ -32,6 +32,7 @@ pub mod protocol;
 mod racing;
 mod remote;
 mod results;
+mod returning;
 mod settings;
 mod summing;
 #[cfg(test)]

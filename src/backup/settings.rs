@@ -9,6 +9,7 @@ use super::mapped::{self, Mapped};
 use super::memory::Places;
 use super::protocol::{Reach, Shape, Way};
 use super::remote::{self, Remote};
+use super::returning;
 use crate::communicator::{Communicator, CommunicatorError, Window};
 use crate::engine::reduce::{Operation, kernel};
 use crate::fabric::{Access, Patience};
@@ -41,6 +42,7 @@ pub struct Builder<'a> {
     history: Option<u16>,
     suspicion: Duration,
     clock: Option<Clock>,
+    label: String,
 }
 
 impl<'a> Builder<'a> {
@@ -54,7 +56,14 @@ impl<'a> Builder<'a> {
             history: None,
             suspicion: SUSPICION,
             clock: None,
+            label: String::new(),
         }
+    }
+
+    /// What the elements are, for who cuts them up: compared with that of other ranks where this one comes back.
+    pub(crate) fn label(mut self, label: String) -> Self {
+        self.label = label;
+        self
     }
 
     /// b: how many workers a step need not wait for. 0 unless set.
@@ -95,11 +104,12 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Shares the memory for it. Collective.
+    /// Shares the memory for it. Collective; but where this rank [has come back](Communicator::has_returned), it takes the
+    /// memory over that it had, copies another's state and goes on from there, without any other's doing.
     ///
     /// # Errors
     /// Settings that cannot be, or that differ between ranks; a fabric whose words do not serve all ranks, whatever their owner
-    /// does; memory limits.
+    /// does; memory limits. Where this rank has come back: nobody who lets it in; no state to catch up with.
     pub fn build<T: Element>(mut self) -> Result<Barrier<T>, BackupError> {
         let communicator = self.communicator;
         let (rank, workers) = (communicator.rank(), communicator.size());
@@ -151,7 +161,12 @@ impl<'a> Builder<'a> {
             Way::Tree { .. } => HISTORY.1,
         });
         let shape = Shape::new(workers, self.backups, history, reach, way)?;
-        self.agree(&shape)?;
+        let returns = communicator.allows_returns();
+        let settings = self.text::<T>(&shape, returns);
+        if !communicator.has_returned() {
+            self.agree(&settings)?;
+        }
+        let kept = (communicator.number_backup_barrier(), settings);
         let scratch = match reach {
             Reach::LoadStore => mapped::SCRATCH,
             Reach::Reads | Reach::Messages => remote::PIECE,
@@ -167,20 +182,29 @@ impl<'a> Builder<'a> {
             kernels: (operation(Operation::Sum), operation(Operation::Average)),
             timeout: communicator.timeout(),
             suspicion: self.suspicion.max(large),
+            returns,
             clock: self.clock.take(),
         };
+        if communicator.has_returned() {
+            return returning::take_over(communicator, kept, (parts, places, self.count));
+        }
         let (words, data) = (places.words(), places.data_bytes() / size);
-        let (driver, data) = if reach == Reach::LoadStore {
+        let (driver, data, keepsake) = if reach == Reach::LoadStore {
             let words = communicator.window::<u64>(words)?;
             let data = communicator.window::<T>(data)?;
-            let engine = communicator.engine().clone();
-            let ground = Mapped::new(places, words.map().clone(), data.map().clone(), engine);
-            (Driver::Mapped(Core::new(parts, ground)), data)
+            let maps = (words.map().clone(), data.map().clone());
+            let (patience, liveness) = (communicator.patience(), communicator.liveness());
+            let core = Core::new(parts, Mapped::new(places, rank, maps, patience, liveness));
+            let keepsake = returns.then(|| returning::keep(communicator, kept, &words, &data));
+            (Driver::Mapped(core), data, keepsake)
         } else {
             let (ground, data) = self.remote(places, (words, data))?;
-            (Driver::Remote(Core::new(parts, ground)), data)
+            let keepsake = returns.then(|| returning::refuse(communicator, kept.0));
+            (Driver::Remote(Core::new(parts, ground)), data, keepsake)
         };
-        Ok(Barrier::new(driver, cut(data, &places, self.count), self.count))
+        let mut barrier = Barrier::new(driver, cut(data, &places, self.count), self.count);
+        barrier.kept = keepsake.transpose()?;
+        Ok(barrier)
     }
 
     /// Memory that others reach over queue pairs. Collective.
@@ -212,9 +236,16 @@ impl<'a> Builder<'a> {
         Ok((remote, window))
     }
 
+    /// What must be the same on all ranks.
+    fn text<T: Element>(&self, shape: &Shape, returns: bool) -> String {
+        let (element, label) = (T::TYPE.name(), &self.label);
+        let back = if returns { ", who died may come back" } else { "" };
+        let (count, state) = (self.count, self.state);
+        format!("{shape:?}, {count} elements ({element}), {state} of state{back}{label}")
+    }
+
     /// Finds ranks whose settings differ. Collective.
-    fn agree(&self, shape: &Shape) -> Result<(), BackupError> {
-        let own = format!("{shape:?}, {} elements, {} of state", self.count, self.state);
+    fn agree(&self, own: &str) -> Result<(), BackupError> {
         let what = "comparing the settings of backup workers";
         let all = self.communicator.all_gather_bytes(what, own.as_bytes())?;
         let Some(odd) = all.iter().position(|theirs| theirs != own.as_bytes()) else {
@@ -231,7 +262,7 @@ impl<'a> Builder<'a> {
 }
 
 /// Cuts the window into what the caller may touch: gradients, and state. The rest is the barrier's.
-fn cut<T: Element>(data: Window<T>, places: &Places, count: usize) -> Held<T> {
+pub(super) fn cut<T: Element>(data: Window<T>, places: &Places, count: usize) -> Held<T> {
     let elements = |bytes: usize| bytes / size_of::<T>();
     let (mut rest, results) = data.split_at(elements(places.results()));
     let (_, state) = results.split_at(elements(places.state_at() - places.results()));

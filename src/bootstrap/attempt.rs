@@ -83,6 +83,16 @@ impl<'job, 'watch> Attempt<'job, 'watch> {
     /// Until rank 0 has taken this rank in.
     pub(super) fn enter(&mut self) -> Result<Channel, BootstrapError> {
         let socket = self.connect()?;
+        let mut channel = self.introduce(socket)?;
+        // It may have been taken in all the same: that it then goes is no death.
+        self.be_accepted(&mut channel)
+            .inspect_err(|_| give_up(&mut channel))?;
+        self.watch.tell(JoinProgress::Accepted);
+        Ok(channel)
+    }
+
+    /// Proves itself to who is at the other end, and says who this is.
+    pub(super) fn introduce(&mut self, socket: OwnedFd) -> Result<Channel, BootstrapError> {
         let other = self.look_at_other(&socket)?;
         let mut channel = self.shake_hands(socket, &other)?;
         let hello = Hello {
@@ -96,10 +106,6 @@ impl<'job, 'watch> Attempt<'job, 'watch> {
         };
         channel.queue_body(Kind::Hello, message::encode(&hello));
         channel.flush().map_err(protocol)?;
-        // It may have been taken in all the same: that it then goes is no death.
-        self.be_accepted(&mut channel)
-            .inspect_err(|_| give_up(&mut channel))?;
-        self.watch.tell(JoinProgress::Accepted);
         Ok(channel)
     }
 
@@ -254,8 +260,8 @@ impl<'job, 'watch> Attempt<'job, 'watch> {
         })
     }
 
-    /// Rank 0's next message; none at the deadline. `hung_up` is what a hang-up means.
-    fn next(
+    /// The other end's next message; none at the deadline. `hung_up` is what a hang-up means.
+    pub(super) fn next(
         &mut self,
         channel: &mut Channel,
         mut inquiry: Option<&mut Inquiry>,

@@ -126,6 +126,34 @@ pub enum BootstrapError {
         /// That step's number.
         other_sequence: u64,
     },
+    /// A rank that was started anew found nobody who lets it in.
+    #[error(
+        "rank {rank} was started anew (attempt {attempt}) and let in by nobody within {} s: {said}. A rank can come back \
+         to backup workers of one host that have training state to catch up with (`Exchange::builder(..).backups(..)\
+         .state(..)`), while some of them are at work, in a job whose ranks all have SAPWOOD_RETURNS=1, as \
+         `sapwood run --on-death restart` sets it", seconds(.waited)
+    )]
+    NotLetIn {
+        /// This rank.
+        rank: Rank,
+        /// How often it was started anew.
+        attempt: u32,
+        /// How long it tried.
+        waited: Duration,
+        /// What became of it at the others' doors.
+        said: String,
+    },
+    /// This rank came back after a death: the others are past what needs all ranks from the first.
+    #[error(
+        "{step:?}: rank {rank} has come back after a death, and the others are past what needs all ranks: only backup \
+         workers can be taken up again (the program can ask `has_returned`, and leave this out)"
+    )]
+    Returned {
+        /// This rank.
+        rank: Rank,
+        /// What was asked for.
+        step: String,
+    },
     /// Rank 0 knows the secret but does not take this rank in.
     #[error("rank 0 refuses rank {rank}: {reason}")]
     Refused {

@@ -41,6 +41,10 @@ pub struct Job {
     pub tuning: Option<PathBuf>,
     /// How long messages between ranks are held back, for tests of slow links on one host.
     pub delay: Option<Duration>,
+    /// A rank that has died may be started again and come back to its backup workers; the same on all ranks.
+    pub returns: bool,
+    /// How often this rank has been started again, by whoever does.
+    pub attempt: u32,
     /// The rendezvous, opened before the join by the process that is rank 0.
     opened: Option<Arc<Mutex<Option<Listener>>>>,
 }
@@ -86,6 +90,8 @@ impl Job {
             fabric: Choice::default(),
             tuning: None,
             delay: None,
+            returns: false,
+            attempt: 0,
             subnet: None,
             opened: None,
         })
@@ -99,6 +105,9 @@ impl Job {
             size,
             // The place is going to be an address, in that subnet already.
             subnet: None,
+            // Who comes back does so to the whole job.
+            returns: false,
+            attempt: 0,
             opened: None,
             ..self.clone()
         }

@@ -11,6 +11,7 @@ use super::attempt::Attempt;
 use super::channel::Channel;
 use super::control::Control;
 use super::liveness::{Liveness, Processes};
+use super::lives::Lives;
 use super::meanwhile::Meanwhile;
 use super::membership::Meeting;
 use super::message::{self, Peer};
@@ -23,15 +24,16 @@ use super::star::Star;
 use super::{BootstrapError, Job, hub, noise};
 
 /// The table, by rank, what connects this rank to the others, and the job's salt.
-type Joined = (Vec<Peer>, Meeting, u128);
+pub(super) type Joined = (Vec<Peer>, Meeting, u128);
 
 /// Meets the others.
 pub(super) fn join(job: &Job, deadline: Instant, watch: &mut Watch<'_>) -> Result<Joined, BootstrapError> {
     let network = job.rendezvous.is_network() && job.size > 1;
     match (job.rank, network) {
-        (0, false) => Ok(root_on_one_host(
-            Reception::open(job, deadline)?.receive_all(watch)?,
-        )),
+        (0, false) => {
+            let arrived = Reception::open(job, deadline)?.receive_all(watch)?;
+            Ok(root_on_one_host(job, arrived))
+        }
         (0, true) => {
             let arrived = Reception::open(job, deadline)?.receive_all(watch)?;
             let channel = start_hub(job, arrived.channels)?;
@@ -47,7 +49,7 @@ pub(super) fn join(job: &Job, deadline: Instant, watch: &mut Watch<'_>) -> Resul
     }
 }
 
-fn root_on_one_host(arrived: Arrived) -> Joined {
+fn root_on_one_host(job: &Job, arrived: Arrived) -> Joined {
     let connections = (1..)
         .zip(&arrived.channels)
         .map(|(rank, channel)| (rank, Arc::clone(channel.socket())))
@@ -61,6 +63,7 @@ fn root_on_one_host(arrived: Arrived) -> Joined {
             descriptors: arrived.pidfds,
         },
         connections,
+        lives: Lives::new(job, 0),
         meanwhile: Meanwhile::default(),
     };
     let one_host = OneHost::new(liveness, Control::Root(arrived.channels));
@@ -83,6 +86,7 @@ fn leaf_on_one_host(job: &Job, deadline: Instant, watch: &mut Watch<'_>) -> Resu
             descriptors: Arc::new(descriptors),
         },
         connections: vec![(0, Arc::clone(channel.socket()))],
+        lives: Lives::new(job, 0),
         meanwhile: Meanwhile::default(),
     };
     let one_host = OneHost::new(liveness, Control::Leaf(Box::new(channel)));

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 
 use super::Rank;
+use super::lives::Lives;
 use super::meanwhile::Meanwhile;
 use super::message::Peer;
 use super::roll::{Presence, Roll};
@@ -31,6 +32,9 @@ pub struct Departure {
 pub enum DepartureKind {
     /// It ended without leaving the job: killed, crashed, or exited too early.
     Died,
+    /// It died, and its process was started anew since: it takes part in what backup workers do, and in nothing that
+    /// needs all ranks from the first.
+    Returned,
     /// Nothing has come from its host for 9 s, not even acknowledgements: the host or the network has failed. Its
     /// process may live on.
     OutOfReach,
@@ -46,6 +50,7 @@ impl fmt::Display for DepartureKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Died => "died (its process ended without leaving the job)",
+            Self::Returned => "died, and has come back to its backup workers alone",
             Self::OutOfReach => "cannot be reached any more (nothing has come from its host for 9 s)",
             Self::Panicked => "panicked and left the job",
             Self::GaveUp => "gave up",
@@ -77,6 +82,8 @@ pub(super) struct Liveness {
     pub(super) processes: Processes,
     /// The control connections and the ranks at their other ends.
     pub(super) connections: Vec<(Rank, Arc<OwnedFd>)>,
+    /// Those of ranks that have come back.
+    pub(super) lives: Lives,
     /// While this rank waits.
     pub(super) meanwhile: Meanwhile,
 }
@@ -93,10 +100,10 @@ impl Liveness {
         (0..self.peers.len() as Rank)
             .filter(|rank| *rank != self.rank)
             .filter_map(|rank| {
-                Some(Departure {
-                    rank,
-                    how: departed(self.roll.presence(rank), ended[rank as usize])?,
-                })
+                let how = departed(self.roll.presence(rank), ended[rank as usize]);
+                let back = self.roll.life(rank) > 0;
+                let how = how.or(back.then_some(DepartureKind::Returned))?;
+                Some(Departure { rank, how })
             })
             .collect()
     }
@@ -160,6 +167,13 @@ impl Liveness {
             }
             for (entry, (rank, _)) in connections.iter().zip(&self.connections) {
                 ended[*rank as usize] |= !entry.revents().is_empty();
+            }
+        }
+        // All that was looked at so far is of first lives.
+        for rank in (0..self.peers.len() as Rank).filter(|rank| *rank != self.rank) {
+            let life = self.roll.life(rank);
+            if life > 0 || self.lives.own > 0 {
+                ended[rank as usize] = self.lives.ended(rank, life);
             }
         }
         ended

@@ -3,12 +3,14 @@
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use super::door::Door;
+use super::join::Joined;
 use super::liveness::{Departure, DepartureKind};
 use super::message::{PAYLOAD_LIMIT, Peer, STEP_LIMIT};
 use super::one_host::OneHost;
 use super::progress::{JoinProgress, Watch};
 use super::star::Star;
-use super::{BootstrapError, HostIdentity, Job, Rank, host, join};
+use super::{BootstrapError, HostIdentity, Job, Rank, host, join, returning};
 use crate::fabric::fork::Birthplace;
 use crate::fabric::select::Choice;
 
@@ -34,6 +36,8 @@ pub struct Membership {
     pub(super) job: Job,
     /// Random, and the same on all ranks.
     pub(super) salt: u128,
+    /// For those who come back, where they may. Dropped last: the next life of this rank waits for it.
+    door: Option<Door>,
 }
 
 /// How the ranks of a job are connected.
@@ -83,8 +87,39 @@ impl Membership {
     /// [`Self::join`] for whoever may want to end it.
     pub(super) fn meet(job: &Job, deadline: Instant, watch: &mut Watch<'_>) -> Result<Self, BootstrapError> {
         let birthplace = Birthplace::here();
-        let (peers, meeting, salt) = join::join(job, deadline, watch)?;
-        Ok(Self {
+        if !returning::is_allowed(job) {
+            let joined = join::join(job, deadline, watch)?;
+            return Ok(Self::of(job, birthplace, joined, None));
+        }
+        let lock = returning::take_lock(job, deadline)?;
+        let joined = match job.attempt {
+            0 => join::join(job, deadline, watch)?,
+            _ => returning::join(job, deadline, watch)?,
+        };
+        let Meeting::OneHost(one_host) = &joined.1 else {
+            return Ok(Self::of(job, birthplace, joined, None));
+        };
+        let roll = &one_host.liveness.roll;
+        let door = match lock {
+            Some(lock) => {
+                let roll = rustix::io::fcntl_dupfd_cloexec(roll.descriptor(), 0);
+                let roll = roll.map_err(BootstrapError::system("duplicating the roll's descriptor"))?;
+                Some(Door::new(lock, job, (joined.0.clone(), joined.2), roll))
+            }
+            None => {
+                tracing::warn!(
+                    rank = job.rank,
+                    "this process is in the job already: by this membership the rank cannot come back if it dies"
+                );
+                roll.will_not_return(job.rank);
+                None
+            }
+        };
+        Ok(Self::of(job, birthplace, joined, door))
+    }
+
+    fn of(job: &Job, birthplace: Birthplace, (peers, meeting, salt): Joined, door: Option<Door>) -> Self {
+        Self {
             rank: job.rank,
             local_rank: job.local_rank,
             peers,
@@ -92,7 +127,47 @@ impl Membership {
             meeting,
             job: job.clone(),
             salt,
-        })
+            door,
+        }
+    }
+
+    /// How often this rank has come back after a death, which the others took part in nothing for: 0 is its first life.
+    /// Of one that has, [`Self::all_gather`] is refused.
+    pub fn life(&self) -> u64 {
+        match &self.meeting {
+            Meeting::OneHost(one_host) => one_host.liveness.lives.own,
+            Meeting::Network(_) => 0,
+        }
+    }
+
+    /// Whether ranks of this job may come back after a death; the same on all ranks.
+    pub(crate) fn allows_returns(&self) -> bool {
+        returning::is_allowed(&self.job)
+    }
+
+    /// Keeps text and descriptors, or why there are none, under a number for ranks that come back.
+    pub(crate) fn keep(
+        &self,
+        number: u32,
+        what: Result<(String, Vec<OwnedFd>), String>,
+    ) -> Result<(), BootstrapError> {
+        self.door.as_ref().map_or(Ok(()), |door| door.keep(number, what))
+    }
+
+    /// Keeps it no more.
+    pub(crate) fn forget(&self, number: u32) {
+        if let (Some(door), true) = (&self.door, self.birthplace.is_here()) {
+            door.forget(number);
+        }
+    }
+
+    /// What another rank keeps under a number for this one, which has come back.
+    pub(crate) fn fetch(
+        &self,
+        number: u32,
+        deadline: Instant,
+    ) -> Result<(String, Vec<OwnedFd>), BootstrapError> {
+        returning::fetch(&self.job, self.salt, number, deadline)
     }
 
     /// This rank.

@@ -12,7 +12,7 @@ use super::verdict::Verdict;
 use super::{DepartureKind, HostIdentity, Rank, noise};
 
 /// Grows whenever an older peer would misunderstand.
-pub(super) const PROTOCOL_VERSION: u32 = 4;
+pub(super) const PROTOCOL_VERSION: u32 = 5;
 /// Spoken in the hello, inside the encrypted channel.
 pub(super) const MAGIC: &str = "sapwood";
 /// The first bytes of each record: kind, flags, number of descriptors, zero.
@@ -62,6 +62,10 @@ pub(super) enum Kind {
     Survive = 13,
     /// Which ranks have said so, when all that live had.
     Survivors = 14,
+    /// A rank that has come back asks for something at another's door.
+    Knock = 15,
+    /// The answer.
+    Welcome = 16,
 }
 
 impl Kind {
@@ -82,6 +86,8 @@ impl Kind {
             Parts,
             Survive,
             Survivors,
+            Knock,
+            Welcome,
         ];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -188,6 +194,28 @@ pub(super) struct Survive {
 pub(super) struct Survivors {
     pub(super) stage: u64,
     pub(super) said: Vec<(Rank, Vec<u8>)>,
+}
+
+/// What a rank that has come back wants at another's door.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) enum Knock {
+    /// To know the job, and its roll.
+    Job,
+    /// What is kept there under a number, of the job with that salt.
+    Kept { salt: u128, number: u32 },
+}
+
+/// What it gets there; descriptors come along.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Welcome {
+    /// With the roll.
+    Job { peers: Vec<Peer>, salt: u128 },
+    /// With what is kept.
+    Kept { payload: String },
+    /// Nothing now, for this reason.
+    Later { why: String },
+    /// Nothing, ever.
+    Never { why: String },
 }
 
 /// Makes the number of a step out of that of a stage, for a [`Question`] about it.
@@ -340,6 +368,8 @@ mod tests {
             let _ = decode::<Answer>(&body);
             let _ = decode::<Survive>(&body);
             let _ = decode::<Survivors>(&body);
+            let _ = decode::<Knock>(&body);
+            let _ = decode::<Welcome>(&body);
             let _ = decode_with_payload::<ContributionHeader>(body.clone());
             let _ = decode_with_payload::<RelayedHeader>(body);
         }

@@ -12,15 +12,17 @@
 //! Ranks on one host meet at a Unix socket. Ranks on several meet at a TCP port of rank 0's host, and those that share
 //! a host at a Unix socket of that host besides: bytes go to everybody, encrypted; descriptors to host-mates.
 //!
-//! This module must never leave a file behind or carry bulk data: it is the control path. The only thread that it
-//! keeps is rank 0's of a job over the network, which passes on what the ranks say, deaths above all, while the
-//! program computes; nothing else is done there.
+//! This module must never leave a file behind or carry bulk data: it is the control path. The only threads that it
+//! keeps are rank 0's of a job over the network, which passes on what the ranks say, deaths above all, while the
+//! program computes, and in a job whose dead ranks may come back that of each rank's door, which sleeps until one
+//! does; nothing else is done there.
 
 mod admission;
 mod attempt;
 mod ballot;
 mod channel;
 mod control;
+mod door;
 mod environment;
 mod error;
 mod gather;
@@ -32,6 +34,7 @@ mod interface;
 mod job;
 mod join;
 mod liveness;
+mod lives;
 mod meanwhile;
 mod membership;
 mod message;
@@ -46,6 +49,7 @@ mod progress;
 mod reception;
 mod refusals;
 mod rendezvous;
+mod returning;
 mod roll;
 mod secret;
 mod socket;

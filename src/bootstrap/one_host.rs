@@ -38,6 +38,20 @@ impl OneHost {
         }
     }
 
+    /// Of a rank that has come back: what needs all ranks is over.
+    pub(super) fn returned(liveness: Liveness) -> Self {
+        let rank = liveness.rank;
+        let one_host = Self::new(liveness, Control::Root(Vec::new()));
+        let step = "an exchange between all ranks".to_owned();
+        let returned = BootstrapError::Returned { rank, step };
+        one_host
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .broken = Some(returned);
+        one_host
+    }
+
     /// [`super::Membership::all_gather`], with a name and a payload that are short enough.
     pub(super) fn all_gather(
         &self,

@@ -34,8 +34,11 @@ const LONGEST: usize = (WORDS - 1) * size_of::<u64>();
 /// Beside the presence: the rank has left, however it did.
 const AWAY: u64 = 0x80;
 
+/// In the word of a rank's lives: it could not come back.
+const FOR_GOOD: u64 = 1 << 63;
+
 /// Entries of the shared page: presence in the low byte, the number of the latest collective step above it. Behind them
-/// is what the [`Ballot`] needs, and from the next page on each rank has a place for words, of which the kernel provides
+/// is what the [`Ballot`] needs, then how often each rank has come back, and from the next page on each rank has a place for words, of which the kernel provides
 /// those that are written.
 pub(super) struct Roll {
     entries: NonNull<AtomicU64>,
@@ -114,9 +117,9 @@ impl Roll {
         Self::bytes_before_words(size) + words
     }
 
-    /// Two for each rank, and one for all.
+    /// Three for each rank, and one for all.
     fn bytes_before_words(size: u32) -> usize {
-        ((2 * size as usize + 1) * size_of::<AtomicU64>()).next_multiple_of(4096)
+        ((3 * size as usize + 1) * size_of::<AtomicU64>()).next_multiple_of(4096)
     }
 
     fn entries(&self) -> &[AtomicU64] {
@@ -126,12 +129,39 @@ impl Roll {
     fn entries_and_ballot(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is page-aligned, at least that many words long, lives as long as `self`, and is only
         // ever accessed as atomics, by this process and by the other ranks.
-        unsafe { std::slice::from_raw_parts(self.entries.as_ptr(), 2 * self.size as usize + 1) }
+        unsafe { std::slice::from_raw_parts(self.entries.as_ptr(), 3 * self.size as usize + 1) }
+    }
+
+    fn lives(&self) -> &[AtomicU64] {
+        &self.entries_and_ballot()[2 * self.size as usize + 1..]
+    }
+
+    /// How often a rank has come back after a death.
+    pub(super) fn life(&self, rank: Rank) -> u64 {
+        self.lives()[rank as usize].load(Ordering::Acquire) & !FOR_GOOD
+    }
+
+    /// Says that a rank, which must be the caller, would be missed for good.
+    pub(super) fn will_not_return(&self, rank: Rank) {
+        self.lives()[rank as usize].fetch_or(FOR_GOOD, Ordering::AcqRel);
+    }
+
+    /// Whether a rank may come back if it dies.
+    pub(super) fn may_return(&self, rank: Rank) -> bool {
+        self.lives()[rank as usize].load(Ordering::Acquire) & FOR_GOOD == 0
+    }
+
+    /// A rank, which must be the caller and the only one to be it, has come back; says in which of its lives it is.
+    pub(super) fn live_again(&self, rank: Rank) -> u64 {
+        let life = self.lives()[rank as usize].fetch_add(1, Ordering::AcqRel) + 1;
+        self.mark(rank, Presence::Joined);
+        life
     }
 
     /// Where the survivors agree on who they are, seen from one of them.
     pub(super) fn ballot(&self, own: Rank) -> Ballot<'_> {
-        let (members, outcome) = self.entries_and_ballot()[self.size as usize..].split_at(self.size as usize);
+        let behind = &self.entries_and_ballot()[self.size as usize..];
+        let (members, outcome) = behind.split_at(self.size as usize);
         Ballot {
             own,
             members,
@@ -263,6 +293,21 @@ mod tests {
         second.mark(3, Presence::Left);
         assert_eq!(first.presence(3), Presence::Left);
         assert_eq!(first.behind(7), [0, 1, 2, 4]);
+    }
+
+    #[test]
+    fn who_comes_back_lives_again() {
+        let first = Roll::create(5).unwrap();
+        let second = Roll::attach(first.descriptor().try_clone_to_owned().unwrap(), 5).unwrap();
+        first.mark(4, Presence::Panicked);
+        first.leave(4);
+        assert!(second.has_left(4) && second.may_return(4) && second.life(4) == 0);
+        assert_eq!(first.live_again(4), 1);
+        assert!(!second.has_left(4));
+        assert_eq!((second.presence(4), second.life(4)), (Presence::Joined, 1));
+        second.will_not_return(3);
+        assert!(!first.may_return(3) && first.may_return(4));
+        assert_eq!((first.life(3), second.live_again(4)), (0, 2));
     }
 
     #[test]

@@ -35,6 +35,30 @@ fn stream_socket() -> Result<OwnedFd, Errno> {
     )
 }
 
+/// A socket that has a name in the abstract name space, and to which nobody can connect yet.
+pub(super) fn bind_unheard(rendezvous: &Rendezvous) -> Result<OwnedFd, Errno> {
+    let socket = stream_socket()?;
+    rustix::net::bind(&socket, &address(rendezvous)?)?;
+    Ok(socket)
+}
+
+/// From here on others can connect to it.
+pub(super) fn listen(socket: &OwnedFd) -> Result<(), Errno> {
+    rustix::net::listen(socket, BACKLOG)
+}
+
+/// The next connection to a socket of this host; [`Errno::AGAIN`] if none is waiting.
+pub(super) fn accept_here(socket: &OwnedFd) -> Result<OwnedFd, Errno> {
+    rustix::net::accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+}
+
+/// One attempt to connect to a socket of this host, which does not wait.
+pub(super) fn connect_to_socket(rendezvous: &Rendezvous) -> Result<OwnedFd, Errno> {
+    let socket = stream_socket()?;
+    rustix::net::connect(&socket, &address(rendezvous)?)?;
+    Ok(socket)
+}
+
 /// A socket's path, and which file it is: somebody may put another one in its place.
 #[derive(Debug)]
 struct Place {
@@ -193,9 +217,7 @@ pub(super) fn connect_once(
         tcp::tune(&socket)?;
         return Ok(socket);
     }
-    let socket = stream_socket()?;
-    rustix::net::connect(&socket, &address(rendezvous)?)?;
-    Ok(socket)
+    Ok(connect_to_socket(rendezvous)?)
 }
 
 /// Why nobody was reached: what the system said of a connection, or why none could be tried.

@@ -69,7 +69,8 @@ impl Builder {
         self
     }
 
-    /// Meets the job's other ranks and connects to them. Collective.
+    /// Meets the job's other ranks and connects to them. Collective; but where this rank was started anew after a death
+    /// and the others let it back in ([`Communicator::has_returned`]), which they do without taking part.
     ///
     /// # Errors
     /// A tuning file that cannot be used; an unknown plan; a rank that does not come, named; what the fabric refuses.
@@ -90,7 +91,14 @@ impl Builder {
         self.delay = job.delay;
         let timeout = self.timeout.unwrap_or(job.timeout);
         let membership = Membership::join(job, Instant::now() + timeout)?;
-        self.timeout(timeout).build(membership, FIRST)
+        match membership.life() {
+            0 => self.timeout(timeout).build(membership, FIRST),
+            _ => self.timeout(timeout).come_back(membership),
+        }
+    }
+
+    pub(super) fn timeout_or(&self, otherwise: Duration) -> Duration {
+        self.timeout.unwrap_or(otherwise)
     }
 
     /// These settings, with the fabric of those.
@@ -172,16 +180,16 @@ impl Builder {
             let core = MessageCore::new(ranks, generation, endpoint, fabric, liveness);
             (Engine::Messages(core), None, None, Way::Messages)
         };
-        // Windows are told apart by their communicator, of which a process may have many.
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let communicator = Communicator {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            id: Communicator::new_id(),
             rank,
             ranks,
             timeout: Cell::new(timeout),
             plans,
             made_with: self,
             generation,
+            life: 0,
+            backup_barriers: Cell::new(0),
             engine: Arc::new(engine),
             staging,
             mapped: RefCell::new(mapped),
@@ -207,6 +215,14 @@ impl Builder {
             communicator.connect_for_barriers()?;
         }
         Ok(communicator)
+    }
+}
+
+impl Communicator {
+    /// Windows are told apart by their communicator, of which a process may have many.
+    pub(super) fn new_id() -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
     }
 }
 

@@ -60,7 +60,8 @@ impl Members {
 
 /// A rank that is known to have died.
 pub(super) fn first_death(membership: &Membership) -> Option<Departure> {
-    let died = |departure: &Departure| matches!(departure.how, DepartureKind::Died | DepartureKind::Panicked);
+    use DepartureKind::{Died, Panicked, Returned};
+    let died = |departure: &Departure| matches!(departure.how, Died | Panicked | Returned);
     membership.departures().into_iter().find(died)
 }
 

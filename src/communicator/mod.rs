@@ -24,6 +24,7 @@ mod persistent;
 mod plans;
 mod point_to_point;
 mod request;
+mod returned;
 mod running;
 mod shapes;
 mod shrinking;
@@ -44,6 +45,7 @@ pub(crate) use one_sided::Offered;
 pub use pending::{Pair, Pending, Started, Windows};
 pub use persistent::Persistent;
 pub use request::Request;
+pub(crate) use returned::Keepsake;
 pub(crate) use starter::Starter;
 pub use window::Window;
 
@@ -93,6 +95,10 @@ pub struct Communicator {
     made_with: Builder,
     /// How many failures lie between this communicator and the first of its line.
     generation: u32,
+    /// How often this rank has come back after a death.
+    life: u64,
+    /// How many sets of backup workers were made of it.
+    backup_barriers: Cell<u32>,
     engine: Arc<Engine>,
     /// Shared by all operations, where ranks see each other's memory.
     staging: Option<Extent>,
@@ -242,7 +248,7 @@ impl Communicator {
 
     /// Whether ranks look into each other's memory, so that nothing is staged; else they send each other messages.
     pub fn has_load_store(&self) -> bool {
-        matches!(&*self.engine, Engine::Boards(_))
+        matches!(&*self.engine, Engine::Boards(_)) || self.has_returned()
     }
 
     /// The ranks to which this one has queue pairs, ascending: where ranks reach each other by messages, those that
@@ -304,6 +310,7 @@ impl Communicator {
     }
 
     fn usable(&self) -> Result<(), CommunicatorError> {
+        self.first_life()?;
         self.engine.check()?;
         if self.next.get() >= MAXIMUM_SEQUENCE {
             let what = format!("{MAXIMUM_SEQUENCE} operations, the most of one communicator; make a new one");

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::boards::Mapped;
 use super::{Communicator, CommunicatorError, Window};
-use crate::engine::{Keys, Liveness, WindowMap};
-use crate::fabric::{Access, AtomicDomain, Endpoint, Fabric, Registration, RemoteRegion};
+use crate::engine::{Engine, Keys, Liveness, WindowMap};
+use crate::fabric::{Access, AtomicDomain, Endpoint, Fabric, Patience, Registration, RemoteRegion};
 use crate::memory::{Buffer, Element};
 
 /// Memory that every rank offers, and what is needed to operate on each other's.
@@ -80,6 +80,14 @@ impl Communicator {
             remote: Box::new([]),
         };
         Window::new(buffer, WindowMap::by_keys(u16::MAX, keys, len), u64::MAX)
+    }
+
+    /// How this rank waits for others.
+    pub(crate) fn patience(&self) -> Patience {
+        match &**self.engine() {
+            Engine::Boards(core) => core.group().patience(),
+            Engine::Messages(_) => Patience::for_ranks(self.ranks as usize),
+        }
     }
 
     /// Who is still there.

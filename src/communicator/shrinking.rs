@@ -43,6 +43,7 @@ impl Communicator {
         if self.engine.is_forked() {
             self.engine.check()?;
         }
+        self.first_life()?;
         let meeting = self.meeting.borrow();
         let membership = meeting.members.membership();
         self.give_up();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::engine::WindowMap;
-use crate::memory::{Buffer, Element};
+use crate::memory::{Buffer, Element, Region};
 
 /// What the pieces of one window share.
 #[derive(Debug)]
@@ -98,6 +98,11 @@ impl<T: Element> Window<T> {
     /// Where in the registered window it starts, in bytes.
     pub(super) fn place(&self) -> usize {
         self.offset
+    }
+
+    /// The memory that it is a part of.
+    pub(crate) fn region(&self) -> &Region {
+        self.buffer.region()
     }
 
     fn check_custody(&self) {

@@ -25,9 +25,11 @@ impl Backups {
         names: &Names,
         state: &Names,
         spares: Spares,
+        label: String,
     ) -> Result<Self, ExchangeError> {
         let mut builder = Barrier::<f32>::builder(communicator, names.total())
             .backups(spares.backups)
+            .label(label)
             .state(state.total());
         if let Some(history) = spares.history {
             builder = builder.history(history);

@@ -86,7 +86,8 @@ impl Builder {
         self
     }
 
-    /// Allocates and registers the buckets, all in one region. Collective.
+    /// Allocates and registers the buckets, all in one region. Collective; but where this rank
+    /// [has come back](Communicator::has_returned) to backup workers: then it takes over what it had, and another's state.
     ///
     /// # Errors
     /// No bucket, more than 48, an empty one, a name used twice, memory limits, ranks whose buckets or state differ; backup
@@ -103,8 +104,13 @@ impl Builder {
         } = self;
         check(&buckets, &state)?;
         let shape = (spares, buckets, state);
-        agree(&communicator, &shape)?;
+        let returned = communicator.has_returned();
+        // Who has come back compares with what the others have kept of theirs.
+        if !(returned && spares.is_some()) {
+            agree(&communicator, &shape)?;
+        }
         let (_, buckets, state) = shape;
+        let label = format!(", buckets {buckets:?}, state {state:?}");
         let (names, state) = (names(buckets)?, self::names(state)?);
         let way = match spares {
             Some(backups) => {
@@ -113,7 +119,7 @@ impl Builder {
                     history,
                     suspicion,
                 };
-                Way::Backups(Backups::new(&communicator, &names, &state, spares)?)
+                Way::Backups(Backups::new(&communicator, &names, &state, spares, label)?)
             }
             None => Way::Collective(Collective::new(&communicator, &names, &state, progress)?),
         };

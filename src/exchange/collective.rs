@@ -54,6 +54,10 @@ impl Collective {
         })
     }
 
+    pub fn number(&self) -> u64 {
+        self.step
+    }
+
     pub fn has_progress_thread(&self) -> bool {
         self.progress.is_some()
     }

@@ -51,6 +51,15 @@ impl Exchange {
         &self.communicator
     }
 
+    /// The number of the step that is to be done next, from 0. (It may be a later one than was done last: see
+    /// [`Outcome::caught_up`](super::Outcome::caught_up) and [`Communicator::has_returned`].)
+    pub fn next_step(&self) -> u64 {
+        match &self.way {
+            Way::Collective(way) => way.number(),
+            Way::Backups(way) => way.number(),
+        }
+    }
+
     /// Whether exchanges move on while the loop computes.
     pub fn has_progress_thread(&self) -> bool {
         matches!(&self.way, Way::Collective(way) if way.has_progress_thread())

@@ -44,6 +44,21 @@ impl Doorbell {
         }
     }
 
+    /// A bell in memory that ranks share for something of their own.
+    ///
+    /// # Safety
+    /// `line` must point to 64 bytes, aligned to as many, that all who use the bell have mapped, writable and at first zero,
+    /// that `memory` keeps mapped and that are used for nothing else.
+    pub(crate) unsafe fn within(line: NonNull<u8>, memory: Arc<dyn std::any::Any + Send + Sync>) -> Self {
+        // SAFETY: passed on; a bell is a line.
+        unsafe { Self::new(line.cast(), memory, None) }
+    }
+
+    /// For the owner's next life, before it sleeps: nobody of an earlier one does any more.
+    pub(crate) fn forget_sleepers(&self) {
+        self.bell().forget_sleepers();
+    }
+
     #[inline]
     fn bell(&self) -> &Bell {
         // SAFETY: valid as long as `_memory`, by the contract of `new`; all accesses are atomic.

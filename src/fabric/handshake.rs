@@ -55,6 +55,11 @@ impl Bell {
         }
     }
 
+    /// Of those who sleep here none is left: their process has died, and this is its next life, which has not slept yet.
+    pub fn forget_sleepers(&self) {
+        self.sleepers.store(0, Ordering::Relaxed);
+    }
+
     /// From here to [`Bell::disarm`] a ringer makes the descriptor readable. Who arms looks once more, afterwards,
     /// whether there is a need to sleep.
     pub fn arm(&self) {

@@ -151,6 +151,24 @@ impl Region {
         Ok(unsafe { Self::of_kind(base, len, Box::new(Foreign { _owner: owner })) })
     }
 
+    /// The first `len` bytes of a memory file that another process has made, sealed against shrinking: what is there stays
+    /// as it is. Whose memory it is, the caller must know.
+    ///
+    /// # Errors
+    /// A file that is shorter or not sealed; the operating system's refusal.
+    pub(crate) fn of_file(file: &OwnedFd, len: usize) -> Result<Self, MemoryError> {
+        let mapping = Arc::new(Mapping::of(file, len, true)?);
+        let base = mapping.base();
+        let file = file.try_clone().map_err(|source| MemoryError::System {
+            what: "duplicating a region's descriptor",
+            bytes: len,
+            source,
+        })?;
+        let _mapping = mapping;
+        // SAFETY: the mapping has that many bytes and lives as long as the region.
+        Ok(unsafe { Self::of_kind(base, len, Box::new(Host { file, _mapping })) })
+    }
+
     /// Memory of any kind: the seam through which GPU memory comes in.
     ///
     /// # Safety

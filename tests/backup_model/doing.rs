@@ -1,8 +1,8 @@
 //! What a worker wants, done in the model's world.
 
-use sapwood::backup::protocol::{Access, Did, Reach, Slot, Tag, Want, Way, Word, scan};
+use sapwood::backup::protocol::{Access, Did, Reach, Slot, Tag, Want, Way, Word, Worker, scan};
 
-use super::state::{Flight, Life, RING, STEPS, State, Sum};
+use super::state::{Flight, Life, RING, STEPS, Seat, State, Sum, gradient, step_of};
 use super::world::{Seeded, World};
 
 impl World {
@@ -43,14 +43,15 @@ impl World {
             if !self.follows(seat.worker.want()) {
                 return state;
             }
-            match self.done(&state, index) {
+            match self.done(&state, index, false) {
                 Some(next) => state = next,
                 None => return state,
             }
         }
     }
 
-    pub fn done(&self, before: &State, index: usize) -> Option<State> {
+    /// `oldest`: the newest state cannot be copied just now, since its owner changes it.
+    pub fn done(&self, before: &State, index: usize, oldest: bool) -> Option<State> {
         let want = before.seats[index].worker.want();
         if matches!(want, Want::Look | Want::Crowded) || !self.possible(before, index, want) {
             return None;
@@ -60,11 +61,11 @@ impl World {
         if want == Want::Compute {
             let seat = &mut state.seats[index];
             let step = seat.worker.step();
-            seat.memory.gradients[self.window(step)] = step as u8;
+            seat.memory.gradients[self.window(step)] = gradient(step, seat.lives);
             seat.worker.arrive();
             want = state.seats[index].worker.want();
         }
-        let did = self.carry_out(&mut state, index, want)?;
+        let did = self.carry_out(&mut state, index, want, oldest)?;
         let seat = &mut state.seats[index];
         let applied = seat.worker.applied();
         if matches!(want, Want::CatchUp { .. }) {
@@ -77,12 +78,20 @@ impl World {
         if !matches!(want, Want::CatchUp { .. }) || seat.worker.has_state() {
             seat.copied = Default::default();
         }
-        let next = seat.worker.applied() + 1;
-        if seat.worker.applied() > applied && next <= STEPS as u64 {
-            // The backward pass of the next step begins to write.
-            seat.memory.gradients[self.window(next)] = next as u8;
-        }
+        self.computes(seat, &before.seats[index].worker);
         (state != *before).then_some(state)
+    }
+
+    /// The backward pass of a step begins to write, where it is the step that has begun. (Where a gradient of an earlier life
+    /// may stand it writes elsewhere, where nobody looks.)
+    pub fn computes(&self, seat: &mut Seat, before: &Worker) {
+        let step = seat.worker.step();
+        let begins = |worker: &Worker| worker.want() == Want::Compute;
+        let seeded = self.seeded == Seeded::WritesOverEarlierLife && seat.lives > 1 && step > before.step();
+        let begun = begins(&seat.worker) && !(begins(before) && before.step() == step);
+        if (begun || seeded) && step <= STEPS as u64 {
+            seat.memory.gradients[self.window(step)] = gradient(step, seat.lives);
+        }
     }
 
     /// Whether something that waits for others can be done now.
@@ -117,7 +126,7 @@ impl World {
         }
     }
 
-    fn carry_out(&self, state: &mut State, index: usize, want: Want) -> Option<Did> {
+    fn carry_out(&self, state: &mut State, index: usize, want: Want, oldest: bool) -> Option<Did> {
         let me = index as u16;
         match want {
             Want::Word(access) => {
@@ -215,7 +224,10 @@ impl World {
                         && seat.worker.applied() >= step
                         && !(seat.worker.want() == Want::CatchUp { step: 0 })
                 });
-                let (_, source) = candidates.max_by_key(|(_, seat)| seat.worker.applied())?;
+                let (_, source) = match oldest {
+                    true => candidates.min_by_key(|(_, seat)| seat.worker.applied())?,
+                    false => candidates.max_by_key(|(_, seat)| seat.worker.applied())?,
+                };
                 let (copied, past) = (source.history, source.worker.past());
                 state.seats[index].copied = copied;
                 Some(Did::Caught(past))
@@ -260,14 +272,10 @@ impl World {
         let place = self.window(tag.step());
         let each = |_, slot: Slot, member: bool| {
             let worker = slot.worker().unwrap_or_default() as usize;
-            let seat = &state.seats[worker];
-            let memory = match &seat.former {
-                Some(former) if slot.incarnation() == 0 => former,
-                _ => &seat.memory,
-            };
             if member {
-                whole &= u64::from(memory.gradients[place]) == tag.step();
-                sum = sum.plus(Sum::gradient(worker, memory.gradients[place]));
+                let gradient = state.seats[worker].memory.gradients[place];
+                whole &= step_of(gradient) == tag.step();
+                sum = sum.plus(Sum::gradient(worker, gradient));
             }
         };
         match scan(&page, &self.shape, tag.step(), tag.attempt(), each) {

@@ -223,6 +223,10 @@ fn a_queue_pair_breaks_or_a_worker_comes_back() {
         "flat, 2 of 3, a death and a return",
         close(flat(3, 1, 1, RESTART)),
     );
+    check(
+        "tree, 2 of 3, a death and a return",
+        close(tree(3, 1, 1, RESTART)),
+    );
 }
 
 #[test]
@@ -252,6 +256,12 @@ fn a_fetch_and_add_that_is_repeated_is_caught() {
     catch(seeded(world, Seeded::RepeatedFetchAdd), STALE);
 }
 
+#[test]
+fn a_gradient_over_that_of_an_earlier_life_is_caught() {
+    let world = close(flat(3, 1, 1, RESTART));
+    catch(seeded(world, Seeded::WritesOverEarlierLife), AGREE);
+}
+
 /// Workers that run are at most one step apart, and may stop between deciding and doing.
 fn apart(mut world: World) -> World {
     world.lag = 1;
@@ -277,6 +287,16 @@ fn larger_worlds() {
     check("reads, 2 of 3, one, apart", apart(reads(3, 1, 1, STOP_OR_CRASH)));
     check("reads, 2 of 3, two", close(reads(3, 1, 2, STOP_OR_CRASH)));
     check("flat, 3 of 4, one", close(flat(4, 1, 1, STOP_OR_CRASH)));
+    check("flat, 2 of 3, a return, apart", apart(flat(3, 1, 1, RESTART)));
+    check("tree, 2 of 3, a return, apart", apart(tree(3, 1, 1, RESTART)));
+    check(
+        "flat, 2 of 3, two deaths and returns",
+        close(flat(3, 1, 2, RESTART)),
+    );
+    check(
+        "tree, 2 of 3, two deaths and returns",
+        close(tree(3, 1, 2, RESTART)),
+    );
 }
 
 #[test]

@@ -14,7 +14,18 @@ pub const RING: usize = 2;
 /// After these a worker is done.
 pub const STEPS: usize = 3;
 
-/// A sum, by where it comes from: of each worker the step of the gradient that is in it, 0 if none is.
+/// What a worker writes as its gradient of a step: another in each of its lives, as nothing binds those to compute the same
+/// bits.
+pub fn gradient(step: u64, lives: u8) -> u8 {
+    step as u8 | (lives - 1) << 4
+}
+
+/// Of which step a gradient is.
+pub fn step_of(gradient: u8) -> u64 {
+    u64::from(gradient & 15)
+}
+
+/// A sum, by where it comes from: of each worker the gradient that is in it, 0 if none is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sum {
     pub of: [u8; MOST],
@@ -23,9 +34,9 @@ pub struct Sum {
 }
 
 impl Sum {
-    pub fn gradient(worker: usize, step: u8) -> Self {
+    pub fn gradient(worker: usize, gradient: u8) -> Self {
         let mut sum = Self::default();
-        sum.of[worker] = step;
+        sum.of[worker] = gradient;
         sum
     }
 
@@ -53,7 +64,7 @@ pub enum Life {
 /// What a worker shows to others, beside the words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Memory {
-    /// The steps whose gradients are in its windows.
+    /// The gradients in its windows.
     pub gradients: [u8; RING],
     /// Its part of an attempt, as far as it has been added up.
     pub sum: (Tag, Sum),
@@ -74,9 +85,8 @@ pub struct Seat {
     pub doubted: bool,
     /// By how many lives it has had.
     pub lives: u8,
+    /// Where memory stays, the next life takes it over.
     pub memory: Memory,
-    /// Of an earlier life, where memory stays.
-    pub former: Option<Box<Memory>>,
     /// What it has applied.
     pub history: [Sum; STEPS],
     /// A peer's, copied and not yet its own.
@@ -253,8 +263,8 @@ impl Memory {
             .for_each(|one| *one = Default::default());
         let gradients = self.gradients.iter_mut();
         gradients
-            .filter(|step| u64::from(**step) <= floor)
-            .for_each(|step| *step = 0);
+            .filter(|gradient| step_of(**gradient) <= floor)
+            .for_each(|gradient| *gradient = 0);
     }
 }
 
@@ -266,7 +276,6 @@ impl Seat {
             doubted: false,
             lives: 1,
             memory: Memory::default(),
-            former: None,
             history: Default::default(),
             copied: Default::default(),
             broken: 0,
@@ -280,11 +289,9 @@ impl Seat {
         self.worker.applied() == STEPS as u64
     }
 
-    /// Its result with this tag, if it holds it, in this life or where memory stays in the one before.
+    /// Its result with this tag, if it holds it.
     pub fn result(&self, tag: Tag) -> Option<Sum> {
-        let place = tag.step() as usize % RING;
-        let lives = [Some(&self.memory), self.former.as_deref()];
-        let mut found = lives.into_iter().flatten().map(|memory| memory.results[place]);
-        found.find(|(theirs, _)| *theirs == tag).map(|(_, sum)| sum)
+        let (theirs, sum) = self.memory.results[tag.step() as usize % RING];
+        (theirs == tag).then_some(sum)
     }
 }

@@ -3,7 +3,7 @@
 
 use sapwood::backup::protocol::{Access, Did, Layout, Reach, Shape, Slot, Tickets, Want, Way, Word, Worker};
 
-use super::state::{Home, Life, Memory, Page, RING, STEPS, Seat, State, Sum, Suspicions};
+use super::state::{Home, Life, Memory, Page, RING, STEPS, Seat, State, Sum, Suspicions, step_of};
 
 /// Errors that the model must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Seeded {
     ApplyBeforeCommit,
     /// After a broken queue pair another ticket is taken, without a look at what became of the first.
     RepeatedFetchAdd,
+    /// A worker that has come back writes its gradient where an earlier life of it has shown one.
+    WritesOverEarlierLife,
 }
 
 #[derive(Clone, Debug)]
@@ -49,6 +51,8 @@ pub struct Kinds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     Do(u8),
+    /// Copies state that is not the newest.
+    CatchUpWithOldest(u8),
     /// Reopens the tickets for those who will arrive.
     Reopen(u8),
     Look(u8),
@@ -133,6 +137,9 @@ impl World {
             if !computes || !(seat.is_done() || seat.worker.applied() > last + self.lag) {
                 actions.push(Action::Do(index));
             }
+            if matches!(seat.worker.want(), Want::CatchUp { .. }) && self.stays() {
+                actions.push(Action::CatchUpWithOldest(index));
+            }
             if !seat.is_done() && self.reopening(state, &seat.worker).is_some() {
                 actions.push(Action::Reopen(index));
             }
@@ -198,7 +205,7 @@ impl World {
                     // Forgotten: all had it.
                     continue;
                 }
-                let fresh = sum.of.iter().all(|of| *of == 0 || u64::from(*of) == step);
+                let fresh = sum.of.iter().all(|of| *of == 0 || step_of(*of) == step);
                 state.stale |= !fresh || sum.twice || sum.contributors() != usize::from(self.shape.members());
                 let others = state.seats.iter().filter(|seat| seat.life != Life::Dead);
                 state.disagree |= others
@@ -225,9 +232,6 @@ impl World {
                 seat.copied[step - 1] = Sum::default();
             }
             seat.memory.forget(floor);
-            if let Some(former) = &mut seat.former {
-                former.forget(floor);
-            }
         }
     }
 
@@ -235,7 +239,11 @@ impl World {
         match action {
             Action::Do(index) => {
                 let index = index as usize;
-                Some(self.followed(self.done(before, index)?, index))
+                Some(self.followed(self.done(before, index, false)?, index))
+            }
+            Action::CatchUpWithOldest(index) => {
+                let index = index as usize;
+                Some(self.followed(self.done(before, index, true)?, index))
             }
             Action::Reopen(index) => {
                 let worker = &before.seats[index as usize].worker;
@@ -295,7 +303,6 @@ impl World {
                 life: Life::Dead,
                 doubted: true,
                 lives: seat.lives,
-                former: seat.former.take(),
                 memory: Memory::default(),
                 ..Seat::new(shape, index.into())
             };
@@ -314,13 +321,17 @@ impl World {
     fn restarted(&self, before: &State, index: u8) -> State {
         let mut state = before.clone();
         let seat = &mut state.seats[index as usize];
-        let former = Box::new(std::mem::take(&mut seat.memory));
+        let mut memory = Memory::default();
+        if self.stays() {
+            memory = std::mem::take(&mut seat.memory);
+            // Its part is shown no more before anything is written there.
+            memory.shown = Default::default();
+        }
         *seat = Seat {
             worker: Worker::restarted(self.shape, index.into(), 1),
             doubted: true,
             lives: 2,
-            former: self.stays().then_some(former),
-            memory: Memory::default(),
+            memory,
             ..Seat::new(self.shape, index.into())
         };
         state
@@ -370,6 +381,7 @@ impl World {
         }
         let mut state = before.clone();
         state.seats[index].worker = worker;
+        self.computes(&mut state.seats[index], old);
         Some(state)
     }
 }

@@ -239,6 +239,12 @@ impl Worker {
         self.held
     }
 
+    /// It was started again, and what an earlier life of it has left in this step is not dealt with yet: nothing may be
+    /// written where that life had its gradients.
+    pub fn looks_for_itself(&self) -> bool {
+        self.fresh && matches!(self.phase, Phase::Returning | Phase::Act(_))
+    }
+
     /// In which of its lives it is.
     pub fn incarnation(&self) -> u16 {
         self.incarnation

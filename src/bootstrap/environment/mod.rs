@@ -50,8 +50,10 @@ pub mod variable {
     pub const TUNING: &str = "SAPWOOD_TUNING";
     /// By how many milliseconds messages are held back; for tests.
     pub const DELAY: &str = "SAPWOOD_DELAY";
-    /// How often the launcher has started this rank anew, from 0. For programs that want to know.
+    /// How often the launcher has started this rank anew, from 0.
     pub const ATTEMPT: &str = "SAPWOOD_ATTEMPT";
+    /// Whether a rank that has died may come back.
+    pub const RETURNS: &str = "SAPWOOD_RETURNS";
 }
 
 impl Job {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::super::{BootstrapError, DEFAULT_TIMEOUT, Job, MAXIMUM_SIZE, Rank, Rendezvous, Secret, host};
 use super::variable::{
-    DELAY, FABRIC, HOST, LOCAL_RANK, RANK, RENDEZVOUS, RENDEZVOUS_SUBNET, SECRET_FILE, SIZE, TIMEOUT, TUNING,
+    ATTEMPT, DELAY, FABRIC, HOST, LOCAL_RANK, RANK, RENDEZVOUS, RENDEZVOUS_SUBNET, RETURNS, SECRET_FILE,
+    SIZE, TIMEOUT, TUNING,
 };
 use super::variables::{Variables, below, incomplete, number, refuse};
 use crate::fabric::select::{Choice, ChoiceError};
@@ -30,6 +31,8 @@ pub(super) struct Own {
     host: Option<String>,
     tuning: Option<PathBuf>,
     delay: Option<Duration>,
+    returns: bool,
+    attempt: u32,
 }
 
 impl Own {
@@ -67,6 +70,22 @@ impl Own {
         let delay = text(DELAY)?
             .map(|value| parse_delay(&value).map_err(|expected| refuse(DELAY, &value, &expected)))
             .transpose()?;
+        let returns = match text(RETURNS)?.as_deref() {
+            None | Some("0") => false,
+            Some("1") => true,
+            Some(other) => {
+                let expected = "it must be 1 (a rank that died may come back) or 0";
+                return Err(refuse(RETURNS, other, expected));
+            }
+        };
+        let attempt = match text(ATTEMPT)? {
+            Some(text) => number(
+                ATTEMPT,
+                &text,
+                "a whole number: how often this rank was started anew",
+            )?,
+            None => 0,
+        };
         Ok(Self {
             rank: text(RANK)?,
             size: text(SIZE)?,
@@ -79,6 +98,8 @@ impl Own {
             host,
             tuning: text(TUNING)?.map(PathBuf::from),
             delay,
+            returns,
+            attempt,
         })
     }
 
@@ -140,6 +161,8 @@ impl Own {
         job.subnet = self.subnet;
         job.tuning.clone_from(&self.tuning);
         job.delay = self.delay;
+        job.returns = self.returns;
+        job.attempt = self.attempt;
         job
     }
 

@@ -105,7 +105,14 @@ pub const ENVIRONMENT: &[EnvironmentVariable] = &[
         "SAPWOOD_ATTEMPT",
         "set by `sapwood run --on-death restart`: how often this rank has been started anew",
         "0",
-        "the program, if it wants to know",
+        OWN,
+    ),
+    variable(
+        "SAPWOOD_RETURNS",
+        "1: a rank that has died and is started anew comes back to its backup workers (set by `sapwood run --on-death \
+         restart`); the same for all ranks",
+        "0",
+        OWN,
     ),
     variable(
         "SAPWOOD_LOG",

@@ -27,7 +27,8 @@ pub enum OnDeathWord {
     End,
     /// Let the other ranks go on
     Keep,
-    /// Start that rank anew, with SAPWOOD_ATTEMPT one higher, --restarts times at most
+    /// Start that rank anew, with SAPWOOD_ATTEMPT one higher, --restarts times at most; it can come back to backup
+    /// workers over shared memory, whose steps go on meanwhile
     Restart,
 }
 

@@ -184,10 +184,15 @@ impl Launcher {
             .env(variable::RENDEZVOUS, job.rendezvous.to_string())
             .env(variable::SECRET_FILE, format!("/dev/fd/{descriptor}"))
             .env(variable::FABRIC, self.fabric.name())
-            .env(variable::ATTEMPT, attempt.to_string());
+            .env(variable::ATTEMPT, attempt.to_string())
+            .env(variable::RETURNS, u8::from(self.allows_returns()).to_string());
         if let Some(timeout) = self.timeout {
             command.env(variable::TIMEOUT, timeout.as_secs_f64().to_string());
         }
+    }
+
+    fn allows_returns(&self) -> bool {
+        matches!(self.on_death, OnDeath::Restart(_))
     }
 
     /// The secret's descriptor, where no script that uses descriptors by small numbers hits upon it.

@@ -1,0 +1,444 @@
+//! Backup workers whose dead come back: real processes that are stopped, resumed and killed at random moments, where a
+//! killed one is started again and takes its place while the others go on; also when several are dead at a time, when one
+//! dies again and when it is rank 0. Every result is the mean of its members' gradients, all steps end, and at the end every
+//! worker has the weights that the parent computes from the recorded members.
+//! 20 rounds; `SAPWOOD_RETURN_ROUNDS=100` for a longer campaign.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::process::{Child, ChildStdin, ExitCode, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::process::{Pid, Signal, kill_process};
+use sapwood::backup::protocol::Way;
+use sapwood::backup::{Barrier, How};
+use sapwood::bootstrap::Job;
+use sapwood::communicator::Communicator;
+
+mod killing;
+
+use killing::{below, secret};
+
+const MODE: &str = "SAPWOOD_TEST_RETURNS_MODE";
+const STEPS: u64 = 150;
+/// After this long something hangs.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// M, b, elements, and children of a node of the tree (0: none).
+type Mode = (u32, u32, usize, u16);
+
+const MODES: [Mode; 6] = [
+    (4, 1, 3, 0),
+    (4, 1, 30_000, 1),
+    (5, 2, 200, 2),
+    (3, 1, 200_000, 1),
+    (5, 2, 20_000, 0),
+    (6, 3, 50, 4),
+];
+
+fn main() -> ExitCode {
+    if let Ok(mode) = std::env::var(MODE) {
+        return match work(&mode) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(problem) => {
+                println!("failed: {problem}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let rounds: u32 = std::env::var("SAPWOOD_RETURN_ROUNDS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(20);
+    let trials = vec![
+        Trial::test("who_died_comes_back", move || campaign(rounds)),
+        Trial::test("who_asks_for_other_settings_is_refused", || {
+            strange_settings().map_err(Failed::from)
+        }),
+    ];
+    let mut arguments = Arguments::from_args();
+    // One after the other: each wants the machine.
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// A gradient element whose sums of a few workers are exact.
+fn value(rank: u32, step: u64, index: usize) -> f32 {
+    ((u64::from(rank) * 31 + step * 7 + index as u64 * 3) % 1021) as f32
+}
+
+fn learn(weights: &mut [f32], result: &[f32]) {
+    let pairs = weights.iter_mut().zip(result);
+    pairs.for_each(|(weight, x)| *weight = *weight * 0.75 + x);
+}
+
+/// What weights begin with: no zeroes, so that whoever began without them is found out.
+fn beginning(index: usize) -> f32 {
+    (index % 17) as f32 + 1.0
+}
+
+fn digest(weights: &[f32]) -> u64 {
+    let mix = |hash: u64, x: &f32| {
+        (hash ^ u64::from(x.to_bits()))
+            .wrapping_mul(0x0100_0000_01b3)
+            .rotate_left(23)
+    };
+    weights.iter().fold(0xcbf2_9ce4_8422_2325, mix)
+}
+
+/// One worker, in any of its lives.
+fn work(mode: &str) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let (_, backups, count, children): Mode = serde_json::from_str(mode).map_err(|e| text(&e))?;
+    let job = Job::from_environment().map_err(|e| text(&e))?.ok_or("no job")?;
+    let communicator = Communicator::builder().join(&job).map_err(|e| text(&e))?;
+    let rank = communicator.rank();
+    let way = match children {
+        0 => Way::Flat,
+        children => Way::Tree { children },
+    };
+    let builder = Barrier::<f32>::builder(&communicator, count)
+        .backups(backups)
+        .state(count);
+    let builder = builder.way(way).suspicion(Duration::from_millis(30));
+    let mut barrier = builder.build().map_err(|e| text(&e))?;
+    if !communicator.has_returned() {
+        barrier.update(|_, weights| {
+            let weights = weights.iter_mut().enumerate();
+            weights.for_each(|(index, weight)| *weight = beginning(index));
+        });
+    } else if communicator.barrier().is_ok() || communicator.all_gather_bytes("all", &[]).is_ok() {
+        return Err("who has come back was let into a collective".into());
+    }
+    println!("working {} from step {}", job.attempt, barrier.step());
+    while barrier.step() <= STEPS {
+        let step = barrier.step();
+        // If it lies where somebody still adds up, that shows.
+        barrier.gradient().fill(f32::NAN);
+        std::thread::sleep(Duration::from_micros(below(300)));
+        if !barrier.sealed() {
+            let gradient = barrier.gradient().iter_mut().enumerate();
+            gradient.for_each(|(index, x)| *x = value(rank, step, index));
+        }
+        let ended = barrier.finish().map_err(|e| text(&e))?;
+        if let How::CaughtUp { .. } = ended.how {
+            continue;
+        }
+        let members = barrier.members().to_vec();
+        for (index, x) in barrier.result().iter().enumerate() {
+            let sum = members.iter().map(|rank| value(*rank, step, index)).sum::<f32>();
+            if *x != sum / members.len() as f32 {
+                return Err(format!("step {step}: [{index}] is {x}, members {members:?}"));
+            }
+        }
+        let mask = members.iter().fold(0u32, |mask, rank| mask | 1 << rank);
+        println!("step {step} {mask}");
+        barrier.update(|result, weights| learn(weights, result));
+    }
+    println!("weights {:x}", digest(barrier.state()));
+    // Somebody may still come back: its peers stay until all are done.
+    let _ = std::io::stdin().read(&mut [0]);
+    Ok(())
+}
+
+/// A rank, in one life after the other.
+struct Worker {
+    child: Child,
+    /// Closed to let it go.
+    input: Option<ChildStdin>,
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<std::thread::JoinHandle<()>>,
+    attempt: u32,
+    stopped: bool,
+    /// Killed, and when it is started again.
+    dead: Option<Instant>,
+}
+
+/// What is the same for all ranks of a round.
+struct Round {
+    mode: Mode,
+    secret: OwnedFd,
+    place: String,
+}
+
+impl Round {
+    fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            secret: secret(),
+            place: format!("@sapwood-returns-{:016x}", below(u64::MAX)),
+        }
+    }
+
+    fn command(&self, rank: u32, attempt: u32) -> std::process::Command {
+        let mut command = killing::rank(rank, self.mode.0, &self.place, &self.secret);
+        command
+            .env(MODE, serde_json::to_string(&self.mode).expect("plain data"))
+            .env("SAPWOOD_TIMEOUT", "60")
+            .env("SAPWOOD_RETURNS", "1")
+            .env("SAPWOOD_ATTEMPT", attempt.to_string())
+            .stdin(Stdio::piped());
+        command
+    }
+
+    fn start(&self, rank: u32, attempt: u32, lines: Arc<Mutex<Vec<String>>>) -> Worker {
+        let mut child = self.command(rank, attempt).spawn().expect("a child");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let said = lines.clone();
+        let reader = std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                said.lock().expect("nobody panics").push(line);
+            }
+        });
+        Worker {
+            input: child.stdin.take(),
+            child,
+            lines,
+            reader: Some(reader),
+            attempt,
+            stopped: false,
+            dead: None,
+        }
+    }
+}
+
+impl Worker {
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a child's number");
+        // It may have ended.
+        let _ = kill_process(pid, signal);
+    }
+
+    fn said(&self, what: &str) -> bool {
+        let lines = self.lines.lock().expect("nobody panics");
+        lines.iter().any(|line| line.starts_with(what))
+    }
+
+    /// It has got its place, or got it back.
+    fn is_back(&self) -> bool {
+        self.said(&format!("working {} ", self.attempt))
+    }
+
+    /// Kills it; what it has said is read to the end.
+    fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        self.stopped = false;
+        self.dead = Some(Instant::now() + Duration::from_micros(below(30_000)));
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    stops: u32,
+    kills: u32,
+    more_than_spare: u32,
+    again: u32,
+    rank_0: u32,
+}
+
+fn report(workers: &[Worker]) -> String {
+    let last = |worker: &Worker| {
+        let lines = worker.lines.lock().expect("nobody panics");
+        lines[lines.len().saturating_sub(3)..].join("; ")
+    };
+    let lines = workers.iter().enumerate().map(|(rank, worker)| {
+        let (attempt, stopped, dead) = (worker.attempt, worker.stopped, worker.dead.is_some());
+        format!(
+            "rank {rank}, attempt {attempt}, stopped {stopped}, dead {dead}: {}",
+            last(worker)
+        )
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Stops, resumes, kills and starts again until all have the last weights.
+fn disturb(round: &Round, workers: &mut [Worker], seen: &mut Seen) -> Result<(), String> {
+    let until = Instant::now() + PATIENCE;
+    let backups = round.mode.1 as usize;
+    while !workers
+        .iter()
+        .all(|worker| worker.dead.is_none() && worker.said("weights"))
+    {
+        if Instant::now() > until {
+            return Err(format!("after {PATIENCE:?} it is not over:\n{}", report(workers)));
+        }
+        if let Some(failed) = workers.iter().position(|worker| worker.said("failed")) {
+            return Err(format!("rank {failed} failed:\n{}", report(workers)));
+        }
+        std::thread::sleep(Duration::from_micros(below(8_000)));
+        for (rank, worker) in workers.iter_mut().enumerate() {
+            if worker.dead.is_some_and(|again| Instant::now() >= again) {
+                let (attempt, lines) = (worker.attempt + 1, worker.lines.clone());
+                *worker = round.start(rank as u32, attempt, lines);
+            }
+        }
+        let over = workers.iter().any(|worker| worker.said("weights"));
+        let rank = below(workers.len() as u64) as usize;
+        let up = |worker: &Worker| worker.dead.is_none() && worker.is_back();
+        let spent = workers
+            .iter()
+            .filter(|worker| worker.stopped || !up(worker))
+            .count();
+        let established = workers.iter().filter(|worker| up(worker)).count();
+        let worker = &mut workers[rank];
+        if worker.stopped {
+            if over || below(4) == 0 {
+                worker.signal(Signal::CONT);
+                worker.stopped = false;
+            }
+            continue;
+        }
+        if over || worker.dead.is_some() {
+            continue;
+        }
+        // One that keeps the memory must always be there; and now and then more die than can be spared.
+        let most = if below(6) == 0 { workers.len() - 1 } else { backups };
+        let worker = &mut workers[rank];
+        if spent >= most || (up(worker) && established < 2) {
+            continue;
+        }
+        if below(8) == 0 {
+            seen.kills += 1;
+            seen.again += u32::from(worker.attempt > 0);
+            seen.rank_0 += u32::from(rank == 0);
+            seen.more_than_spare += u32::from(spent >= backups);
+            worker.kill();
+        } else if up(worker) && spent < backups {
+            seen.stops += 1;
+            worker.signal(Signal::STOP);
+            worker.stopped = true;
+        }
+    }
+    Ok(())
+}
+
+fn run(mode: Mode, seen: &mut Seen) -> Result<(), String> {
+    let round = Round::new(mode);
+    let mut workers = (0..mode.0)
+        .map(|rank| round.start(rank, 0, Arc::default()))
+        .collect::<Vec<_>>();
+    let until = Instant::now() + PATIENCE;
+    while !workers.iter().all(|worker| worker.said("working")) {
+        if Instant::now() > until {
+            return Err(format!("they do not begin:\n{}", report(&workers)));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    disturb(&round, &mut workers, seen)?;
+    for (rank, worker) in workers.iter_mut().enumerate() {
+        worker.signal(Signal::CONT);
+        drop(worker.input.take());
+        let status = worker.child.wait().map_err(|error| error.to_string())?;
+        if !status.success() {
+            return Err(format!("rank {rank} ended with {status}"));
+        }
+    }
+    judge(mode, &workers)
+}
+
+fn judge(mode: Mode, workers: &[Worker]) -> Result<(), String> {
+    let mut members = vec![None; STEPS as usize + 1];
+    for (rank, worker) in workers.iter().enumerate() {
+        let lines = worker.lines.lock().expect("nobody panics");
+        let steps = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("step ")?.split_once(' '));
+        for (step, mask) in steps {
+            let (step, mask): (usize, u32) = (step.parse().unwrap(), mask.parse().unwrap());
+            if *members[step].get_or_insert(mask) != mask {
+                let theirs = members[step];
+                return Err(format!(
+                    "step {step}: rank {rank} saw the members {mask}, another {theirs:?}"
+                ));
+            }
+        }
+    }
+    let expected = format!("weights {:x}", digest(&replay(mode, &members)?));
+    for (rank, worker) in workers.iter().enumerate() {
+        let lines = worker.lines.lock().expect("nobody panics");
+        let mut said = lines.iter().filter(|line| line.starts_with("weights"));
+        if said.next_back() != Some(&expected) {
+            return Err(format!(
+                "rank {rank} should have {expected}:\n{}",
+                lines.join("\n")
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The weights that one process comes to, with the members as they were.
+fn replay((workers, backups, count, _): Mode, members: &[Option<u32>]) -> Result<Vec<f32>, String> {
+    let mut weights = (0..count).map(beginning).collect::<Vec<_>>();
+    let mut result = vec![0f32; count];
+    for step in 1..=STEPS {
+        let mask = members[step as usize].ok_or_else(|| format!("nobody has the result of step {step}"))?;
+        let ranks = (0..workers)
+            .filter(|rank| mask >> rank & 1 != 0)
+            .collect::<Vec<_>>();
+        if ranks.len() as u32 != workers - backups {
+            return Err(format!("step {step} has the members {ranks:?}"));
+        }
+        for (index, x) in result.iter_mut().enumerate() {
+            *x = ranks.iter().map(|rank| value(*rank, step, index)).sum::<f32>() / ranks.len() as f32;
+        }
+        learn(&mut weights, &result);
+    }
+    Ok(weights)
+}
+
+fn campaign(rounds: u32) -> Result<(), Failed> {
+    let mut seen = Seen::default();
+    for number in 0..rounds {
+        let mode = MODES[number as usize % MODES.len()];
+        run(mode, &mut seen).map_err(|problem| format!("round {number} {mode:?}: {problem}"))?;
+    }
+    println!("{rounds} rounds of {STEPS} steps: {seen:?}");
+    Ok(())
+}
+
+/// A rank that comes back with other settings changes nothing, and is told which; as it should be it is let in.
+fn strange_settings() -> Result<(), String> {
+    let round = Round::new((4, 1, 30, 0));
+    let mut workers = (0..4)
+        .map(|rank| round.start(rank, 0, Arc::default()))
+        .collect::<Vec<_>>();
+    while !workers.iter().all(|worker| worker.said("working")) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    workers[2].kill();
+    let other: Mode = (4, 1, 31, 0);
+    let mut command = round.command(2, 1);
+    command.env(MODE, serde_json::to_string(&other).expect("plain data"));
+    let refused = command.output().map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&refused.stdout);
+    if refused.status.success() || !said.contains("30 elements") || !said.contains("31 elements") {
+        return Err(format!("it said: {said}"));
+    }
+    workers[2] = round.start(2, 2, workers[2].lines.clone());
+    let until = Instant::now() + PATIENCE;
+    while !workers.iter().all(|worker| worker.said("weights")) {
+        if Instant::now() > until {
+            return Err(report(&workers));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for worker in &mut workers {
+        drop(worker.input.take());
+        let _ = worker.child.wait();
+    }
+    judge(round.mode, &workers)
+}
