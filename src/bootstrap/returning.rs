@@ -225,6 +225,9 @@ fn take_place(
     Ok((peers, Meeting::OneHost(Box::new(one_host)), salt))
 }
 
+/// How long all doors may be closed to a rank that was let into the job: another that has come back may open one soon.
+const CLOSED: Duration = Duration::from_secs(2);
+
 /// What the others keep under a number.
 pub(super) fn fetch(
     job: &Job,
@@ -233,8 +236,12 @@ pub(super) fn fetch(
     deadline: Instant,
 ) -> Result<(String, Vec<OwnedFd>), BootstrapError> {
     let began = Instant::now();
+    let mut open = began;
     loop {
         let round = go_round(job, Knock::Kept { salt, number }, deadline)?;
+        if round.open {
+            open = Instant::now();
+        }
         let said = match round.found {
             Some((Welcome::Kept { payload }, descriptors)) => return Ok((payload, descriptors)),
             Some((Welcome::Never { why }, _)) => return Err(not_let_in(job, began, why)),
@@ -242,7 +249,7 @@ pub(super) fn fetch(
             Some((Welcome::Job { .. }, _)) => "the door answered another question".into(),
             None => round.said,
         };
-        if Instant::now() >= deadline {
+        if Instant::now() >= deadline || open.elapsed() >= CLOSED {
             return Err(not_let_in(job, began, said));
         }
         std::thread::sleep(PAUSE);
