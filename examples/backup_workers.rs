@@ -123,15 +123,19 @@ fn rank(job: &Job) -> Outcome {
     });
     println!("rank {rank} holds weights {digest:016x}");
     let communicator = exchange.communicator();
-    match communicator.all_gather_bytes("comparing models", &model) {
+    let held = match communicator.all_gather_bytes("comparing models", &model) {
         Ok(models) => {
             if let Some(other) = models.iter().position(|other| *other != model) {
                 return Err(format!("rank {other} has other weights than rank {rank}").into());
             }
+            "hold the same weights"
         }
-        // What all ranks do together is over once one has died, even if it has come back.
-        Err(error) => println!("rank {rank} cannot compare: {error}"),
-    }
+        // What all ranks do together is over once one has died, even if it has come back: compare what they print.
+        Err(error) => {
+            println!("rank {rank} cannot compare: {error}");
+            "did what they could"
+        }
+    };
     let last = loss(&errors(&samples, weights));
     if last > first / 50.0 {
         return Err(format!("rank {rank}: the loss is {last} after {steps} steps, from {first}").into());
@@ -139,7 +143,7 @@ fn rank(job: &Job) -> Outcome {
     if rank == 0 {
         let participation = exchange.participation();
         println!(
-            "{ranks} ranks hold the same weights after {steps} steps in {time:.0?}; loss {first:.3} -> {last:.3}; gradients dropped, by \
+            "{ranks} ranks {held} after {steps} steps in {time:.0?}; loss {first:.3} -> {last:.3}; gradients dropped, by \
              rank: {:?}; hardly heard: {:?}",
             participation.dropped(),
             participation.hardly_heard()
