@@ -150,12 +150,21 @@ impl<G: Ground> Core<G> {
     }
 
     fn stuck_error(&self, stuck: &Members, when: String, left: &[(u32, String)]) -> BackupError {
-        let ranks = stuck.iter().map(u32::from).collect::<Vec<_>>();
+        let mut ranks = stuck.iter().map(u32::from).collect::<Vec<_>>();
+        let waited_for = names(&ranks, left);
+        let gone = left.iter().map(|(rank, _)| *rank);
+        let others = gone.filter(|rank| !ranks.contains(rank)).collect::<Vec<_>>();
+        let named = names(&others, left);
+        ranks.extend(others);
         BackupError::Stuck {
             rank: u32::from(self.me),
             step: self.worker.step(),
             when,
-            names: names(&ranks, left),
+            names: waited_for,
+            others: match named.is_empty() {
+                true => named,
+                false => format!("; gone are {named}"),
+            },
             ranks,
         }
     }

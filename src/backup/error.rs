@@ -55,7 +55,7 @@ pub enum BackupError {
     /// The step was sealed, and some of its members did not do their part.
     #[error(
         "rank {rank}: step {step} was sealed, and its sum was not complete {when}: it waits for {names}, and nobody can take \
-         their place"
+         their place{others}"
     )]
     Stuck {
         /// Who waited.
@@ -66,7 +66,9 @@ pub enum BackupError {
         when: String,
         /// For whom.
         names: String,
-        /// The same, for programs.
+        /// Who else is gone, which may be why those whom it waits for have left.
+        others: String,
+        /// All of them, for programs.
         ranks: Vec<u32>,
     },
     /// The words by which steps are decided could not be reached, and their owner is not known to be dead.
