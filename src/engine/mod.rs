@@ -24,7 +24,7 @@ mod straight;
 mod surface;
 mod ticket;
 mod trouble;
-pub mod units;
+mod units;
 mod wait;
 
 // What `line` is compiled over; its model puts loom's here.
