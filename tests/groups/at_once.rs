@@ -137,7 +137,7 @@ fn a_thread_that_stands_still_anywhere_holds_up_no_other_communicator() {
 /// that leads nowhere is tried.
 #[test]
 fn a_rank_may_let_the_others_wait_for_its_first_operation() {
-    for way in WAYS {
+    let wait = |way| {
         with(2, way, |whole| {
             let mut window = whole.window::<i64>(20_000).unwrap();
             if whole.rank() == 0 {
@@ -145,5 +145,10 @@ fn a_rank_may_let_the_others_wait_for_its_first_operation() {
             }
             whole.all_reduce(&mut window, Operation::Sum).unwrap();
         });
-    }
+    };
+    // At the same time, since it is all waiting.
+    std::thread::scope(|scope| {
+        WAYS.into_iter()
+            .for_each(|way| drop(scope.spawn(move || wait(way))))
+    });
 }
