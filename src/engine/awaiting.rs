@@ -11,6 +11,11 @@ use crate::observe::Kind;
 /// Looks without a pause in between.
 const AT_ONCE: u32 = 64;
 
+/// Looks before the first yield where ranks share processors: as many as take no time beside a switch to another process.
+const IN_A_CROWD: u32 = 8;
+/// Yields before the wait becomes like every other. One that returns at once is shorter than what is done then.
+const YIELDS: u32 = 16;
+
 /// What is waited for.
 #[derive(Clone, Copy)]
 pub(super) struct Awaited<'a> {
@@ -33,6 +38,9 @@ impl Awaited<'_> {
     #[inline(never)]
     pub fn here(self, core: &Core, here: impl Fn() -> bool) -> Result<(), EngineError> {
         let group = core.group();
+        if group.patience.crowded {
+            return self.in_a_crowd(core, here);
+        }
         // A pause is longer than most of these waits.
         for _ in 0..group.patience.spins.min(AT_ONCE) {
             if here() {
@@ -44,6 +52,23 @@ impl Awaited<'_> {
                 return Ok(());
             }
             std::hint::spin_loop();
+        }
+        self.at_length(core, here)
+    }
+
+    /// As [`Awaited::here`] where ranks share processors: then it is mostly one that is not running which is waited for, and
+    /// pauses are as long as the switch that lets it run.
+    fn in_a_crowd(self, core: &Core, here: impl Fn() -> bool) -> Result<(), EngineError> {
+        for _ in 0..IN_A_CROWD {
+            if here() {
+                return Ok(());
+            }
+        }
+        for _ in 0..YIELDS {
+            std::thread::yield_now();
+            if here() {
+                return Ok(());
+            }
         }
         self.at_length(core, here)
     }

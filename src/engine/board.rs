@@ -190,6 +190,12 @@ impl Board {
         for_writing(self.base.as_ptr().wrapping_add(Self::line_at(sequence)));
     }
 
+    /// The same for the counter of a task.
+    #[inline]
+    pub(super) fn expect_progress(&self, sequence: u64, task: usize) {
+        for_writing(std::ptr::from_ref(self.counter(sequence, task)).cast());
+    }
+
     /// The payload that travels in the announcement's own cache line: [`LINE_PAYLOAD`] bytes, aligned to 16.
     #[inline]
     pub(super) fn line_payload(&self, sequence: u64) -> *mut u8 {

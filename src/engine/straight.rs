@@ -84,6 +84,9 @@ pub unsafe fn straight(core: &Core, call: &Call) -> Result<(), EngineError> {
         group.ring_others();
     };
     say(BEGIN);
+    // While they come. The next operation stores there first, and would wait for the lines at its fences.
+    board.expect(sequence + 1);
+    board.expect_progress(sequence + 1, number);
 
     let awaited = |peer, step| Awaited {
         sequence,

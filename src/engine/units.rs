@@ -159,10 +159,9 @@ pub unsafe fn units_exchange(
     sources[rank] = input;
     // With pauses: who looks all the time takes the line away from who is about to store there. Where ranks share processors,
     // one that pauses keeps another from storing.
-    let patient = group.patience.spins >= MOST_LOOKS;
     for peer in (0..ranks).filter(|peer| *peer != rank) {
         let theirs = group.boards[peer].units(turn);
-        let mut looks = if patient { MOST_LOOKS } else { 0 };
+        let mut looks = if group.patience.crowded { 0 } else { MOST_LOOKS };
         let payload = payloads[peer].as_mut_ptr().cast::<u64>();
         for index in 0..units {
             // SAFETY: the slot holds so many.

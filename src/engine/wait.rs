@@ -21,6 +21,7 @@ pub(super) fn wait(
     mut look: impl FnMut() -> Result<(), EngineError>,
 ) -> Result<(), EngineError> {
     let patience = group.patience;
+    let spins = if patience.crowded { 0 } else { patience.spins };
     let mut idle = 0u32;
     let mut nap = patience.nap;
     let mut ahead = None;
@@ -34,9 +35,9 @@ pub(super) fn wait(
             }
             Turn::Idle => idle += 1,
         }
-        if idle < patience.spins {
+        if idle < spins {
             std::hint::spin_loop();
-        } else if idle < patience.spins + patience.yields {
+        } else if idle < spins + patience.yields {
             std::thread::yield_now();
         } else {
             look()?;

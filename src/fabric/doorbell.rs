@@ -136,6 +136,8 @@ pub struct Patience {
     pub spins: u32,
     /// Yields before the first sleep.
     pub yields: u32,
+    /// There are more waiters than cores: whoever looks for long keeps the awaited one from running.
+    pub crowded: bool,
     /// The shortest sleep; it grows to eight times that, so that liveness is looked at now and then.
     pub nap: Duration,
 }
@@ -154,12 +156,14 @@ impl Patience {
             Self {
                 spins: 20,
                 yields: 200,
+                crowded: true,
                 nap,
             }
         } else {
             Self {
                 spins: 400,
                 yields: 50,
+                crowded: false,
                 nap,
             }
         }
