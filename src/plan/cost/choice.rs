@@ -2,45 +2,20 @@
 
 use super::model::{Case, CostError, Prediction, predict};
 use super::residual::Shape;
+use super::setting::Setting;
 use super::tuning::Tuning;
-use crate::plan::{
-    Collective, Plan, Reach, builders, default_chunk_bytes, default_plan_on, hierarchical_name,
-};
+use crate::plan::{Collective, Plan, default_chunk_bytes, default_plan_on};
 
-/// Plans that are compared; channels and arities are parts of names. One that nobody would want is not among them.
-const NAMES: [&str; 10] = [
-    "direct",
-    "ring",
-    "ring:2",
-    "halving-doubling",
-    "double-binary-tree",
-    "k-ary-tree",
-    "k-ary-tree:2",
-    "binomial-tree",
-    "k-nomial",
-    "pairwise",
-];
 /// Of the built-in size of a chunk.
 const CHUNKS: [f64; 3] = [1.0, 0.25, 4.0];
 /// No chunk is smaller, or larger.
 const CHUNK_BYTES: std::ops::RangeInclusive<usize> = 4 << 10..=4 << 20;
 /// Another plan than the built-in table's, and another size of a chunk, must each promise at least this: less is noise.
 const WORTH: f64 = 0.95;
+/// The sizes of a class that a choice for it is made by, over its smallest one.
+const OF_CLASS: [f64; 2] = [1.0, 1.6];
 /// With more ranks than these the built-in table chooses: playing all of them through would take too long.
 const MOST_RANKS: usize = 64;
-
-/// Among which ranks a plan is to run.
-#[derive(Clone, Debug)]
-pub struct Setting {
-    /// The host of each rank, as a number.
-    pub hosts: Vec<u32>,
-    /// What ranks can do with each other's memory.
-    pub reach: Reach,
-    /// Bytes of a staging slot.
-    pub slot_bytes: usize,
-    /// The most tasks of a rank.
-    pub most_tasks: usize,
-}
 
 /// A plan that could be run.
 #[derive(Clone, Debug)]
@@ -89,47 +64,6 @@ pub fn scaled_chunk_bytes(block: usize, scale: f64) -> usize {
     scaled.clamp(low, high).next_multiple_of(64)
 }
 
-impl Setting {
-    /// How many ranks there are.
-    pub fn ranks(&self) -> u32 {
-        self.hosts.len() as u32
-    }
-
-    /// How many hosts there are.
-    fn host_count(&self) -> u32 {
-        let mut hosts = self.hosts.clone();
-        hosts.sort_unstable();
-        hosts.dedup();
-        hosts.len() as u32
-    }
-
-    /// What is measured here with a plan, out of place.
-    pub fn shape<'a>(&self, plan: &'a Plan, chunk: f64) -> Shape<'a> {
-        Shape {
-            collective: plan.collective(),
-            ranks: self.ranks(),
-            hosts: self.host_count(),
-            shared: !matches!(self.reach, Reach::Message { .. }),
-            plan: plan.name(),
-            in_place: false,
-            chunk,
-        }
-    }
-
-    /// The plans that a collective could run here, with the built-in size of a chunk.
-    pub fn candidates(&self, collective: Collective) -> Vec<Plan> {
-        let hosts = self.host_count();
-        let hierarchical = (hosts > 1 && hosts < self.ranks()).then(|| hierarchical_name(&self.hosts));
-        let names = NAMES.iter().copied().chain(hierarchical.as_deref());
-        let built = names.filter_map(|name| builders::build(name, collective, self.ranks()).ok());
-        let fits = |plan: &Plan| {
-            let mut programs = (0..self.ranks()).map(|rank| plan.lower(rank, self.reach));
-            programs.all(|program| program.is_ok_and(|program| program.tasks.len() <= self.most_tasks))
-        };
-        built.filter(fits).collect()
-    }
-}
-
 impl Tuning {
     /// The time of one call, as it was measured where it was, else by the model alone.
     ///
@@ -147,10 +81,30 @@ impl Tuning {
             in_place,
             ..setting.shape(&candidate.plan, candidate.chunk)
         };
-        if let Some(factor) = self.residual(&shape, bytes) {
+        let factor = self
+            .residual(&shape, bytes)
+            .or_else(|| self.by_another_name(setting, &shape, bytes));
+        if let Some(factor) = factor {
             prediction.scale(factor);
         }
         Ok(prediction)
+    }
+
+    /// Measured over predicted, of a plan that was measured by another of its names.
+    fn by_another_name(&self, setting: &Setting, shape: &Shape<'_>, bytes: usize) -> Option<f64> {
+        if !self
+            .residuals
+            .iter()
+            .any(|residual| residual.is_of_any_plan(shape))
+        {
+            return None;
+        }
+        let alternatives = setting.alternatives(shape.collective);
+        let same = alternatives
+            .iter()
+            .find(|alternative| alternative.is_called(shape.plan))?;
+        let mut names = same.names.iter();
+        names.find_map(|plan| self.residual(&Shape { plan, ..*shape }, bytes))
     }
 
     /// The time of one call by the model alone.
@@ -175,62 +129,79 @@ impl Tuning {
         predict(&candidate.plan, &case, &self.parameters)
     }
 
-    /// The plan and the chunks that take the least, in place and out of place together; what the built-in table has, unless
-    /// something is clearly better. None where nothing can be
-    /// predicted: the figures are of other pairs of ranks, or there are too many.
+    /// The plan and the chunks that take the least in the size class of `bytes`, which begins at a power of two: smaller and
+    /// larger sizes of it, in place and out of place, taken together; what the built-in table has there, unless something is clearly
+    /// better. None where nothing can be predicted: the figures are of other pairs of ranks, or there are too many.
     pub fn choose(&self, setting: &Setting, collective: Collective, bytes: usize) -> Option<Chosen> {
         if setting.hosts.len() > MOST_RANKS {
             return None;
         }
-        let built_in_plan = default_plan_on(collective, &setting.hosts, bytes);
-        let mut best: Option<(f64, Chosen)> = None;
-        for plan in setting.candidates(collective) {
-            let block = block_bytes(&plan, bytes);
+        let class = 1 << bytes.max(1).ilog2();
+        let built_in_plan = default_plan_on(collective, &setting.hosts, class);
+        let mut best: Option<(f64, Candidate)> = None;
+        for alternative in setting.alternatives(collective) {
+            let block = block_bytes(&alternative.plan, class);
             let built_in = scaled_chunk_bytes(block, 1.0);
             for chunk in CHUNKS {
                 let candidate = Candidate {
-                    plan: plan.clone(),
+                    plan: alternative.plan.clone(),
                     chunk,
                 };
                 // A block that is one chunk either way is no other choice.
-                if chunk != 1.0 && candidate.chunk_bytes(bytes).min(block) == built_in.min(block) {
+                if chunk != 1.0 && candidate.chunk_bytes(class).min(block) == built_in.min(block) {
                     continue;
                 }
-                let Ok(time) = self.predict(setting, &candidate, bytes, false) else {
+                let Ok(time) = self.of_class(setting, &candidate, class) else {
                     continue;
                 };
-                let Ok(both) = self.in_place(setting, &candidate, bytes, time.time) else {
-                    continue;
-                };
-                let unlike = [chunk != 1.0, plan.name() != built_in_plan];
+                let unlike = [chunk != 1.0, !alternative.is_called(&built_in_plan)];
                 let worth = unlike
                     .iter()
                     .filter(|unlike| **unlike)
-                    .fold(both, |worth, _| worth / WORTH);
+                    .fold(time, |worth, _| worth / WORTH);
                 if best.as_ref().is_none_or(|(least, _)| worth < *least) {
-                    let chosen = Chosen {
-                        plan: plan.name().to_owned(),
-                        chunk,
-                        time: time.time,
-                    };
-                    best = Some((worth, chosen));
+                    best = Some((worth, candidate));
                 }
             }
         }
-        best.map(|(_, chosen)| chosen)
+        let (_, candidate) = best?;
+        let prediction = self.predict(setting, &candidate, bytes, false).ok()?;
+        Some(Chosen {
+            plan: candidate.plan.name().to_owned(),
+            chunk: candidate.chunk,
+            time: prediction.time,
+        })
     }
 
-    /// The time of a call out of place and of one in place, where there is such.
-    fn in_place(
-        &self,
-        setting: &Setting,
-        candidate: &Candidate,
-        bytes: usize,
-        out_of_place: f64,
-    ) -> Result<f64, CostError> {
-        match candidate.plan.collective() {
-            Collective::AllToAll | Collective::Barrier => Ok(out_of_place),
-            _ => Ok(out_of_place + self.predict(setting, candidate, bytes, true)?.time),
+    /// The geometric mean of the times of calls of a class, out of place and in place where there is such: so each counts by
+    /// how many times longer another plan takes.
+    fn of_class(&self, setting: &Setting, candidate: &Candidate, class: usize) -> Result<f64, CostError> {
+        let placements = match candidate.plan.collective() {
+            Collective::AllToAll | Collective::Barrier => &[false][..],
+            _ => &[false, true],
+        };
+        // By the model alone the rest of a class is as its beginning.
+        let shape = setting.shape(&candidate.plan, candidate.chunk);
+        let sizes = match self.is_measured(&shape) {
+            true => &OF_CLASS[..],
+            false => &OF_CLASS[..1],
+        };
+        let (mut logarithms, mut count) = (0.0, 0);
+        for part in sizes {
+            for in_place in placements {
+                let bytes = (class as f64 * part) as usize;
+                let time = self.predict(setting, candidate, bytes, *in_place)?.time;
+                logarithms += time.max(f64::MIN_POSITIVE).ln();
+                count += 1;
+            }
         }
+        Ok((logarithms / f64::from(count)).exp())
+    }
+
+    /// Whether such calls were measured, by whatever plan and chunks.
+    fn is_measured(&self, shape: &Shape<'_>) -> bool {
+        self.residuals
+            .iter()
+            .any(|residual| residual.is_of_any_plan(shape))
     }
 }

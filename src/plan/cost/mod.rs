@@ -26,14 +26,16 @@ mod model;
 mod parameters;
 mod residual;
 mod schedule;
+mod setting;
 mod tuning;
 
 #[cfg(test)]
 mod tests;
 
-pub use choice::{Candidate, Chosen, Setting, scaled_chunk_bytes};
+pub use choice::{Candidate, Chosen, scaled_chunk_bytes};
 pub use curve::{Curve, Knot};
 pub use model::{Case, CostError, Prediction, TaskTime, predict};
 pub use parameters::{Class, Link, Own, Parameters};
 pub use residual::{Point, Residual, Shape};
+pub use setting::{Alternative, Setting};
 pub use tuning::{Tuning, TuningError};

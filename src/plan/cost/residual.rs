@@ -185,10 +185,14 @@ impl Residual {
     }
 
     pub(super) fn is_of(&self, shape: &Shape<'_>) -> bool {
+        self.is_of_any_plan(shape) && self.plan.0 == shape.plan && self.chunk.get() == shape.chunk
+    }
+
+    /// Whether it is of such calls, by whatever plan and chunks.
+    pub(super) fn is_of_any_plan(&self, shape: &Shape<'_>) -> bool {
         let same_collective = self.collective.0.index() == shape.collective.index();
         let same_ranks = (self.ranks, self.hosts, self.shared) == (shape.ranks, shape.hosts, shape.shared);
-        let same_way = (self.plan.0.as_str(), self.in_place) == (shape.plan, shape.in_place);
-        same_collective && same_ranks && same_way && self.chunk.get() == shape.chunk
+        same_collective && same_ranks && self.in_place == shape.in_place
     }
 
     /// Between two sizes on a straight line, beyond the ends as at them.

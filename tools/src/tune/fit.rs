@@ -18,13 +18,17 @@ const PULL: f64 = 0.03;
 /// From this relative error on a measurement counts less.
 const OUTLIER: f64 = 0.25;
 /// Bytes that a rank goes through, from one entry of a table to the next.
-const KNOTS: [u64; 10] = [
+const KNOTS: [u64; 14] = [
     16 << 10,
     64 << 10,
     256 << 10,
+    512 << 10,
     1 << 20,
+    3 << 19,
     2 << 20,
+    3 << 20,
     4 << 20,
+    6 << 20,
     8 << 20,
     16 << 20,
     32 << 20,
@@ -114,10 +118,7 @@ impl Arrangement {
 /// Finds the parameters. What they leave unexplained is not yet in the tuning.
 pub(super) fn fit(setting: &Setting, cores: u32, measured: &[Measured]) -> Tuning {
     let arrangement = Arrangement::new(setting, cores, measured);
-    let chosen: Vec<&Measured> = measured
-        .iter()
-        .step_by(measured.len().div_ceil(MOST).max(1))
-        .collect();
+    let chosen = spread(measured);
     let model = |values: &[f64], of: &Measured| {
         let tuning = Tuning {
             parameters: arrangement.parameters(values),
@@ -159,6 +160,27 @@ pub(super) fn fit(setting: &Setting, cores: u32, measured: &[Measured]) -> Tunin
     Tuning {
         parameters: arrangement.parameters(&values),
         residuals: Vec::new(),
+    }
+}
+
+/// As many as are fitted to, from all over the list: it is periodic, so that every so many-th would be alike.
+fn spread(measured: &[Measured]) -> Vec<&Measured> {
+    let count = measured.len();
+    // The golden section: wherever one stops, what was taken lies evenly.
+    let mut stride = (count as f64 * 0.618) as usize;
+    while stride > 1 && !is_coprime(stride, count) {
+        stride -= 1;
+    }
+    let position = |index| index * stride.max(1) % count;
+    (0..count.min(MOST))
+        .map(|index| &measured[position(index)])
+        .collect()
+}
+
+fn is_coprime(a: usize, b: usize) -> bool {
+    match b {
+        0 => a == 1,
+        _ => is_coprime(b, a % b),
     }
 }
 
@@ -243,6 +265,7 @@ mod tests {
                         bytes,
                         in_place: false,
                         time,
+                        rounds: vec![time],
                     });
                 }
             }

@@ -63,10 +63,9 @@ pub struct TuneArguments {
     /// Largest size in bytes
     #[arg(short = 'e', long = "maxbytes", value_name = "SIZE", default_value = "16M", value_parser = parse_size)]
     largest: usize,
-    /// Timed calls of each plan, size and placement, a fifth at a time in turn with the other plans
-    #[arg(short = 'n', long = "iters", value_name = "CALLS", default_value_t = 15,
-        value_parser = clap::value_parser!(u32).range(3..=100_000))]
-    iterations: u32,
+    /// Timed calls of each plan, size and placement, three in each round of all [default: 15, with --check 27]
+    #[arg(short = 'n', long = "iters", value_name = "CALLS", value_parser = clap::value_parser!(u32).range(3..=100_000))]
+    iterations: Option<u32>,
     /// Also writes the figures as JSON to a file, or to standard output with '-'
     #[arg(long, value_name = "FILE")]
     json: Option<String>,
@@ -145,21 +144,39 @@ impl TuneArguments {
         Ok(ranks)
     }
 
-    /// A size, twice that, and so on to the largest; half as much more each where `between`.
-    fn sizes(&self, shares_memory: bool, between: bool) -> Vec<usize> {
+    /// Calls of each plan: a check looks at few sizes, each of which counts.
+    fn iterations(&self) -> u32 {
+        self.iterations.unwrap_or(if self.check { 27 } else { 15 })
+    }
+
+    /// A size, twice that, and so on to the largest.
+    fn doublings(&self, shares_memory: bool) -> impl Iterator<Item = usize> {
         // Up to 8 KiB no plan is run there.
-        let first = if shares_memory {
-            self.smallest.max(16 << 10)
-        } else {
-            self.smallest.max(64)
-        };
-        let first = if between {
-            first.saturating_add(first / 2)
-        } else {
-            first
+        let first = match shares_memory {
+            true => self.smallest.max(16 << 10),
+            false => self.smallest.max(64),
         };
         let next = |size: &usize| size.checked_mul(2).filter(|size| *size <= self.largest);
-        std::iter::successors(Some(first.min(self.largest)), next).collect()
+        std::iter::successors(Some(first.min(self.largest)), next)
+    }
+
+    /// What is tuned at: every doubling and some sizes on the way to the next one, the last of them just before it, because
+    /// engine and choice change their ways at powers of two.
+    fn tuned_sizes(&self, shares_memory: bool) -> Vec<usize> {
+        let on_the_way = |size: usize| [0, 8, 20, 31].map(|part| size.saturating_add(size / 32 * part));
+        let sizes = self.doublings(shares_memory).flat_map(on_the_way);
+        sizes.filter(|size| *size <= self.largest).collect()
+    }
+
+    /// What is checked at: half way from one doubling to the next, where nothing was tuned.
+    fn checked_sizes(&self, shares_memory: bool) -> Vec<usize> {
+        let half_way = |size: usize| size.saturating_add(size / 2);
+        let sizes: Vec<usize> = self.doublings(shares_memory).map(half_way).collect();
+        let in_between = sizes.iter().copied().filter(|size| *size <= self.largest);
+        match in_between.collect::<Vec<_>>() {
+            none if none.is_empty() => vec![self.largest],
+            some => some,
+        }
     }
 }
 
@@ -198,14 +215,19 @@ fn take_part(arguments: &TuneArguments, job: &Job) -> Result<ExitCode, Failure> 
         builder = builder.timeout(timeout);
     }
     let communicator = builder.join(&job).map_err(broken)?;
-    let sizes = arguments.sizes(communicator.has_load_store(), arguments.check);
-    let rows = arguments.collectives.len() * sizes.len();
-    let bar = progress_bar(rows as u64, communicator.rank() == 0);
-    let mut probes = Probes::new(&communicator, arguments.iterations, bar).map_err(broken)?;
+    let shares_memory = communicator.has_load_store();
+    let sizes = match arguments.check {
+        true => arguments.checked_sizes(shares_memory),
+        false => arguments.tuned_sizes(shares_memory),
+    };
+    let rows = arguments.collectives.len() as u32 * sizes.len() as u32;
+    let steps = rows * probe::rounds(arguments.iterations());
+    let bar = progress_bar(steps.into(), communicator.rank() == 0);
+    let mut probes = Probes::new(&communicator, arguments.iterations(), bar).map_err(broken)?;
     if arguments.check {
         return check::run(&mut probes, arguments, &sizes, output);
     }
-    let measured = probes.all(&arguments.collectives, &sizes).map_err(broken)?;
+    let measured = settling::measure(&mut probes, &arguments.collectives, &sizes).map_err(broken)?;
     let fitted = (communicator.rank() == 0).then(|| fit::fit(communicator.setting(), cores, &measured));
     let settled =
         settling::settle(&mut probes, fitted, &arguments.collectives, &sizes, &measured).map_err(broken)?;

@@ -33,7 +33,7 @@ impl Report<'_> {
     pub(super) fn text(&self) -> String {
         let ranks = self.setting.hosts.len();
         let mut text = format!(
-            "# {ranks} ranks, fabric {}, {:.0} s; times in us, medians of the slowest rank\n\n",
+            "# {ranks} ranks, fabric {}, {:.0} s; times in us, of the slowest rank, lower quartiles of the rounds\n\n",
             self.fabric, self.seconds
         );
         text.push_str(&self.measured_table());

@@ -5,7 +5,7 @@ use sapwood::communicator::CommunicatorError;
 use sapwood::plan::Collective;
 use sapwood::plan::cost::{Candidate, Chosen, Point, Residual, Setting, Shape, Tuning};
 
-use super::probe::{Measured, Probes};
+use super::probe::{Measured, Probes, Row};
 
 /// What came of it.
 pub(super) struct Settled {
@@ -13,14 +13,14 @@ pub(super) struct Settled {
     pub(super) choices: Vec<Choice>,
 }
 
-/// What is chosen at a size, beside what was measured.
+/// What is chosen from a size on, beside what was measured there.
 pub(super) struct Choice {
     pub(super) collective: Collective,
     pub(super) bytes: usize,
     pub(super) chosen: Chosen,
     /// Out of place, in microseconds, as everything here; none if it never was.
     pub(super) measured: Option<f64>,
-    /// The plan that was measured to be the fastest, with the built-in size of a chunk.
+    /// The plan that was measured to be the fastest at this size, with the built-in size of a chunk.
     pub(super) best: String,
     pub(super) best_measured: f64,
 }
@@ -54,7 +54,9 @@ pub(super) fn residuals(tuning: &Tuning, setting: &Setting, measured: &[Measured
     let of_group = |group: &[&Measured]| {
         let point = |of: &&Measured| {
             let model = tuning.model(setting, &of.candidate, of.bytes, of.in_place).ok()?;
-            Some(Point::new(of.bytes as u64, of.time / model.time))
+            // More decimals than these are noise, and make files longer.
+            let factor = (of.time / model.time * 1e4).round() / 1e4;
+            Some(Point::new(of.bytes as u64, factor))
         };
         let points: Vec<Point> = group.iter().filter_map(point).collect();
         let candidate = &group[0].candidate;
@@ -65,6 +67,23 @@ pub(super) fn residuals(tuning: &Tuning, setting: &Setting, measured: &[Measured
         (!points.is_empty()).then(|| Residual::new(&shape, points))
     };
     groups.filter_map(of_group).collect()
+}
+
+/// Every plan that can do each collective, at each size. Collective.
+pub(super) fn measure(
+    probes: &mut Probes<'_>,
+    collectives: &[Collective],
+    sizes: &[usize],
+) -> Result<Vec<Measured>, CommunicatorError> {
+    let row = |collective| {
+        let candidates = probes.candidates(collective);
+        sizes.iter().map(move |&size| Row {
+            candidates: candidates.clone(),
+            size,
+        })
+    };
+    let rows: Vec<Row> = collectives.iter().copied().flat_map(row).collect();
+    Ok(probes.rows(&rows)?.concat())
 }
 
 /// `fitted` is rank 0's. Collective; the choices are the same on every rank.
@@ -82,10 +101,16 @@ pub(super) fn settle(
     });
     let mut tuning = agree(probes, with_residuals)?;
     let mut more = measured.to_vec();
+    // Choices are made for classes of sizes, which begin at powers of two.
+    let classes = || sizes.chunk_by(|a, b| a.ilog2() == b.ilog2());
+    let every = || {
+        let of_class = |class| collectives.iter().map(move |collective| (*collective, class));
+        classes().flat_map(of_class)
+    };
     for _ in 0..ROUNDS {
-        let before = more.len();
-        for (collective, size) in every(collectives, sizes) {
-            let bytes = bytes_of(size, collective, &setting);
+        let mut rows = Vec::new();
+        for (collective, class) in every() {
+            let bytes = bytes_of(class[0], collective, &setting);
             let Some(chosen) = tuning.choose(&setting, collective, bytes) else {
                 continue;
             };
@@ -97,17 +122,21 @@ pub(super) fn settle(
                     chunk: 1.0,
                     ..candidate.clone()
                 };
-                more.extend(probes.row(&[built_in, candidate], size)?);
+                rows.extend(class.iter().map(|&size| Row {
+                    candidates: vec![built_in.clone(), candidate.clone()],
+                    size,
+                }));
             }
         }
-        tuning.residuals = residuals(&tuning, &setting, &more);
-        if more.len() == before {
+        if rows.is_empty() {
             break;
         }
+        more.extend(probes.rows(&rows)?.into_iter().flatten());
+        tuning.residuals = residuals(&tuning, &setting, &more);
     }
     // Every rank has measured the same, since all have the slowest one's figures.
-    let choices = every(collectives, sizes).filter_map(|(collective, size)| {
-        let bytes = bytes_of(size, collective, &setting);
+    let choices = every().filter_map(|(collective, class)| {
+        let bytes = bytes_of(class[0], collective, &setting);
         let chosen = tuning.choose(&setting, collective, bytes)?;
         let here = || {
             let of = |of: &&Measured| of.candidate.plan.collective() == collective && of.bytes == bytes;
@@ -125,7 +154,8 @@ pub(super) fn settle(
             chosen,
         })
     });
-    let choices = choices.collect();
+    let mut choices: Vec<Choice> = choices.collect();
+    choices.sort_by_key(|choice| collectives.iter().position(|of| *of == choice.collective));
     Ok(Settled { tuning, choices })
 }
 
@@ -139,12 +169,6 @@ fn agree(probes: &Probes<'_>, tuning: Option<Tuning>) -> Result<Tuning, Communic
         &String::from_utf8_lossy(&given[0]),
         "what rank 0 has fitted",
     )?)
-}
-
-fn every(collectives: &[Collective], sizes: &[usize]) -> impl Iterator<Item = (Collective, usize)> {
-    collectives
-        .iter()
-        .flat_map(move |collective| sizes.iter().map(move |size| (*collective, *size)))
 }
 
 /// The bytes that are measured where a size is asked for: parts have the same number of elements.

@@ -1,5 +1,6 @@
 //! The model against times computed by hand, and what holds for every plan; the file against whatever may stand in one.
 
+mod choosing;
 mod file;
 mod properties;
 
