@@ -2,7 +2,7 @@
 //! killed one is started again and takes its place while the others go on; also when several are dead at a time, when one
 //! dies again and when it is rank 0. Every result is the mean of its members' gradients, all steps end, and at the end every
 //! worker has the weights that the parent computes from the recorded members.
-//! 20 rounds; `SAPWOOD_RETURN_ROUNDS=100` for a longer campaign.
+//! 20 rounds, 4 over queue pairs, 2 over verbs; `SAPWOOD_RETURN_ROUNDS=100` for a longer campaign.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -16,27 +16,61 @@ use sapwood::backup::protocol::Way;
 use sapwood::backup::{Barrier, How};
 use sapwood::bootstrap::Job;
 use sapwood::communicator::Communicator;
+use sapwood::fabric::shm::Shm;
+use sapwood::fabric::verbs::inventory;
+use serde::{Deserialize, Serialize};
 
 mod killing;
 
 use killing::{below, secret};
 
 const MODE: &str = "SAPWOOD_TEST_RETURNS_MODE";
-const STEPS: u64 = 150;
-/// After this long something hangs.
-const PATIENCE: Duration = Duration::from_secs(100);
+/// What the workers' memory lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+enum Reach {
+    Mapped,
+    /// Of shared memory.
+    QueuePairs,
+    /// Of devices.
+    Verbs,
+}
 
 /// M, b, elements, and children of a node of the tree (0: none).
-type Mode = (u32, u32, usize, u16);
+type Mode = (u32, u32, usize, u16, Reach);
 
-const MODES: [Mode; 6] = [
-    (4, 1, 3, 0),
-    (4, 1, 30_000, 1),
-    (5, 2, 200, 2),
-    (3, 1, 200_000, 1),
-    (5, 2, 20_000, 0),
-    (6, 3, 50, 4),
+const MAPPED: [Mode; 6] = [
+    (4, 1, 3, 0, Reach::Mapped),
+    (4, 1, 30_000, 1, Reach::Mapped),
+    (5, 2, 200, 2, Reach::Mapped),
+    (3, 1, 200_000, 1, Reach::Mapped),
+    (5, 2, 20_000, 0, Reach::Mapped),
+    (6, 3, 50, 4, Reach::Mapped),
 ];
+
+const QUEUE_PAIRS: [Mode; 4] = [
+    (4, 1, 3, 1, Reach::QueuePairs),
+    (3, 1, 100_000, 1, Reach::QueuePairs),
+    (5, 2, 200, 4, Reach::QueuePairs),
+    (6, 2, 3_000, 2, Reach::QueuePairs),
+];
+
+const VERBS: [Mode; 2] = [(4, 1, 1_000, 2, Reach::Verbs), (5, 2, 20_000, 4, Reach::Verbs)];
+
+impl Reach {
+    /// Emulated devices are slow.
+    fn is_real(self) -> bool {
+        self == Self::Verbs
+    }
+
+    fn steps(self) -> u64 {
+        if self.is_real() { 40 } else { 150 }
+    }
+
+    /// After this long something hangs.
+    fn patience(self) -> Duration {
+        Duration::from_secs(if self.is_real() { 400 } else { 100 })
+    }
+}
 
 fn main() -> ExitCode {
     if let Ok(mode) = std::env::var(MODE) {
@@ -48,14 +82,25 @@ fn main() -> ExitCode {
             }
         };
     }
-    let rounds: u32 = std::env::var("SAPWOOD_RETURN_ROUNDS")
+    let asked: Option<u32> = std::env::var("SAPWOOD_RETURN_ROUNDS")
         .ok()
-        .and_then(|rounds| rounds.parse().ok())
-        .unwrap_or(20);
+        .and_then(|rounds| rounds.parse().ok());
+    let rounds = asked.unwrap_or(20);
+    // The same again elsewhere takes fewer, unless somebody has the time.
+    let fewer = asked.unwrap_or(4);
+    let present = inventory().is_ok_and(|inventory| !inventory.devices.is_empty());
+    if !present {
+        eprintln!("SKIPPED: a test needs a verbs device; `tools/rig/run backup` brings two.");
+    }
     let trials = vec![
-        Trial::test("who_died_comes_back", move || campaign(rounds)),
+        Trial::test("who_died_comes_back", move || campaign(&MAPPED, rounds)),
+        Trial::test("over_queue_pairs_too", move || campaign(&QUEUE_PAIRS, fewer)),
+        Trial::test("over_verbs_too", move || campaign(&VERBS, asked.unwrap_or(2)))
+            .with_ignored_flag(!present),
         Trial::test("who_asks_for_other_settings_is_refused", || {
-            strange_settings().map_err(Failed::from)
+            strange_settings(Reach::Mapped, 0)?;
+            strange_settings(Reach::QueuePairs, 1)?;
+            Ok(())
         }),
     ];
     let mut arguments = Arguments::from_args();
@@ -91,9 +136,13 @@ fn digest(weights: &[f32]) -> u64 {
 /// One worker, in any of its lives.
 fn work(mode: &str) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let (_, backups, count, children): Mode = serde_json::from_str(mode).map_err(|e| text(&e))?;
+    let (_, backups, count, children, reach): Mode = serde_json::from_str(mode).map_err(|e| text(&e))?;
     let job = Job::from_environment().map_err(|e| text(&e))?.ok_or("no job")?;
-    let communicator = Communicator::builder().join(&job).map_err(|e| text(&e))?;
+    let mut communicator = Communicator::builder();
+    if reach == Reach::QueuePairs {
+        communicator = communicator.fabric(Arc::new(Shm::without_reach().map_err(|e| text(&e))?));
+    }
+    let communicator = communicator.join(&job).map_err(|e| text(&e))?;
     let rank = communicator.rank();
     let way = match children {
         0 => Way::Flat,
@@ -102,7 +151,9 @@ fn work(mode: &str) -> Result<(), String> {
     let builder = Barrier::<f32>::builder(&communicator, count)
         .backups(backups)
         .state(count);
-    let builder = builder.way(way).suspicion(Duration::from_millis(30));
+    let builder = builder
+        .way(way)
+        .suspicion(Duration::from_millis(if reach.is_real() { 500 } else { 30 }));
     let mut barrier = builder.build().map_err(|e| text(&e))?;
     if !communicator.has_returned() {
         barrier.update(|_, weights| {
@@ -113,7 +164,7 @@ fn work(mode: &str) -> Result<(), String> {
         return Err("who has come back was let into a collective".into());
     }
     println!("working {} from step {}", job.attempt, barrier.step());
-    while barrier.step() <= STEPS {
+    while barrier.step() <= reach.steps() {
         let step = barrier.step();
         // If it lies where somebody still adds up, that shows.
         barrier.gradient().fill(f32::NAN);
@@ -176,7 +227,14 @@ impl Round {
         let mut command = killing::rank(rank, self.mode.0, &self.place, &self.secret);
         command
             .env(MODE, serde_json::to_string(&self.mode).expect("plain data"))
-            .env("SAPWOOD_TIMEOUT", "60")
+            .env(
+                "SAPWOOD_TIMEOUT",
+                if self.mode.4.is_real() { "200" } else { "60" },
+            )
+            .env(
+                "SAPWOOD_FABRIC",
+                if self.mode.4.is_real() { "verbs" } else { "auto" },
+            )
             .env("SAPWOOD_RETURNS", "1")
             .env("SAPWOOD_ATTEMPT", attempt.to_string())
             .stdin(Stdio::piped());
@@ -266,14 +324,18 @@ fn report(workers: &[Worker]) -> String {
 
 /// Stops, resumes, kills and starts again until all have the last weights.
 fn disturb(round: &Round, workers: &mut [Worker], seen: &mut Seen) -> Result<(), String> {
-    let until = Instant::now() + PATIENCE;
+    let patience = round.mode.4.patience();
+    let until = Instant::now() + patience;
     let backups = round.mode.1 as usize;
+    let mapped = round.mode.4 == Reach::Mapped;
+    // Where words go with their owner they are there in its first life only.
+    let spared = below(workers.len() as u64) as usize;
     while !workers
         .iter()
         .all(|worker| worker.dead.is_none() && worker.said("weights"))
     {
         if Instant::now() > until {
-            return Err(format!("after {PATIENCE:?} it is not over:\n{}", report(workers)));
+            return Err(format!("after {patience:?} it is not over:\n{}", report(workers)));
         }
         if let Some(failed) = workers.iter().position(|worker| worker.said("failed")) {
             return Err(format!("rank {failed} failed:\n{}", report(workers)));
@@ -304,13 +366,19 @@ fn disturb(round: &Round, workers: &mut [Worker], seen: &mut Seen) -> Result<(),
         if over || worker.dead.is_some() {
             continue;
         }
-        // One that keeps the memory must always be there; and now and then more die than can be spared.
-        let most = if below(6) == 0 { workers.len() - 1 } else { backups };
+        // One that keeps the memory must always be there; and now and then more die than can be spared, where what they had
+        // does not go with them.
+        let most = if mapped && below(6) == 0 {
+            workers.len() - 1
+        } else {
+            backups
+        };
         let worker = &mut workers[rank];
         if spent >= most || (up(worker) && established < 2) {
             continue;
         }
-        if below(8) == 0 {
+        let may_die = mapped || rank != spared;
+        if may_die && below(8) == 0 {
             seen.kills += 1;
             seen.again += u32::from(worker.attempt > 0);
             seen.rank_0 += u32::from(rank == 0);
@@ -330,7 +398,7 @@ fn run(mode: Mode, seen: &mut Seen) -> Result<(), String> {
     let mut workers = (0..mode.0)
         .map(|rank| round.start(rank, 0, Arc::default()))
         .collect::<Vec<_>>();
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + mode.4.patience();
     while !workers.iter().all(|worker| worker.said("working")) {
         if Instant::now() > until {
             return Err(format!("they do not begin:\n{}", report(&workers)));
@@ -338,9 +406,11 @@ fn run(mode: Mode, seen: &mut Seen) -> Result<(), String> {
         std::thread::sleep(Duration::from_millis(1));
     }
     disturb(&round, &mut workers, seen)?;
-    for (rank, worker) in workers.iter_mut().enumerate() {
+    for worker in &mut workers {
         worker.signal(Signal::CONT);
         drop(worker.input.take());
+    }
+    for (rank, worker) in workers.iter_mut().enumerate() {
         let status = worker.child.wait().map_err(|error| error.to_string())?;
         if !status.success() {
             return Err(format!("rank {rank} ended with {status}"));
@@ -350,7 +420,7 @@ fn run(mode: Mode, seen: &mut Seen) -> Result<(), String> {
 }
 
 fn judge(mode: Mode, workers: &[Worker]) -> Result<(), String> {
-    let mut members = vec![None; STEPS as usize + 1];
+    let mut members = vec![None; mode.4.steps() as usize + 1];
     for (rank, worker) in workers.iter().enumerate() {
         let lines = worker.lines.lock().expect("nobody panics");
         let steps = lines
@@ -381,10 +451,10 @@ fn judge(mode: Mode, workers: &[Worker]) -> Result<(), String> {
 }
 
 /// The weights that one process comes to, with the members as they were.
-fn replay((workers, backups, count, _): Mode, members: &[Option<u32>]) -> Result<Vec<f32>, String> {
+fn replay((workers, backups, count, _, reach): Mode, members: &[Option<u32>]) -> Result<Vec<f32>, String> {
     let mut weights = (0..count).map(beginning).collect::<Vec<_>>();
     let mut result = vec![0f32; count];
-    for step in 1..=STEPS {
+    for step in 1..=reach.steps() {
         let mask = members[step as usize].ok_or_else(|| format!("nobody has the result of step {step}"))?;
         let ranks = (0..workers)
             .filter(|rank| mask >> rank & 1 != 0)
@@ -400,19 +470,20 @@ fn replay((workers, backups, count, _): Mode, members: &[Option<u32>]) -> Result
     Ok(weights)
 }
 
-fn campaign(rounds: u32) -> Result<(), Failed> {
+fn campaign(modes: &[Mode], rounds: u32) -> Result<(), Failed> {
     let mut seen = Seen::default();
     for number in 0..rounds {
-        let mode = MODES[number as usize % MODES.len()];
+        let mode = modes[number as usize % modes.len()];
         run(mode, &mut seen).map_err(|problem| format!("round {number} {mode:?}: {problem}"))?;
     }
-    println!("{rounds} rounds of {STEPS} steps: {seen:?}");
+    let steps = modes[0].4.steps();
+    println!("{rounds} rounds of {steps} steps: {seen:?}");
     Ok(())
 }
 
 /// A rank that comes back with other settings changes nothing, and is told which; as it should be it is let in.
-fn strange_settings() -> Result<(), String> {
-    let round = Round::new((4, 1, 30, 0));
+fn strange_settings(reach: Reach, children: u16) -> Result<(), String> {
+    let round = Round::new((4, 1, 30, children, reach));
     let mut workers = (0..4)
         .map(|rank| round.start(rank, 0, Arc::default()))
         .collect::<Vec<_>>();
@@ -420,7 +491,7 @@ fn strange_settings() -> Result<(), String> {
         std::thread::sleep(Duration::from_millis(1));
     }
     workers[2].kill();
-    let other: Mode = (4, 1, 31, 0);
+    let other: Mode = (4, 1, 31, children, reach);
     let mut command = round.command(2, 1);
     command.env(MODE, serde_json::to_string(&other).expect("plain data"));
     let refused = command.output().map_err(|error| error.to_string())?;
@@ -429,15 +500,15 @@ fn strange_settings() -> Result<(), String> {
         return Err(format!("it said: {said}"));
     }
     workers[2] = round.start(2, 2, workers[2].lines.clone());
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + round.mode.4.patience();
     while !workers.iter().all(|worker| worker.said("weights")) {
         if Instant::now() > until {
             return Err(report(&workers));
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+    workers.iter_mut().for_each(|worker| drop(worker.input.take()));
     for worker in &mut workers {
-        drop(worker.input.take());
         let _ = worker.child.wait();
     }
     judge(round.mode, &workers)

@@ -1,26 +1,31 @@
 //! The backup-worker barrier among ranks that are threads: every step's result is the mean of its members' gradients, the
 //! same bits on all; late ones are dropped, find the result, or catch up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sapwood::backup::protocol::Way;
 use sapwood::backup::{Barrier, Ended, How};
 use sapwood::bootstrap::Job;
 use sapwood::communicator::Communicator;
+use sapwood::fabric::shm::Shm;
 
 /// Runs `rank` on each of `size` ranks, and returns what came of it by rank.
-fn on_all<T: Send>(size: u32, timeout: Duration, rank: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
+fn on_all<T: Send>(
+    (size, queue_pairs): (u32, bool),
+    timeout: Duration,
+    rank: impl Fn(Communicator) -> T + Sync,
+) -> Vec<T> {
     let jobs = Job::local(size).expect("a job");
     std::thread::scope(|scope| {
         let rank = &rank;
         let threads = jobs.iter().map(|job| {
             scope.spawn(move || {
-                rank(
-                    Communicator::builder()
-                        .timeout(timeout)
-                        .join(job)
-                        .expect("joined"),
-                )
+                let mut builder = Communicator::builder().timeout(timeout);
+                if queue_pairs {
+                    builder = builder.fabric(Arc::new(Shm::without_reach().expect("a fabric")));
+                }
+                rank(builder.join(job).expect("joined"))
             })
         });
         let threads = threads.collect::<Vec<_>>();
@@ -53,6 +58,8 @@ struct Case {
     count: usize,
     way: Option<Way>,
     steps: u64,
+    /// Instead of memory that all see.
+    queue_pairs: bool,
 }
 
 /// What one worker saw of a step: how it ended, the members, and the result's bits.
@@ -60,13 +67,18 @@ type Seen = (Ended, Vec<u32>, Vec<u32>);
 
 /// Runs steps in which every worker dawdles now and then, and checks each result.
 fn run(case: Case, dawdle: impl Fn(u32, u64) -> Duration + Sync) -> Vec<Vec<Seen>> {
-    let seen = on_all(case.workers, Duration::from_secs(60), |communicator| {
+    let ranks = (case.workers, case.queue_pairs);
+    let seen = on_all(ranks, Duration::from_secs(60), |communicator| {
         let rank = communicator.rank();
         let mut builder = Barrier::<f32>::builder(&communicator, case.count)
             .backups(case.backups)
             .state(2);
         if let Some(way) = case.way {
             builder = builder.way(way);
+        }
+        if case.queue_pairs {
+            // Threads that wait for a core are in no doubt; who doubts asks everybody for a queue pair.
+            builder = builder.suspicion(Duration::from_secs(20));
         }
         let mut barrier = builder.build().expect("built");
         let mut seen = Vec::new();
@@ -140,6 +152,7 @@ fn every_result_is_the_mean_of_its_members() {
                     count,
                     way,
                     steps: 12,
+                    queue_pairs: false,
                 };
                 run(case, |rank, step| {
                     Duration::from_micros(mixed(u64::from(rank) << 32 | step) % 300)
@@ -151,13 +164,18 @@ fn every_result_is_the_mean_of_its_members() {
 
 #[test]
 fn many_workers_have_the_same_results() {
-    for way in [Way::Flat, Way::Tree { children: 2 }] {
+    for (way, queue_pairs) in [
+        (Way::Flat, false),
+        (Way::Tree { children: 2 }, false),
+        (Way::Tree { children: 4 }, true),
+    ] {
         let case = Case {
             workers: 64,
             backups: 6,
             count: 500,
             way: Some(way),
-            steps: 6,
+            steps: if queue_pairs { 3 } else { 6 },
+            queue_pairs,
         };
         run(case, |rank, step| {
             Duration::from_micros(mixed(u64::from(rank) << 32 | step) % 3_000)

@@ -122,6 +122,15 @@ impl<T: Element> Barrier<T> {
         either!(&self.driver, core => core.way)
     }
 
+    /// The workers whose memory this one has reached over a queue pair, itself included, ascending: pairs are made when they are
+    /// first needed, and kept. None where memory is mapped.
+    pub fn connections(&self) -> Vec<u32> {
+        match &self.driver {
+            Driver::Mapped(_) => Vec::new(),
+            Driver::Remote(core) => core.ground.lines.connected().map(u32::from).collect(),
+        }
+    }
+
     /// The gradient of this step, to be filled: what lies there is of an earlier one.
     ///
     /// # Panics

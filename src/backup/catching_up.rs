@@ -4,6 +4,7 @@
 //! looks at the word again: if it has changed, so may have the state.
 
 use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::time::{Duration, Instant};
 
 use super::core::{Core, Progress};
 use super::ground::Ground;
@@ -11,6 +12,9 @@ use super::memory::{MARK, STATE};
 use super::protocol::{Did, Tag};
 use super::results::LARGEST;
 use super::{BackupError, racing};
+
+/// How long those are waited for to whom there is no way yet, by who comes back: they may be stopped.
+const UNREACHED: Duration = Duration::from_secs(1);
 
 /// The word says something.
 const WHOLE: u64 = 1 << 63;
@@ -48,13 +52,18 @@ impl<G: Ground> Core<G> {
                 ranks: Vec::new(),
             });
         }
-        let mut newest = None;
+        let (mut newest, mut unread) = (None, false);
         for worker in (0..self.shape.workers()).filter(|worker| *worker != self.me) {
-            if let Some(word) = self.ground.load(worker, STATE)
-                && word & WHOLE != 0
-            {
-                newest = newest.max(Some((Tag(word & !WHOLE), worker)));
+            match self.ground.load(worker, STATE) {
+                Some(word) if word & WHOLE != 0 => newest = newest.max(Some((Tag(word & !WHOLE), worker))),
+                Some(_) => {}
+                None => unread |= !self.ground.has_left(worker),
             }
+        }
+        // Who comes back takes the newest that there is, and has a way to nobody yet.
+        let since = self.catching_since.get_or_insert_with(Instant::now);
+        if step == 0 && unread && since.elapsed() < UNREACHED {
+            return Ok(Progress::Waits);
         }
         let Some((tag, worker)) = newest.filter(|(tag, _)| tag.step() >= step) else {
             return Ok(Progress::Waits);
@@ -72,6 +81,7 @@ impl<G: Ground> Core<G> {
         if self.ground.load(worker, STATE) != Some(tag.0 | WHOLE) {
             return Ok(Progress::Moved);
         }
+        self.catching_since = None;
         self.show_state_of(tag);
         self.ground.own().words[MARK].store(tag.0, Release);
         Ok(Progress::Did(Did::Caught(tag)))

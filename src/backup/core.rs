@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::doubting::{Trust, Watched};
 use super::ground::{Found, Ground};
 use super::memory::SHOWN;
-use super::protocol::{Access, Did, Doubts, Members, Seal, Shape, Tickets, Want, Way, Word, Worker};
+use super::protocol::{Access, Did, Doubts, Members, Seal, Shape, Tag, Tickets, Want, Way, Word, Worker};
 use super::tree::Taking;
 use super::{BackupError, racing};
 use crate::communicator::CommunicatorError;
@@ -67,6 +67,10 @@ pub(super) struct Core<G: Ground> {
     pub spare: Option<usize>,
     /// Another's state was copied in this step, and the caller is yet to be told.
     pub caught: bool,
+    /// Which result it is copying, or waits for.
+    pub pulling: Watched<Tag>,
+    /// Since when it looks for a state to copy.
+    pub catching_since: Option<Instant>,
     /// Who has died may come back.
     pub returns: bool,
     /// The seal and the tickets when they were last looked at.
@@ -119,6 +123,8 @@ impl<G: Ground> Core<G> {
             place: ground.places().slot(1),
             spare: None,
             caught: false,
+            pulling: Watched::new(),
+            catching_since: None,
             returns: parts.returns,
             ground,
             looked: (0, 0),
@@ -282,7 +288,7 @@ impl<G: Ground> Core<G> {
             Want::Pull { tag } => self.pull(tag),
             Want::Gather { tag } => self.gather(tag),
             Want::Adopt { tag, from } => self.adopt(tag, from),
-            Want::Survey => Progress::Did(self.survey()),
+            Want::Survey => self.survey(),
             Want::CatchUp { step } => self.catch_up(step)?,
             Want::Compute | Want::Apply { .. } | Want::Look | Want::Crowded => {
                 unreachable!("nothing to be carried out")

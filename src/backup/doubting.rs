@@ -50,7 +50,7 @@ impl<T: PartialEq> Watched<T> {
     }
 
     /// How long it has been so.
-    fn now(&mut self, what: T) -> Duration {
+    pub fn now(&mut self, what: T) -> Duration {
         if self.what.as_ref() != Some(&what) {
             self.what = Some(what);
             self.since = Instant::now();
@@ -126,9 +126,11 @@ impl<G: Ground> Core<G> {
         Suspicion { workers, ticket }
     }
 
-    /// Members for whom everything is there that they need, and whose part is not.
+    /// Members for whom everything is there that they need, and whose part is not. Those to whom there is no way yet are asked
+    /// for one once the attempt has lasted for half of what makes a doubt; before, they are trusted.
     pub(super) fn stuck(&mut self, seal: Seal, members: &Members) -> Members {
         let mut stuck = Members::default();
+        let asked = self.attempt.now(seal) >= self.suspicion / 2;
         let (Way::Tree { children }, Some(root)) = (self.way, members.at(0)) else {
             return stuck;
         };
@@ -137,7 +139,7 @@ impl<G: Ground> Core<G> {
         if self.worker.can_lose() && self.ground.load(root, held) == Some(tag.0) {
             // The root waits for all to have the result, and then has only to commit it.
             for member in members.iter().filter(|member| *member != root) {
-                if !self.has_marked(member, tag) {
+                if (asked || self.ground.has_way(member)) && !self.has_marked(member, tag) {
                     stuck.insert(member);
                 }
             }
@@ -149,8 +151,13 @@ impl<G: Ground> Core<G> {
         let whole = self.ground.places().bytes;
         let mut published = Members::default();
         for worker in members.iter().filter(|member| *member != root) {
-            let shown = self.ground.shown(worker, tag);
-            if shown.is_some_and(|shown| shown.bytes == whole) {
+            let seen = asked || self.ground.has_way(worker) || self.ground.is_gone(worker);
+            if !seen
+                || self
+                    .ground
+                    .shown(worker, tag)
+                    .is_some_and(|shown| shown.bytes == whole)
+            {
                 published.insert(worker);
             }
         }

@@ -85,4 +85,13 @@ pub(super) trait Ground: Sized {
 
     /// Whether a worker has ended.
     fn is_gone(&self, worker: u16) -> bool;
+
+    /// Whether a worker's memory can be reached at once: nobody has to be asked for a way first.
+    fn has_way(&self, worker: u16) -> bool;
+
+    /// Whether nothing of a worker is to be had any more: it has ended, or has left the barrier.
+    fn has_left(&self, worker: u16) -> bool;
+
+    /// Whether words at that worker's home are gone for good, as the words of a view whose home it is are.
+    fn is_lost(&mut self, home: u16) -> bool;
 }

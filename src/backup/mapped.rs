@@ -236,4 +236,16 @@ impl Ground for Mapped {
     fn is_gone(&self, worker: u16) -> bool {
         self.liveness.ended(worker.into())
     }
+
+    fn has_way(&self, _: u16) -> bool {
+        true
+    }
+
+    fn has_left(&self, worker: u16) -> bool {
+        self.is_gone(worker)
+    }
+
+    fn is_lost(&mut self, _: u16) -> bool {
+        false
+    }
 }

@@ -18,14 +18,17 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod answering;
 mod barrier;
 mod catching_up;
+mod connecting;
 mod core;
 mod doubting;
 mod driving;
 mod error;
 mod ground;
 mod leaving;
+mod lines;
 mod mapped;
 mod memory;
 pub mod protocol;

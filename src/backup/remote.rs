@@ -4,19 +4,20 @@
 //! Each operation is waited for before the next is posted: what follows from a word must not have been read before it.
 //! Nobody is needed at the other side. There are no bells: who waits looks again after a while.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::ground::{Found, Ground};
+use super::lines::{Lines, Way};
 use super::memory::{Own, Places, SHOWN, Shown};
 use super::protocol::{Access, Did, Exclusion, Layout, Members, Seal, Slot, Tag, Tickets, Word, Words};
-use crate::communicator::Offered;
+use crate::bootstrap::Switchboard;
+use crate::communicator::CommunicatorError;
 use crate::engine::Liveness;
-use crate::fabric::{
-    AtomicDomain, Completion, Endpoint, Operation, Patience, RemoteSlice, Request, Slice, Status,
-};
+use crate::fabric::{AtomicDomain, FabricError, Operation, Patience, Registration, RemoteSlice, Slice};
 
 /// Bytes that are fetched at a time to be added up.
 pub(super) const PIECE: usize = 256 << 10;
@@ -24,88 +25,76 @@ pub(super) const PIECE: usize = 256 << 10;
 /// How long a sleep may be: nobody wakes who waits for words in another's memory.
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
 
-/// How long what is flushed may take to say so.
-const FLUSH: Duration = Duration::from_secs(5);
-
-/// How often it is asked whether the owner of the memory that is operated on is dead.
-const LIVENESS: Duration = Duration::from_millis(5);
-
 /// See the module.
 pub(super) struct Remote {
     pub places: Places,
     pub me: u16,
     pub workers: u16,
-    pub words: Offered,
-    pub data: Offered,
-    pub endpoint: Box<dyn Endpoint>,
+    /// Who asks this worker for queue pairs is answered there. Ends before what it hands out.
+    pub _switchboard: Switchboard,
+    pub lines: Lines,
+    pub words: Arc<dyn Registration>,
+    pub data: Arc<dyn Registration>,
     pub liveness: Box<dyn Liveness>,
     pub domain: AtomicDomain,
     pub patience: Patience,
-    /// Until when an operation must have ended.
-    pub timeout: Duration,
-    pub work: Work,
-}
-
-/// What is in flight: one operation at most.
-#[derive(Default)]
-pub(super) struct Work {
-    next: u64,
-    completions: Vec<Completion>,
-    /// Whose queue pair has failed. It is not made anew.
-    broken: Members,
-    /// The endpoint itself has failed.
-    failed: bool,
+    /// Whose words are gone: a worker is a home in its first life only.
+    pub lost: Members,
 }
 
 impl Remote {
-    /// Carries an operation out. `false` if that cannot be said, or never will be.
-    fn run(&mut self, peer: u16, operation: Operation) -> bool {
-        if self.work.failed || self.work.broken.contains(peer) {
-            return false;
+    /// Makes the pairs that a step needs whoever its members are: to the homes that there will be if any of so many
+    /// workers die. For the others there is time when they are needed.
+    pub fn connect_to_homes(&mut self, backups: u16, until: Instant) -> Result<(), CommunicatorError> {
+        let homes = (0..self.workers).take(usize::from(backups) + 1);
+        for home in homes.filter(|home| *home != self.me) {
+            while self.lines.to(home, 0).is_none() {
+                let gone = self.liveness.gone(home.into());
+                if gone.is_some() || Instant::now() >= until {
+                    return Err(self.unanswered(home, gone));
+                }
+                std::thread::sleep(Duration::from_micros(100));
+            }
         }
-        self.work.next += 1;
-        let id = self.work.next;
-        let request = Request {
-            id,
-            operation,
-            signaled: true,
-        };
-        let posted = self.endpoint.post(peer.into(), std::slice::from_ref(&request));
-        let done = posted.is_ok() && self.await_completion(peer, id);
-        if !done {
-            self.work.broken.insert(peer);
-        }
-        done
+        Ok(())
     }
 
-    fn await_completion(&mut self, peer: u16, id: u64) -> bool {
-        let mut until = Instant::now() + self.timeout;
-        let mut flushing = false;
-        loop {
-            self.work.completions.clear();
-            self.work.completions.reserve(8);
-            if self.endpoint.poll(&mut self.work.completions).is_err() {
-                self.work.failed = true;
-                return false;
-            }
-            if let Some(completion) = self.work.completions.iter().find(|one| one.id == id) {
-                return completion.status == Status::Success;
-            }
-            let now = Instant::now();
-            if flushing && now >= until {
-                // It could still land where another's answer is to land.
-                self.work.failed = true;
-                return false;
-            }
-            if !flushing && (now >= until || self.is_gone(peer)) {
-                self.endpoint.disconnect(peer.into());
-                (flushing, until) = (true, now + FLUSH);
-            }
-            if self.endpoint.wait(now + LIVENESS).is_err() {
-                self.work.failed = true;
-                return false;
-            }
+    fn unanswered(&self, peer: u16, gone: Option<String>) -> CommunicatorError {
+        FabricError::Parcel {
+            rank: self.me.into(),
+            peer: peer.into(),
+            what: "the other half of a queue pair",
+            why: gone.unwrap_or_else(|| "it did not come in time; is that rank stopped?".into()),
         }
+        .into()
+    }
+
+    /// Carries an operation on the memory of a worker, in the life that it is in, out. `false` if that cannot be said, or
+    /// never will be, or if there is no way to it yet.
+    fn run(&mut self, peer: u16, operation: impl FnOnce(Reached<'_>) -> Operation) -> bool {
+        let life = self.liveness.life(peer.into());
+        self.run_in(peer, life, operation)
+    }
+
+    /// The same on words at home, which are there in the first life of whose they are.
+    fn run_at_home(&mut self, home: u16, operation: impl FnOnce(Reached<'_>) -> Operation) -> bool {
+        let there = !self.lost.contains(home) && self.liveness.life(home.into()) == 0;
+        there && self.run_in(home, 0, operation)
+    }
+
+    fn run_in(&mut self, peer: u16, life: u64, operation: impl FnOnce(Reached<'_>) -> Operation) -> bool {
+        let Some(way) = self.lines.to(peer, life) else {
+            return false;
+        };
+        let operation = operation(Reached {
+            words: &self.words,
+            data: &self.data,
+            way: &way,
+        });
+        let (liveness, rank) = (&self.liveness, peer.into());
+        let is_gone = || peer != self.me && liveness.ended(rank);
+        // What it answers after its death is no answer, nor what an earlier life does.
+        self.lines.run(peer, operation, is_gone) && !self.is_late(peer) && self.liveness.life(rank) == life
     }
 
     /// Whether what a worker's memory has answered may have been answered after its death: where CPUs carry operations
@@ -114,18 +103,11 @@ impl Remote {
         self.domain == AtomicDomain::Cpu && self.is_gone(worker)
     }
 
-    fn failed(&self, home: u16) -> Found {
-        match self.is_gone(home) {
+    /// An operation on words at home was not carried out. With no home left there is nothing to go on to.
+    fn failed(&mut self, home: u16) -> Found {
+        match self.is_lost(home) && self.lost.len() < self.workers {
             true => Found::Lost,
             false => Found::Later,
-        }
-    }
-
-    fn landing(&self, at: usize, words: usize) -> Slice {
-        Slice {
-            registration: self.words.own.clone(),
-            offset: 8 * (self.places.landing() + at),
-            len: 8 * words,
         }
     }
 
@@ -133,25 +115,15 @@ impl Remote {
         self.own().words[self.places.landing() + at].load(Acquire)
     }
 
-    fn remote_word(&self, worker: u16, index: usize) -> RemoteSlice {
-        RemoteSlice {
-            region: self.words.all[worker as usize].clone(),
-            offset: 8 * index,
-        }
-    }
-
-    /// Reads words of a worker to where they land.
-    fn read_words(&mut self, worker: u16, index: usize, (at, count): (usize, usize)) -> bool {
-        let operation = Operation::Read {
-            local: self.landing(at, count),
-            remote: self.remote_word(worker, index),
-        };
-        self.run(worker, operation) && !self.is_late(worker)
+    /// Reads words at home to where they land.
+    fn read_home(&mut self, home: u16, index: usize, count: usize) -> bool {
+        let landing = self.places.landing();
+        self.run_at_home(home, |reached| reached.read_words(index, (landing, count)))
     }
 
     fn word(&mut self, view: u16, word: Word) -> Result<u64, Found> {
         let home = self.home_of(view);
-        match self.read_words(home, self.places.home(word), (0, 1)) {
+        match self.read_home(home, self.places.home(word), 1) {
             true => Ok(self.landed(0)),
             false => Err(self.failed(home)),
         }
@@ -159,6 +131,37 @@ impl Remote {
 
     fn home_of(&self, view: u16) -> u16 {
         view % self.workers
+    }
+}
+
+/// This worker's memory, and another's.
+struct Reached<'a> {
+    words: &'a Arc<dyn Registration>,
+    data: &'a Arc<dyn Registration>,
+    way: &'a Way,
+}
+
+impl Reached<'_> {
+    fn read_words(&self, index: usize, (landing, count): (usize, usize)) -> Operation {
+        Operation::Read {
+            local: slice(self.words, 8 * landing, 8 * count),
+            remote: self.word(index),
+        }
+    }
+
+    fn word(&self, index: usize) -> RemoteSlice {
+        RemoteSlice {
+            region: self.way.words.clone(),
+            offset: 8 * index,
+        }
+    }
+}
+
+fn slice(registration: &Arc<dyn Registration>, offset: usize, len: usize) -> Slice {
+    Slice {
+        registration: registration.clone(),
+        offset,
+        len,
     }
 }
 
@@ -201,41 +204,44 @@ impl Ground for Remote {
     }
 
     fn own(&self) -> Own<'_> {
-        let words = self.words.own.region().base().cast::<AtomicU64>();
+        let words = self.words.region().base().cast::<AtomicU64>();
         Own {
             // SAFETY: that many words, aligned and mapped as long as the registration; accessed only atomically, by this
             // process, and by a device as one that is atomic for aligned words.
             words: unsafe { std::slice::from_raw_parts(words.as_ptr(), self.places.words()) },
-            data: self.data.own.region().base(),
+            data: self.data.region().base(),
         }
     }
 
     fn home(&mut self, view: u16, access: Access) -> Found {
         let home = self.home_of(view);
-        let local = self.landing(0, 1);
-        let remote = |word| self.remote_word(home, self.places.home(word));
-        let operation = match access {
-            Access::Load(word) => Operation::Read {
-                local,
-                remote: remote(word),
-            },
-            Access::Add(word) => Operation::FetchAdd {
-                local,
-                remote: remote(word),
-                add: 1,
-            },
-            Access::Swap {
-                word,
-                expected,
-                desired,
-            } => Operation::CompareSwap {
-                local,
-                remote: remote(word),
-                expected,
-                desired,
-            },
+        let (places, landing) = (self.places, self.places.landing());
+        let operation = |reached: Reached<'_>| {
+            let local = slice(reached.words, 8 * landing, 8);
+            let remote = |word| reached.word(places.home(word));
+            match access {
+                Access::Load(word) => Operation::Read {
+                    local,
+                    remote: remote(word),
+                },
+                Access::Add(word) => Operation::FetchAdd {
+                    local,
+                    remote: remote(word),
+                    add: 1,
+                },
+                Access::Swap {
+                    word,
+                    expected,
+                    desired,
+                } => Operation::CompareSwap {
+                    local,
+                    remote: remote(word),
+                    expected,
+                    desired,
+                },
+            }
         };
-        match self.run(home, operation) && !self.is_late(home) {
+        match self.run_at_home(home, operation) {
             true => Found::Value(self.landed(0)),
             false => self.failed(home),
         }
@@ -245,7 +251,7 @@ impl Ground for Remote {
         let seal = self.word(view, Word::Seal(step))?;
         let (home, index) = (self.home_of(view), self.places.home(Word::Tickets(step)));
         let count = self.places.home.entry_bytes() / 8;
-        if !self.read_words(home, index, (0, count)) {
+        if !self.read_home(home, index, count) {
             return Err(self.failed(home));
         }
         let landing = self.places.landing();
@@ -269,7 +275,9 @@ impl Ground for Remote {
         if worker == self.me {
             return Some(self.own().words[index].load(Acquire));
         }
-        self.read_words(worker, index, (0, 1)).then(|| self.landed(0))
+        let landing = self.places.landing();
+        self.run(worker, |reached| reached.read_words(index, (landing, 1)))
+            .then(|| self.landed(0))
     }
 
     fn shown(&mut self, worker: u16, tag: Tag) -> Option<Shown> {
@@ -280,18 +288,14 @@ impl Ground for Remote {
     }
 
     fn fetch(&mut self, worker: u16, at: usize, into: usize, bytes: usize) -> Option<()> {
-        let operation = Operation::Read {
-            local: Slice {
-                registration: self.data.own.clone(),
-                offset: into,
-                len: bytes,
-            },
+        let read = self.run(worker, |reached| Operation::Read {
+            local: slice(reached.data, into, bytes),
             remote: RemoteSlice {
-                region: self.data.all[worker as usize].clone(),
+                region: reached.way.data.clone(),
                 offset: at,
             },
-        };
-        self.run(worker, operation).then_some(())
+        });
+        read.then_some(())
     }
 
     fn piece(&self) -> usize {
@@ -322,5 +326,20 @@ impl Ground for Remote {
 
     fn is_gone(&self, worker: u16) -> bool {
         worker != self.me && self.liveness.ended(worker.into())
+    }
+
+    fn has_way(&self, worker: u16) -> bool {
+        self.lines.has(worker)
+    }
+
+    fn has_left(&self, worker: u16) -> bool {
+        self.is_gone(worker) || self.lines.is_deserted(worker, self.liveness.life(worker.into()))
+    }
+
+    fn is_lost(&mut self, home: u16) -> bool {
+        if !self.lost.contains(home) && (self.liveness.life(home.into()) > 0 || self.is_gone(home)) {
+            self.lost.insert(home);
+        }
+        self.lost.contains(home)
     }
 }

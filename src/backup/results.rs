@@ -16,9 +16,15 @@ impl<G: Ground> Core<G> {
         scanned.complete.then_some(scanned.members)
     }
 
-    /// What lies where this result is going to is about to be written over.
-    pub(super) fn hide_result(&self, tag: Tag) {
+    /// What lies where this result is going to is about to be written over: nobody may count on it, nor this worker itself
+    /// should the words be lost before the new one is whole.
+    pub(super) fn hide_result(&mut self, tag: Tag) {
+        let marked = self.worker.held();
+        self.worker.writes_over(tag);
         let own = self.ground.own();
+        if self.worker.held() != marked {
+            own.words[MARK].store(self.worker.held().0, Release);
+        }
         own.words[self.ground.places().result_tag(tag)].store(0, Relaxed);
         racing::before_writing();
     }
@@ -34,18 +40,26 @@ impl<G: Ground> Core<G> {
     }
 
     /// Copies a result from one who holds it, and holds it still after the copy.
+    ///
+    /// The root has it first, and all members before it is committed. Others are asked, too, but none to whom there is no way
+    /// yet, unless the root is gone or has nothing to tell for long.
     pub(super) fn pull(&mut self, tag: Tag) -> Progress {
-        let (me, first) = (self.me, self.worker.root());
-        let others = (0..self.shape.workers()).filter(|worker| *worker != first);
+        let (first, me) = (self.root_of(tag), self.me);
         let mut over = false;
-        for worker in std::iter::once(first)
-            .chain(others)
-            .filter(|worker| *worker != me)
-        {
+        if first != me {
+            match self.copy_result(tag, first) {
+                Did::Done => return Progress::Did(Did::Done),
+                did => over = did == Did::Gone,
+            }
+        }
+        let any = over || self.pulls_long(tag) || self.ground.has_left(first);
+        for worker in (0..self.shape.workers()).filter(|worker| *worker != first && *worker != me) {
+            if !any && !self.ground.has_way(worker) {
+                continue;
+            }
             match self.copy_result(tag, worker) {
                 Did::Done => return Progress::Did(Did::Done),
-                Did::Gone => over = true,
-                _ => {}
+                did => over |= did == Did::Gone,
             }
         }
         // Whoever has committed it had it, and has a later one in its place by now.
@@ -53,6 +67,21 @@ impl<G: Ground> Core<G> {
             true => Progress::Did(Did::Gone),
             false => Progress::Waits,
         }
+    }
+
+    /// Whether it is being pulled for half as long as makes a doubt.
+    fn pulls_long(&mut self, tag: Tag) -> bool {
+        self.worker.can_lose() && self.pulling.now(tag) >= self.suspicion / 2
+    }
+
+    /// Of the attempt's tree, as far as this worker knows it or can find out.
+    fn root_of(&mut self, tag: Tag) -> u16 {
+        let known = self.worker.root_of(tag);
+        let found = known.or_else(|| match self.worker.can_lose() {
+            true => self.members_of(tag)?.at(0),
+            false => None,
+        });
+        found.unwrap_or(self.worker.root())
     }
 
     /// The same from one worker, or whoever else holds it: that one may have caught up with state alone.
@@ -119,14 +148,27 @@ impl<G: Ground> Core<G> {
     }
 
     /// The greatest mark of all that are not gone, and who has it.
-    pub(super) fn survey(&mut self) -> Did {
+    ///
+    /// A result that anybody can have applied was marked by all N members before it was committed. So it is enough to have
+    /// read all marks but b, of the dead and of those that cannot be reached now: one of N among M - b = N others is among them, as
+    /// N > b. Where the dead come back their marks are not what they were, and everybody who lives is waited for.
+    pub(super) fn survey(&mut self) -> Progress {
         let mut greatest = (self.worker.held(), self.me);
+        let (mut unread, mut living) = (0, false);
         for worker in (0..self.shape.workers()).filter(|worker| *worker != self.me) {
-            if let Some(mark) = self.ground.load(worker, MARK) {
-                greatest = greatest.max((Tag(mark), worker));
+            match self.ground.load(worker, MARK) {
+                Some(mark) => greatest = greatest.max((Tag(mark), worker)),
+                None => {
+                    unread += 1;
+                    living |= !self.ground.has_left(worker);
+                }
             }
         }
-        Did::Marks(greatest.0, greatest.1)
+        let spare = self.shape.workers() - self.shape.members();
+        if living && (self.returns || unread > spare) {
+            return Progress::Waits;
+        }
+        Progress::Did(Did::Marks(greatest.0, greatest.1))
     }
 }
 

@@ -1,15 +1,17 @@
-//! A worker that comes back after a death, where memory is mapped: it takes over the memory that it had, which the others
-//! have kept, and catches up. Theirs goes on being used as it is, and none of their threads takes part.
+//! A worker that comes back after a death, and catches up; none of the others' training threads takes part. Where memory is
+//! mapped it takes over the memory that it had, which the others have kept, and theirs goes on being used as it is. Over
+//! queue pairs its memory is new, and who needs it asks it for a queue pair.
 
 use std::os::fd::OwnedFd;
 
-use super::BackupError;
 use super::barrier::{Barrier, Driver};
 use super::core::{Core, Parts};
+use super::ground::Ground;
 use super::mapped::Mapped;
 use super::memory::Places;
-use super::protocol::{Way, Worker};
+use super::protocol::{Reach, Way, Worker};
 use super::settings::cut;
+use super::{BackupError, connecting};
 use crate::communicator::{Communicator, CommunicatorError, Keepsake, Window};
 use crate::fabric::Patience;
 use crate::memory::{Element, MemoryError};
@@ -37,16 +39,6 @@ pub(super) fn keep<T: Element>(
     communicator.keep(number, Ok((settings, all)))
 }
 
-/// Where memory goes with its process nobody can.
-pub(super) fn refuse(communicator: &Communicator, number: u32) -> Result<Keepsake, CommunicatorError> {
-    let why = format!(
-        "its backup workers reach each other over queue pairs of {}, where memory goes with its process: who has died \
-         cannot come back to them; run all ranks on one host over shm",
-        communicator.fabric_name()
-    );
-    communicator.keep(number, Err(why))
-}
-
 /// Takes the old place. Waits for nobody but for one whose state is whole.
 pub(super) fn take_over<T: Element>(
     communicator: &Communicator,
@@ -65,6 +57,15 @@ pub(super) fn take_over<T: Element>(
         return Err(wrong(format!(
             "settings differ: {theirs} in the job to which this rank comes back, {settings} here"
         )));
+    }
+    if parts.shape.reach() != Reach::LoadStore {
+        let kept = communicator.keep(number, Ok((settings, Vec::new())))?;
+        let (ground, data) = connecting::remote::<T>(communicator, number, places, &parts.shape)?;
+        let mut core = Core::new(parts, ground);
+        core.return_to(communicator.life())?;
+        let mut barrier = Barrier::new(Driver::Remote(core), cut(data, &places, count), count);
+        barrier.kept = Some(kept);
+        return Ok(barrier);
     }
     if files.len() != 2 * workers {
         return Err(wrong(format!(
@@ -85,16 +86,23 @@ pub(super) fn take_over<T: Element>(
     let ground = Mapped::new(places, rank, maps, patience, communicator.liveness());
     ground.take_over();
     let mut core = Core::new(parts, ground);
-    // A ticket says in which life it was taken.
-    core.worker = Worker::restarted(core.shape, core.me, communicator.life() as u16);
     core.spare = spare.as_ref().map(|_| places.kept());
     let kept = communicator.keep(number, Ok((settings, files)))?;
-    core.drive()?;
-    core.caught = false;
-    core.begin();
+    core.return_to(communicator.life())?;
     let mut held = cut(data, &places, count);
     held.gradients.extend(spare.map(Some));
     let mut barrier = Barrier::new(Driver::Mapped(core), held, count);
     barrier.kept = Some(kept);
     Ok(barrier)
+}
+
+impl<G: Ground> Core<G> {
+    /// Catches up with the others. A ticket says in which life it was taken.
+    fn return_to(&mut self, life: u64) -> Result<(), BackupError> {
+        self.worker = Worker::restarted(self.shape, self.me, life as u16);
+        self.drive()?;
+        self.caught = false;
+        self.begin();
+        Ok(())
+    }
 }

@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use super::BackupError;
 use super::barrier::{Barrier, Driver, Held};
 use super::core::{Core, Parts};
 use super::mapped::{self, Mapped};
 use super::memory::Places;
 use super::protocol::{Reach, Shape, Way};
-use super::remote::{self, Remote};
+use super::remote;
 use super::returning;
-use crate::communicator::{Communicator, CommunicatorError, Window};
+use super::{BackupError, connecting};
+use crate::communicator::{Communicator, Window};
 use crate::engine::reduce::{Operation, kernel};
-use crate::fabric::{Access, Patience};
-use crate::memory::{Buffer, Element};
+use crate::memory::Element;
 use crate::observe::Clock;
 
 /// Gradients so small in all are added up by everybody for himself: then nobody who has arrived can hold up the others.
@@ -188,52 +187,22 @@ impl<'a> Builder<'a> {
         if communicator.has_returned() {
             return returning::take_over(communicator, kept, (parts, places, self.count));
         }
-        let (words, data) = (places.words(), places.data_bytes() / size);
         let (driver, data, keepsake) = if reach == Reach::LoadStore {
-            let words = communicator.window::<u64>(words)?;
-            let data = communicator.window::<T>(data)?;
+            let words = communicator.window::<u64>(places.words())?;
+            let data = communicator.window::<T>(places.data_bytes() / size)?;
             let maps = (words.map().clone(), data.map().clone());
             let (patience, liveness) = (communicator.patience(), communicator.liveness());
             let core = Core::new(parts, Mapped::new(places, rank, maps, patience, liveness));
             let keepsake = returns.then(|| returning::keep(communicator, kept, &words, &data));
             (Driver::Mapped(core), data, keepsake)
         } else {
-            let (ground, data) = self.remote(places, (words, data))?;
-            let keepsake = returns.then(|| returning::refuse(communicator, kept.0));
+            let (ground, data) = connecting::remote::<T>(communicator, kept.0, places, &shape)?;
+            let keepsake = returns.then(|| communicator.keep(kept.0, Ok((kept.1, Vec::new()))));
             (Driver::Remote(Core::new(parts, ground)), data, keepsake)
         };
         let mut barrier = Barrier::new(driver, cut(data, &places, self.count), self.count);
         barrier.kept = keepsake.transpose()?;
         Ok(barrier)
-    }
-
-    /// Memory that others reach over queue pairs. Collective.
-    fn remote<T: Element>(
-        &self,
-        places: Places,
-        (words, data): (usize, usize),
-    ) -> Result<(Remote, Window<T>), CommunicatorError> {
-        let communicator = self.communicator;
-        let mut endpoint = communicator.endpoint()?;
-        let words = Buffer::<u64>::allocate(words)?;
-        let data = Buffer::<T>::allocate(data)?;
-        let offered = communicator.offer(&mut *endpoint, &words, Access::ALL)?;
-        let vectors = communicator.offer(&mut *endpoint, &data, Access::READ)?;
-        let window = communicator.apart(data, vectors.own.clone());
-        let remote = Remote {
-            places,
-            me: communicator.rank() as u16,
-            workers: communicator.size() as u16,
-            words: offered,
-            data: vectors,
-            endpoint,
-            liveness: communicator.liveness(),
-            domain: communicator.one_sided().capabilities().atomic_domain,
-            patience: Patience::for_ranks(communicator.size() as usize),
-            timeout: communicator.timeout(),
-            work: Default::default(),
-        };
-        Ok((remote, window))
     }
 
     /// What must be the same on all ranks.

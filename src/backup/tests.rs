@@ -60,7 +60,20 @@ macro_rules! either {
     };
 }
 
+/// As settings have it.
+const SUSPICION: Duration = Duration::from_millis(100);
+
 fn seats(lies: Lies, workers: u32, backups: u32, count: usize, way: Way) -> Vec<Seat> {
+    trusting_seats(lies, workers, backups, count, (way, SUSPICION))
+}
+
+fn trusting_seats(
+    lies: Lies,
+    workers: u32,
+    backups: u32,
+    count: usize,
+    (way, suspicion): (Way, Duration),
+) -> Vec<Seat> {
     let jobs = Job::local(workers).unwrap();
     std::thread::scope(|scope| {
         let threads = jobs.iter().map(|job| {
@@ -73,6 +86,7 @@ fn seats(lies: Lies, workers: u32, backups: u32, count: usize, way: Way) -> Vec<
                 let barrier = Barrier::<f32>::builder(&communicator, count)
                     .backups(backups)
                     .state(2)
+                    .suspicion(suspicion)
                     .way(way);
                 Seat {
                     barrier: barrier.build().unwrap(),
@@ -126,6 +140,14 @@ impl Seat {
         }
     }
 
+    /// Breaks the queue pair to a worker, if there is one.
+    fn break_pair(&mut self, peer: u16) -> bool {
+        match &mut self.barrier.driver {
+            Driver::Mapped(_) => false,
+            Driver::Remote(core) => core.ground.lines.break_pair(peer),
+        }
+    }
+
     fn applied(&mut self) -> u64 {
         either!(self.barrier, core => core.worker.applied())
     }
@@ -175,6 +197,7 @@ struct Seen {
     late: usize,
     caught_up: usize,
     again: usize,
+    broken: usize,
 }
 
 fn run(lies: Lies, workers: u32, backups: u32, count: usize, way: Way, seed: u64, seen: &mut Seen) {
@@ -201,6 +224,10 @@ fn run(lies: Lies, workers: u32, backups: u32, count: usize, way: Way, seed: u64
             idle += 1;
             assert!(idle < 2_000_000, "seed {seed}: nothing moves any more");
             continue;
+        }
+        if random.one_in(300) {
+            let peer = random.below(u64::from(workers)) as u16;
+            seen.broken += usize::from(seats[rank].break_pair(peer));
         }
         let doubted = (0..)
             .zip(&seats)
@@ -248,6 +275,7 @@ fn campaign(lies: Lies, way: Way, rounds: u64) {
     println!("{lies:?}, {way:?}, {rounds} rounds: {seen:?}");
     assert!(seen.late > 0 && seen.caught_up > 0, "{seen:?}");
     assert!(way == Way::Flat || seen.again > 0, "{seen:?}");
+    assert!(lies == Lies::Mapped || seen.broken > 0, "{seen:?}");
 }
 
 fn rounds() -> u64 {
@@ -278,6 +306,54 @@ fn any_order_chain_over_queue_pairs() {
 #[test]
 fn any_order_tree_over_queue_pairs() {
     campaign(Lies::Remote, Way::Tree { children: 4 }, rounds());
+}
+
+/// In a chain of all workers each reads from the next, all from the root, and all reach the first homes.
+#[test]
+fn queue_pairs_are_made_when_they_are_needed_and_kept() {
+    const WORKERS: u32 = 12;
+    let way = (Way::Tree { children: 1 }, Duration::from_secs(60));
+    let mut seats = trusting_seats(Lies::Remote, WORKERS, 0, 40, way);
+    let connections = |seats: &[Seat]| {
+        let all = seats.iter().map(|seat| seat.barrier.connections());
+        all.collect::<Vec<_>>()
+    };
+    let step = |seats: &mut [Seat]| {
+        std::thread::scope(|scope| {
+            for (rank, seat) in seats.iter_mut().enumerate() {
+                scope.spawn(move || {
+                    seat.barrier.gradient().fill(rank as f32);
+                    seat.barrier.finish().unwrap();
+                    assert_eq!(seat.barrier.result()[39], 5.5);
+                });
+            }
+        });
+    };
+    let first = connections(&seats);
+    assert!(
+        (0..)
+            .zip(&first)
+            .all(|(rank, all)| *all == if rank == 0 { vec![0] } else { vec![0, rank] })
+    );
+    step(&mut seats);
+    let then = connections(&seats);
+    for (rank, all) in (0..WORKERS).zip(&then) {
+        // The root looks whether all have marked the result.
+        let expected = if rank == 0 { WORKERS as usize } else { 3 };
+        assert!(
+            all.len() <= expected && all.contains(&((rank + 1) % WORKERS)),
+            "rank {rank}: {all:?}"
+        );
+    }
+    (0..20).for_each(|_| step(&mut seats));
+    assert_eq!(connections(&seats), then);
+    // A pair that breaks is made anew.
+    assert!(seats[5].break_pair(6) && seats[3].break_pair(0) && !seats[5].break_pair(9));
+    (0..3).for_each(|_| step(&mut seats));
+    assert_eq!(connections(&seats), then);
+    for seat in &mut seats {
+        either!(seat.barrier, core => core.timeout = Duration::ZERO);
+    }
 }
 
 #[test]

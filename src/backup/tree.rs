@@ -138,9 +138,9 @@ impl<G: Ground> Core<G> {
             return Progress::Waits;
         };
         self.members = members;
-        let (places, own) = (*self.ground.places(), self.ground.own());
         if leaf {
             self.hide_result(tag);
+            let (places, own) = (*self.ground.places(), self.ground.own());
             let mine = own.at(places.gradient(tag.step())).cast_const();
             let (into, count) = (own.at(places.result(tag)), places.bytes / self.element);
             // SAFETY: both hold that many elements and are apart; nobody else writes either.

@@ -2,7 +2,7 @@
 //! say who it is, and refuses whoever does not or cannot be.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
@@ -10,7 +10,6 @@ use rustix::process::{Pid, PidfdFlags};
 use super::BootstrapError;
 use super::channel::Channel;
 use super::message::{self, Hello, Kind, Peer};
-use super::noise::HANDSHAKE_BYTES;
 use super::reception::{Member, Reception};
 use super::roll::Presence;
 use super::socket::{self, Credentials, Origin};
@@ -73,16 +72,7 @@ impl Reception<'_> {
                 self.refusals.refuse(&origin, "it runs as another user");
                 continue;
             }
-            let stage = Stage::Unproved {
-                socket: Arc::new(socket),
-                frame: [0; 4 + HANDSHAKE_BYTES],
-                length: 0,
-            };
-            self.visitors.push(Visitor {
-                origin,
-                since: Instant::now(),
-                stage,
-            });
+            self.visitors.push(Visitor::new(socket, origin));
         }
         Ok(())
     }

@@ -44,7 +44,7 @@ fn rank_0_is_gone(how: DepartureKind) -> BootstrapError {
 
 /// Whether it is worth another try: rank 0 has not opened the rendezvous yet, or there are more connections than it can
 /// line up; over the network, its host is not there yet, nor the way to it.
-fn may_pass(error: Errno, network: bool) -> bool {
+pub(super) fn may_pass(error: Errno, network: bool) -> bool {
     match error {
         Errno::CONNREFUSED | Errno::NOENT | Errno::AGAIN | Errno::INTR => true,
         Errno::TIMEDOUT

@@ -99,6 +99,11 @@ impl Channel {
         self.closed && self.messages.is_empty()
     }
 
+    /// The other end has hung up; messages of it may still be there.
+    pub(super) fn has_hung_up(&self) -> bool {
+        self.closed
+    }
+
     /// It is closed because the other end's host has fallen silent, not because anybody closed it.
     pub(super) fn is_out_of_reach(&self) -> bool {
         self.out_of_reach

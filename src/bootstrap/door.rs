@@ -5,30 +5,16 @@
 //! rank. It is open (listens, with a thread of its own) only while something is kept there; nobody gets anything who
 //! has not proved that he knows the secret, and nothing that comes in changes anything here.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno;
 
-use super::channel::Channel;
 use super::inherit::Unshared;
-use super::message::{self, Kind, Knock, Peer, Welcome};
-use super::noise::HANDSHAKE_BYTES;
-use super::socket::{self, Credentials, Origin};
-use super::visitor::{Progress, Stage, Visitor};
+use super::message::{self, Kind, Knock, Message, Peer, Welcome};
+use super::socket::Listener;
+use super::visits::{Guest, Host, Reply, Served};
 use super::{BootstrapError, Job, Rank, Rendezvous, noise};
-use crate::fabric::fork::Birthplace;
-
-/// How long a visitor may take for all that it says, and while others wait for its place.
-const PATIENCE: Duration = Duration::from_secs(5);
-const PATIENCE_WHEN_CROWDED: Duration = Duration::from_millis(250);
-/// Visitors at a time; others wait in the kernel's line.
-const ROOM: usize = 64;
-/// How long a look at them lasts.
-const SLICE: Duration = Duration::from_millis(100);
 
 /// Where a rank's door is.
 pub(super) fn place(job: &Job, rank: Rank) -> Result<Rendezvous, BootstrapError> {
@@ -42,16 +28,16 @@ pub(super) fn place(job: &Job, rank: Rank) -> Result<Rendezvous, BootstrapError>
 pub(super) struct Lock {
     // Before the socket: a forked child must not hold it.
     _unshared: Unshared,
-    socket: Arc<OwnedFd>,
+    listener: Arc<Listener>,
 }
 
 impl Lock {
     /// `None` if another process, or another membership of this one, has it.
     pub(super) fn take(job: &Job) -> Result<Option<Self>, BootstrapError> {
-        match socket::bind_unheard(&place(job, job.rank)?) {
-            Ok(socket) => Ok(Some(Self {
-                _unshared: Unshared::new(&socket),
-                socket: Arc::new(socket),
+        match Listener::unheard(&place(job, job.rank)?) {
+            Ok(listener) => Ok(Some(Self {
+                _unshared: Unshared::new(&listener.socket),
+                listener: Arc::new(listener),
             })),
             Err(Errno::ADDRINUSE) => Ok(None),
             Err(error) => Err(BootstrapError::system("making this rank's door")(error)),
@@ -74,15 +60,9 @@ struct Ledger {
 /// See the module.
 pub(super) struct Door {
     ledger: Arc<Ledger>,
-    birthplace: Birthplace,
     served: Mutex<Option<Served>>,
     // Last: who is the rank serves its door.
     lock: Lock,
-}
-
-struct Served {
-    stop: Arc<OwnedFd>,
-    thread: JoinHandle<()>,
 }
 
 impl Door {
@@ -95,7 +75,6 @@ impl Door {
                 roll: Arc::new(vec![roll]),
                 kept: Mutex::default(),
             }),
-            birthplace: Birthplace::here(),
             served: Mutex::default(),
             lock,
         }
@@ -123,36 +102,9 @@ impl Door {
 
     fn open(&self) -> Result<Served, BootstrapError> {
         let failed = || BootstrapError::system("opening this rank's door");
-        let stop =
-            rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed())?;
-        let stop = Arc::new(stop);
-        socket::listen(&self.lock.socket).map_err(failed())?;
-        let (ledger, listener, ends) = (self.ledger.clone(), self.lock.socket.clone(), stop.clone());
-        let thread = std::thread::Builder::new()
-            .name("sapwood-door".into())
-            .spawn(move || Visits::new(ledger).serve(&listener, &ends))
-            .map_err(|error| failed()(Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)))?;
-        Ok(Served { stop, thread })
-    }
-}
-
-impl Drop for Door {
-    fn drop(&mut self) {
-        let served = self
-            .served
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let Some(Served { stop, thread }) = served else {
-            return;
-        };
-        if !self.birthplace.is_here() {
-            // The thread is the parent's.
-            std::mem::forget(thread);
-            return;
-        }
-        let _ = rustix::io::write(&stop, &1u64.to_ne_bytes());
-        let _ = thread.join();
+        let listener = self.lock.listener.clone();
+        listener.listen().map_err(failed())?;
+        Served::start("sapwood-door", vec![listener], self.ledger.clone()).map_err(failed())
     }
 }
 
@@ -190,141 +142,30 @@ impl Ledger {
     }
 }
 
-/// Those who are at the door.
-struct Visits {
-    ledger: Arc<Ledger>,
-    strangers: Vec<Visitor>,
-    /// Who have proved themselves and may ask.
-    guests: Vec<(Channel, Instant)>,
-}
+impl Host for Arc<Ledger> {
+    const PLACE: &'static str = "this rank's door";
+    const QUESTION_LIMIT: usize = 4096;
 
-impl Visits {
-    fn new(ledger: Arc<Ledger>) -> Self {
-        Self {
-            ledger,
-            strangers: Vec::new(),
-            guests: Vec::new(),
+    fn job(&self) -> &Job {
+        &self.job
+    }
+
+    fn answer(&mut self, guest: &Guest, question: Message) -> Result<Reply, String> {
+        if question.kind != Kind::Knock {
+            return Err(format!("it sent a {:?} instead of a knock", question.kind));
         }
-    }
-
-    fn serve(&mut self, listener: &OwnedFd, stop: &OwnedFd) {
-        loop {
-            let mut entries = vec![PollFd::new(stop, PollFlags::IN)];
-            if self.has_room() {
-                entries.push(PollFd::new(listener, PollFlags::IN));
-            }
-            let strangers = self.strangers.iter();
-            entries.extend(strangers.map(|one| PollFd::from_borrowed_fd(one.descriptor(), PollFlags::IN)));
-            let guests = self.guests.iter();
-            entries.extend(
-                guests.map(|(channel, _)| {
-                    PollFd::from_borrowed_fd(channel.socket().as_fd(), channel.interest())
-                }),
-            );
-            let idle = self.strangers.is_empty() && self.guests.is_empty();
-            let until = Instant::now() + if idle { SLICE * 600 } else { SLICE };
-            if socket::poll_until(&mut entries, until).is_err() || !entries[0].revents().is_empty() {
-                return;
-            }
-            drop(entries);
-            self.accept(listener);
-            self.hear_strangers();
-            self.hear_guests();
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        self.strangers.len() + self.guests.len() < ROOM
-    }
-
-    fn patience(&self) -> Duration {
-        match self.has_room() {
-            true => PATIENCE,
-            false => PATIENCE_WHEN_CROWDED,
-        }
-    }
-
-    fn accept(&mut self, listener: &OwnedFd) {
-        while self.has_room() {
-            let socket = match socket::accept_here(listener) {
-                Ok(socket) => socket,
-                Err(Errno::INTR | Errno::CONNABORTED) => continue,
-                Err(Errno::AGAIN) => return,
-                Err(error) => {
-                    tracing::debug!(%error, "a visitor at the door could not be taken in");
-                    std::thread::sleep(Duration::from_millis(20));
-                    return;
-                }
-            };
-            let Ok(credentials) = socket::peer_credentials(&socket) else {
-                continue;
-            };
-            let Credentials { uid, .. } = credentials;
-            if uid != socket::own_user() {
-                tracing::warn!(
-                    user = uid,
-                    "refused a connection to this rank's door from another user"
-                );
-                continue;
-            }
-            let stage = Stage::Unproved {
-                socket: Arc::new(socket),
-                frame: [0; 4 + HANDSHAKE_BYTES],
-                length: 0,
-            };
-            self.strangers.push(Visitor {
-                origin: Origin::Process(credentials),
-                since: Instant::now(),
-                stage,
-            });
-        }
-    }
-
-    fn hear_strangers(&mut self) {
-        let (mut index, patience) = (0, self.patience());
-        while index < self.strangers.len() {
-            let visitor = &mut self.strangers[index];
-            match visitor.advance(&self.ledger.job) {
-                Progress::Waiting if visitor.since.elapsed() < patience => index += 1,
-                Progress::Waiting => drop(self.strangers.swap_remove(index)),
-                Progress::Refused(reason) => {
-                    let visitor = self.strangers.swap_remove(index);
-                    tracing::debug!(from = %visitor.origin, reason, "refused a connection to this rank's door");
-                }
-                Progress::Introduced(hello) => {
-                    let visitor = self.strangers.swap_remove(index);
-                    let fits = hello.size == self.ledger.job.size && hello.rank < hello.size;
-                    if let (Stage::Proved(channel), true) = (visitor.stage, fits) {
-                        self.guests.push((*channel, visitor.since));
-                    }
-                }
-            }
-        }
-    }
-
-    /// One question each.
-    fn hear_guests(&mut self) {
-        let (patience, ledger) = (self.patience(), &self.ledger);
-        self.guests.retain_mut(|(channel, since)| {
-            if channel.receive().is_err() || since.elapsed() >= patience {
-                return false;
-            }
-            let asked = channel.next_message();
-            let waits = asked.is_none() && channel.is_flushed();
-            if let Some(message) = asked {
-                let knock = match (message.kind, message::decode::<Knock>(&message.body)) {
-                    (Kind::Knock, Ok(knock)) => knock,
-                    _ => return false,
-                };
-                let (welcome, descriptors) = ledger.answer(knock);
-                channel.queue(Kind::Welcome, Arc::new(message::encode(&welcome)), descriptors);
-            }
-            if channel.is_closed() || channel.flush().is_err() {
-                return false;
-            }
-            // What was sent can be read after this end was closed.
-            waits || !channel.is_flushed()
-        });
+        let knock = message::decode(&question.body).map_err(|problem| format!("it {problem}"))?;
+        tracing::debug!(
+            rank = guest.rank,
+            ?knock,
+            "a rank that comes back is at this rank's door"
+        );
+        let (welcome, descriptors) = Ledger::answer(self, knock);
+        Ok(Reply {
+            kind: Kind::Welcome,
+            body: message::encode(&welcome),
+            descriptors,
+        })
     }
 }
 

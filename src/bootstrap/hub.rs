@@ -47,7 +47,7 @@ pub(super) fn start(channels: Vec<Channel>) -> Result<(), BootstrapError> {
 }
 
 /// The program's signals are for the program's threads.
-fn take_no_signals() {
+pub(super) fn take_no_signals() {
     // SAFETY: the set is a plain structure, filled before it is read; the call changes this thread's mask alone.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();

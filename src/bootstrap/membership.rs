@@ -140,6 +140,14 @@ impl Membership {
         }
     }
 
+    /// In which of its lives a rank is, or was when it died again: 0 is the first. One load.
+    pub(crate) fn life_of(&self, rank: Rank) -> u64 {
+        match &self.meeting {
+            Meeting::OneHost(one_host) => one_host.liveness.roll.life(rank),
+            Meeting::Network(_) => 0,
+        }
+    }
+
     /// Whether ranks of this job may come back after a death; the same on all ranks.
     pub(crate) fn allows_returns(&self) -> bool {
         returning::is_allowed(&self.job)

@@ -12,7 +12,7 @@ use super::verdict::Verdict;
 use super::{DepartureKind, HostIdentity, Rank, noise};
 
 /// Grows whenever an older peer would misunderstand.
-pub(super) const PROTOCOL_VERSION: u32 = 5;
+pub(super) const PROTOCOL_VERSION: u32 = 6;
 /// Spoken in the hello, inside the encrypted channel.
 pub(super) const MAGIC: &str = "sapwood";
 /// The first bytes of each record: kind, flags, number of descriptors, zero.
@@ -66,6 +66,10 @@ pub(super) enum Kind {
     Knock = 15,
     /// The answer.
     Welcome = 16,
+    /// A rank asks another something, at its switchboard.
+    Call = 17,
+    /// The answer.
+    Reply = 18,
 }
 
 impl Kind {
@@ -88,6 +92,8 @@ impl Kind {
             Survivors,
             Knock,
             Welcome,
+            Call,
+            Reply,
         ];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }

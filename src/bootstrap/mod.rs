@@ -14,8 +14,8 @@
 //!
 //! This module must never leave a file behind or carry bulk data: it is the control path. The only threads that it
 //! keeps are rank 0's of a job over the network, which passes on what the ranks say, deaths above all, while the
-//! program computes, and in a job whose dead ranks may come back that of each rank's door, which sleeps until one
-//! does; nothing else is done there.
+//! program computes, in a job whose dead ranks may come back that of each rank's door, which sleeps until one
+//! does, and a switchboard's, which sleeps until another rank calls; nothing else is done there.
 
 mod admission;
 mod attempt;
@@ -57,10 +57,12 @@ mod star;
 #[cfg(test)]
 mod strangers;
 mod survivors;
+mod switchboard;
 mod tcp;
 mod unique_id;
 mod verdict;
 mod visitor;
+mod visits;
 
 pub use environment::{
     ENVIRONMENT, EnvironmentVariable, UnknownVariable, environment_table, unknown_variables, variable,
@@ -77,6 +79,7 @@ pub use progress::JoinProgress;
 pub use rendezvous::Rendezvous;
 pub use secret::Secret;
 pub use survivors::{Conclusion, Survivors};
+pub(crate) use switchboard::{Answer, CallError, Caller, Place, Said, Switchboard};
 pub use unique_id::UniqueId;
 
 /// The number of a participant in a job or communicator, from 0.

@@ -89,7 +89,7 @@ impl<'job> Reception<'job> {
             pids: Vec::new(),
             pidfds: Vec::new(),
             exhausted: false,
-            refusals: Refusals::default(),
+            refusals: Refusals::at("the rendezvous"),
         };
         if !job.rendezvous.is_network() {
             reception.watch_process(std::process::id() as i32)?;

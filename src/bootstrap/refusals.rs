@@ -1,4 +1,4 @@
-//! Who was not let in at the rendezvous, in the log.
+//! Who was not let in, in the log.
 
 use std::net::IpAddr;
 
@@ -13,30 +13,39 @@ enum Source {
 }
 
 /// Says each of the first few of one origin and reason, and how many more there were when it is dropped.
-#[derive(Debug, Default)]
-pub(super) struct Refusals(Repeats<(Source, String)>);
+#[derive(Debug)]
+pub(super) struct Refusals {
+    at: &'static str,
+    counts: Repeats<(Source, String)>,
+}
 
 impl Refusals {
+    /// For those who come to what is called so.
+    pub(super) fn at(at: &'static str) -> Self {
+        let counts = Repeats::default();
+        Self { at, counts }
+    }
+
     pub(super) fn refuse(&mut self, origin: &Origin, reason: &str) {
         let source = match origin {
             Origin::Process(Credentials { uid, .. }) => Source::User(*uid),
             Origin::Address(address) => Source::Address(address.ip().to_canonical()),
         };
-        if self.0.count((source, reason.to_owned())) {
-            tracing::warn!(from = %origin, reason, "refused a connection to the rendezvous");
+        if self.counts.count((source, reason.to_owned())) {
+            tracing::warn!(from = %origin, reason, "refused a connection to {}", self.at);
         }
     }
 }
 
 impl Drop for Refusals {
     fn drop(&mut self) {
-        for (kind, more) in self.0.unsaid() {
+        for (kind, more) in self.counts.unsaid() {
             let (from, reason) = match kind {
                 Some((Source::User(user), reason)) => (format!("processes of user {user}"), reason),
                 Some((Source::Address(address), reason)) => (address.to_string(), reason),
                 None => ("many".into(), "for many reasons".into()),
             };
-            tracing::warn!(from, reason, more, "refused more connections to the rendezvous");
+            tracing::warn!(from, reason, more, "refused more connections to {}", self.at);
         }
     }
 }

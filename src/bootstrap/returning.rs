@@ -68,6 +68,9 @@ fn knock(job: &Job, rank: Rank, what: Knock) -> Result<Knocked, BootstrapError> 
             Ok(welcome) => Knocked::In(welcome, answer.descriptors),
             Err(problem) => Knocked::Nothing(problem),
         },
+        Ok(Some(answer)) if answer.kind == Kind::Refused => {
+            Knocked::Nothing(message::decode(&answer.body).unwrap_or_else(|problem| problem))
+        }
         Ok(Some(answer)) => Knocked::Nothing(format!("answered with a {:?}", answer.kind)),
         Ok(None) => Knocked::Nothing("does not answer: is it stopped?".into()),
         Err(error) => Knocked::Nothing(error.to_string()),

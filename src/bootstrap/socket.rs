@@ -35,23 +35,6 @@ fn stream_socket() -> Result<OwnedFd, Errno> {
     )
 }
 
-/// A socket that has a name in the abstract name space, and to which nobody can connect yet.
-pub(super) fn bind_unheard(rendezvous: &Rendezvous) -> Result<OwnedFd, Errno> {
-    let socket = stream_socket()?;
-    rustix::net::bind(&socket, &address(rendezvous)?)?;
-    Ok(socket)
-}
-
-/// From here on others can connect to it.
-pub(super) fn listen(socket: &OwnedFd) -> Result<(), Errno> {
-    rustix::net::listen(socket, BACKLOG)
-}
-
-/// The next connection to a socket of this host; [`Errno::AGAIN`] if none is waiting.
-pub(super) fn accept_here(socket: &OwnedFd) -> Result<OwnedFd, Errno> {
-    rustix::net::accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
-}
-
 /// One attempt to connect to a socket of this host, which does not wait.
 pub(super) fn connect_to_socket(rendezvous: &Rendezvous) -> Result<OwnedFd, Errno> {
     let socket = stream_socket()?;
@@ -149,8 +132,24 @@ impl Listener {
             place,
             network,
         };
-        rustix::net::listen(&listener.socket, BACKLOG).map_err(failed())?;
+        listener.listen().map_err(failed())?;
         Ok(listener)
+    }
+
+    /// A socket that has a name in the abstract name space, and to which nobody can connect yet.
+    pub(super) fn unheard(rendezvous: &Rendezvous) -> Result<Self, Errno> {
+        let socket = stream_socket()?;
+        rustix::net::bind(&socket, &address(rendezvous)?)?;
+        Ok(Self {
+            socket,
+            place: None,
+            network: false,
+        })
+    }
+
+    /// From here on others can connect to it.
+    pub(super) fn listen(&self) -> Result<(), Errno> {
+        rustix::net::listen(&self.socket, BACKLOG)
     }
 
     /// Where it is found: what it was opened as, with the port that it has got.

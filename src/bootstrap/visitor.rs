@@ -1,4 +1,5 @@
-//! A connection to the rendezvous that has not introduced itself yet: everything that a stranger can make rank 0 read.
+//! A connection that has not introduced itself yet, to the rendezvous or to what a rank keeps open for others:
+//! everything that a stranger can make a rank read.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub(super) struct Visitor {
     pub(super) origin: Origin,
     pub(super) since: Instant,
     pub(super) stage: Stage,
+    /// The largest message that it may send once it has proved itself.
+    limit: usize,
 }
 
 pub(super) enum Stage {
@@ -42,6 +45,36 @@ pub(super) enum Progress {
 }
 
 impl Visitor {
+    pub(super) fn new(socket: OwnedFd, origin: Origin) -> Self {
+        let stage = Stage::Unproved {
+            socket: Arc::new(socket),
+            frame: [0; 4 + HANDSHAKE_BYTES],
+            length: 0,
+        };
+        Self {
+            origin,
+            since: Instant::now(),
+            stage,
+            limit: HELLO_LIMIT,
+        }
+    }
+
+    /// Where it may send something larger than a hello without having been answered.
+    pub(super) fn with_limit(self, limit: usize) -> Self {
+        let limit = limit.max(HELLO_LIMIT);
+        Self { limit, ..self }
+    }
+
+    /// It has come, and sent nothing.
+    pub(super) fn said_nothing(&self) -> bool {
+        matches!(self.stage, Stage::Unproved { length: 0, .. })
+    }
+
+    /// It comes from where descriptors mean nothing.
+    pub(super) fn is_from_network(&self) -> bool {
+        matches!(self.origin, Origin::Address(_))
+    }
+
     pub(super) fn descriptor(&self) -> std::os::fd::BorrowedFd<'_> {
         match &self.stage {
             Stage::Unproved { socket, .. } => socket.as_fd(),
@@ -51,6 +84,7 @@ impl Visitor {
 
     /// Takes what has arrived and answers it.
     pub(super) fn advance(&mut self, job: &Job) -> Progress {
+        let (network, limit) = (self.is_from_network(), self.limit);
         if let Stage::Unproved {
             socket,
             frame,
@@ -63,7 +97,13 @@ impl Visitor {
                 Err(reason) => return Progress::Refused(reason.into()),
             }
             match prove(job, socket, &frame[4..]) {
-                Ok(channel) => self.stage = Stage::Proved(Box::new(channel)),
+                Ok(noise) => {
+                    // The same descriptor: where strangers hold as many as there may be, another one would be one too
+                    // many.
+                    let channel = Channel::new(Arc::clone(socket), noise, limit);
+                    let channel = if network { channel.over_network() } else { channel };
+                    self.stage = Stage::Proved(Box::new(channel));
+                }
                 Err(reason) => return Progress::Refused(reason),
             }
         }
@@ -74,7 +114,7 @@ impl Visitor {
                     return Progress::Refused(format!("it {problem}"));
                 }
                 match channel.next_message() {
-                    Some(message) if message.kind == Kind::Hello => introduce(channel, &message.body),
+                    Some(message) if message.kind == Kind::Hello => introduce(job, channel, &message.body),
                     Some(message) => {
                         Progress::Refused(format!("it sent a {:?} instead of a hello", message.kind))
                     }
@@ -108,8 +148,8 @@ fn read_frame(
     Ok(true)
 }
 
-/// Checks the proof in the first handshake message and answers with rank 0's.
-fn prove(job: &Job, socket: &Arc<OwnedFd>, message: &[u8]) -> Result<Channel, String> {
+/// Checks the proof in the first handshake message and answers with this rank's.
+fn prove(job: &Job, socket: &OwnedFd, message: &[u8]) -> Result<snow::TransportState, String> {
     let mut handshake = Handshake::responder(&job.secret).map_err(|error| error.to_string())?;
     handshake
         .read(message)
@@ -121,25 +161,18 @@ fn prove(job: &Job, socket: &Arc<OwnedFd>, message: &[u8]) -> Result<Channel, St
     if rustix::net::send(socket, &frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) != Ok(frame.len()) {
         return Err("it hung up in the handshake".into());
     }
-    let noise = handshake
-        .finish()
-        .map_err(|error| format!("the handshake failed ({error})"))?;
-    // The same descriptor: where strangers hold as many as there may be, another one would be one too many.
-    let channel = Channel::new(Arc::clone(socket), noise, HELLO_LIMIT);
-    Ok(if job.rendezvous.is_network() {
-        channel.over_network()
-    } else {
-        channel
-    })
+    let noise = handshake.finish();
+    noise.map_err(|error| format!("the handshake failed ({error})"))
 }
 
 /// Reads a hello. The version comes first, since nothing else of a hello may be relied on before it fits.
-fn introduce(channel: &mut Channel, body: &[u8]) -> Progress {
+fn introduce(job: &Job, channel: &mut Channel, body: &[u8]) -> Progress {
     let reason = match message::decode::<Greeting>(body) {
         Ok(greeting) if greeting.magic != message::MAGIC => "its hello is not Sapwood's".into(),
         Ok(greeting) if greeting.version != message::PROTOCOL_VERSION => format!(
-            "it speaks version {} of the protocol and rank 0 speaks version {}: all ranks must use the same Sapwood",
+            "it speaks version {} of the protocol and rank {} speaks version {}: all ranks must use the same Sapwood",
             greeting.version,
+            job.rank,
             message::PROTOCOL_VERSION
         ),
         Ok(_) => match message::decode::<Hello>(body) {
@@ -165,24 +198,11 @@ mod tests {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (client, socket) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
-        let stage = Stage::Unproved {
-            socket: Arc::new(socket),
-            frame: [0; 4 + HANDSHAKE_BYTES],
-            length: 0,
-        };
         let origin = Origin::Process(Credentials {
             pid: 1,
             uid: socket::own_user(),
         });
-        (
-            client,
-            Visitor {
-                origin,
-                since: Instant::now(),
-                stage,
-            },
-            job.clone(),
-        )
+        (client, Visitor::new(socket, origin), job.clone())
     }
 
     /// A client that knows the secret, and the visitor that it is to rank 0.

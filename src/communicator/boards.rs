@@ -9,7 +9,7 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 use super::CommunicatorError;
 use super::connect::Meeting;
 use crate::engine::{Board, Group, Layout, PROCESSORS, SMALL_BYTES, WindowMap};
-use crate::fabric::{Access, Endpoint, Fabric, FabricError, Parcel, Patience, Registration, RemoteRegion};
+use crate::fabric::{Access, Endpoint, FabricError, Parcel, Patience, Registration, RemoteRegion};
 use crate::memory::{HugePages, Region};
 
 /// A rank's way to the others' memory.
@@ -19,14 +19,9 @@ pub(super) struct Mapped {
 
 impl Mapped {
     /// Connects a queue pair to every rank, and to itself. Collective.
-    pub(super) fn connect(
-        meeting: &Meeting,
-        fabric: &dyn Fabric,
-        ranks: u32,
-        generation: u32,
-    ) -> Result<Self, CommunicatorError> {
+    pub(super) fn connect(meeting: &Meeting, ranks: u32, generation: u32) -> Result<Self, CommunicatorError> {
         let rank = meeting.rank;
-        let mut endpoint = fabric.endpoint(rank, generation)?;
+        let mut endpoint = meeting.fabric.endpoint(rank, generation)?;
         let mine = (0..ranks)
             .map(|peer| endpoint.prepare(peer))
             .collect::<Result<Vec<_>, _>>()?;
@@ -59,11 +54,6 @@ impl Mapped {
             connected.map_err(|error| meeting.because("connecting", error.into()))?;
         }
         Ok(Self { endpoint })
-    }
-
-    /// The queue pairs.
-    pub(super) fn into_endpoint(self) -> Box<dyn Endpoint> {
-        self.endpoint
     }
 
     /// Offers the bytes `offset..offset + len` of a region to all ranks and maps theirs. Collective.

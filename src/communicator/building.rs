@@ -27,12 +27,12 @@ const FIRST: u32 = 0;
 pub struct Builder {
     timeout: Option<Duration>,
     plan: Option<String>,
-    fabric: Option<Arc<dyn Fabric>>,
+    pub(super) fabric: Option<Arc<dyn Fabric>>,
     tuning: Option<Arc<Tuning>>,
     /// The tuning is what all ranks have agreed on.
     agreed: bool,
     chunk: Option<f64>,
-    delay: Option<Duration>,
+    pub(super) delay: Option<Duration>,
 }
 
 impl Builder {
@@ -155,7 +155,7 @@ impl Builder {
         let forced = self.plan.clone().map(|plan| (plan, self.chunk.unwrap_or(1.0)));
         let plans = Plans::new(forced, setting, self.tuning.clone());
         let (engine, mapped, staging, way) = if load_store {
-            let mut mapped = Mapped::connect(&meeting, &*meeting.fabric, ranks, generation)?;
+            let mut mapped = Mapped::connect(&meeting, ranks, generation)?;
             let (group, layout) = mapped.group(&mut meeting, ranks, plans.most_tasks(ranks))?;
             let region = Region::untouched(staging_slots(&layout) * SLOT_BYTES)?;
             let bytes = (0, region.len());

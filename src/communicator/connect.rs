@@ -89,21 +89,7 @@ impl Meeting {
         kind: &str,
         import: impl FnMut(u32, Parcel) -> Result<Arc<dyn RemoteRegion>, FabricError>,
     ) -> Result<Shared, CommunicatorError> {
-        let fabric = self.fabric.clone();
-        self.share_over(&*fabric, call, (region, access), (offset, len), kind, import)
-    }
-
-    /// The same over a fabric that is perhaps another than the one that collectives take.
-    pub(super) fn share_over(
-        &mut self,
-        fabric: &dyn Fabric,
-        call: &'static str,
-        (region, access): (&Region, Access),
-        (offset, len): (usize, usize),
-        kind: &str,
-        import: impl FnMut(u32, Parcel) -> Result<Arc<dyn RemoteRegion>, FabricError>,
-    ) -> Result<Shared, CommunicatorError> {
-        let registered = fabric.register(region, access);
+        let registered = self.fabric.register(region, access);
         let exported = registered.and_then(|registration| Ok((registration.export()?, registration)));
         let (parcel, registration) = match exported {
             Ok(exported) => exported,
@@ -178,7 +164,7 @@ impl Meeting {
     }
 
     /// What this rank has made, if every rank has; else all of them fail, and know because of whom. Collective.
-    fn all_or_none<T>(
+    pub(super) fn all_or_none<T>(
         &self,
         call: &'static str,
         made: Result<T, CommunicatorError>,

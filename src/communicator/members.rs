@@ -92,4 +92,8 @@ impl Liveness for Members {
             .filter(|(_, how)| *how != DepartureKind::OutOfReach)
             .for_each(|(rank, how)| each(rank, how.to_string()));
     }
+
+    fn life(&self, rank: u32) -> u64 {
+        self.0.life_of(rank)
+    }
 }

@@ -41,7 +41,6 @@ pub use building::Builder;
 pub use ending::{AbortHandle, Custody};
 pub use error::CommunicatorError;
 pub use group::Group;
-pub(crate) use one_sided::Offered;
 pub use pending::{Pair, Pending, Started, Windows};
 pub use persistent::Persistent;
 pub use request::Request;
@@ -248,7 +247,8 @@ impl Communicator {
 
     /// Whether ranks look into each other's memory, so that nothing is staged; else they send each other messages.
     pub fn has_load_store(&self) -> bool {
-        matches!(&*self.engine, Engine::Boards(_)) || self.has_returned()
+        let boards = matches!(&*self.engine, Engine::Boards(_));
+        boards || (self.has_returned() && self.meeting.borrow().fabric.capabilities().load_store)
     }
 
     /// The ranks to which this one has queue pairs, ascending: where ranks reach each other by messages, those that

@@ -1,20 +1,13 @@
-//! For what is above: queue pairs of its own to all ranks and to itself, for one-sided operations on memory that all offer.
-//! Nothing here waits for what others do with them.
+//! For what is above, which makes queue pairs of its own for one-sided operations on memory that ranks offer each other: what
+//! carries them, and how ranks ask each other for them.
 
 use std::sync::Arc;
 
-use super::boards::Mapped;
 use super::{Communicator, CommunicatorError, Window};
+use crate::bootstrap::{Answer, Caller, Place, Switchboard};
 use crate::engine::{Engine, Keys, Liveness, WindowMap};
-use crate::fabric::{Access, AtomicDomain, Endpoint, Fabric, Patience, Registration, RemoteRegion};
+use crate::fabric::{AtomicDomain, Fabric, Patience, Registration};
 use crate::memory::{Buffer, Element};
-
-/// Memory that every rank offers, and what is needed to operate on each other's.
-pub(crate) struct Offered {
-    pub own: Arc<dyn Registration>,
-    /// By rank, the own one too.
-    pub all: Vec<Arc<dyn RemoteRegion>>,
-}
 
 impl Communicator {
     /// What one-sided operations on memory of any rank go over: everything in this module. Where host-mates are reached by
@@ -32,44 +25,30 @@ impl Communicator {
         capabilities.atomic_domain != AtomicDomain::None && capabilities.progress_while_stopped
     }
 
-    /// An endpoint that is connected to every rank, itself included. Collective.
-    pub(crate) fn endpoint(&self) -> Result<Box<dyn Endpoint>, CommunicatorError> {
-        self.settle()?;
-        let (fabric, meeting) = (self.one_sided(), self.meeting.borrow());
-        let mapped = Mapped::connect(&meeting, &*fabric, self.ranks, self.generation)?;
-        Ok(mapped.into_endpoint())
-    }
-
-    /// Offers a buffer to the endpoints of all ranks and takes in theirs. Collective.
-    pub(crate) fn offer<T: Element>(
+    /// Opens the place where this rank is called while it does other things, with what it has prepared for that; and the
+    /// way to the others'. Collective, so that all are open then, and none are if a rank has nothing prepared; but where this
+    /// rank has come back after a death.
+    pub(crate) fn switchboard<T>(
         &self,
-        endpoint: &mut dyn Endpoint,
-        buffer: &Buffer<T>,
-        access: Access,
-    ) -> Result<Offered, CommunicatorError> {
-        self.settle()?;
-        let fabric = self.one_sided();
-        let meeting = &mut *self.meeting.borrow_mut();
-        let bytes = (buffer.offset(), buffer.len() * size_of::<T>());
-        debug_assert_eq!(buffer.offset(), 0, "a region of its own");
-        let import = |peer, parcel| endpoint.import(peer, parcel);
-        let shared = meeting.share_over(
-            &*fabric,
-            "offering memory",
-            (buffer.region(), access),
-            bytes,
-            T::TYPE.name(),
-            import,
-        )?;
-        let own = shared.registration;
-        let mut all = Vec::with_capacity(shared.remote.len());
-        for remote in shared.remote {
-            all.push(match remote {
-                Some((region, _)) => region,
-                None => endpoint.import(self.rank, own.export()?)?,
-            });
+        number: u32,
+        prepared: Result<(T, Answer), CommunicatorError>,
+    ) -> Result<(T, (Switchboard, Caller)), CommunicatorError> {
+        let meeting = self.meeting.borrow();
+        let membership = meeting.members.membership();
+        let opened = prepared.and_then(|(own, answer)| Ok((own, membership.answer_calls(number, answer)?)));
+        if self.has_returned() {
+            let (own, switchboard) = opened?;
+            return Ok((own, (switchboard, membership.caller(number, &[]))));
         }
-        Ok(Offered { own, all })
+        drop(meeting);
+        self.settle()?;
+        let meeting = self.meeting.borrow();
+        let call = "opening the places where ranks ask each other for queue pairs";
+        let (own, switchboard) = meeting.all_or_none(call, opened)?;
+        let given = meeting.all_gather(call, &switchboard.place(), Vec::new())?;
+        let places = given.into_iter().map(|(place, _)| place).collect::<Vec<Place>>();
+        let caller = meeting.members.membership().caller(number, &places);
+        Ok((own, (switchboard, caller)))
     }
 
     /// A window that no operation of this communicator can name: others reach it by what was [offered](Self::offer) alone.

@@ -1,5 +1,5 @@
 //! A communicator whose rank has come back after a death. The others' is past all that needs every rank: what is left
-//! is to take over what is above it and lies in memory that has outlived the dead life.
+//! is what is above it: it lies in memory that has outlived the dead life, or is offered anew to who asks for it.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -15,7 +15,8 @@ use super::shapes::{Shapes, Way, reach};
 use super::{Communicator, CommunicatorError, Window};
 use crate::bootstrap::{BootstrapError, DEFAULT_TIMEOUT, Membership};
 use crate::engine::{Engine, MessageCore, SLOT_BYTES, WindowMap};
-use crate::fabric::shm::Shm;
+use crate::fabric::delayed::Delayed;
+use crate::fabric::select::{self, Choice};
 use crate::fabric::{Access, Fabric};
 use crate::memory::{Buffer, Element, Mapping, Region};
 use crate::plan::cost::Setting;
@@ -26,7 +27,11 @@ impl Builder {
         let timeout = self.timeout_or(DEFAULT_TIMEOUT);
         let (rank, ranks) = (membership.rank(), membership.size());
         let (hosts, life, members) = (membership.hosts(), membership.life(), Members::new(membership));
-        let fabric: Arc<dyn Fabric> = Arc::new(Shm::new()?);
+        let fabric = self.fabric_again(
+            (rank, members.membership().local_rank()),
+            members.membership().fabric(),
+            &hosts,
+        )?;
         let generation = 0;
         let setting = Setting {
             reach: reach(false, ranks),
@@ -59,6 +64,32 @@ impl Builder {
             small_turn: Cell::new(0),
             ahead: Cell::new((0, 0)),
             in_step: Cell::new(false),
+        })
+    }
+}
+
+impl Builder {
+    /// The fabric that the others have chosen. Who can come back is on one machine with them, so that all have a device if
+    /// one has.
+    fn fabric_again(
+        &self,
+        (rank, local_rank): (u32, u32),
+        choice: Choice,
+        hosts: &[u32],
+    ) -> Result<Arc<dyn Fabric>, CommunicatorError> {
+        let fabric = match &self.fabric {
+            Some(fabric) => fabric.clone(),
+            None => {
+                let devices = match select::depends_on_devices(choice, hosts) {
+                    true => vec![select::has_device(); hosts.len()],
+                    false => Vec::new(),
+                };
+                select::open(choice, hosts, &devices, rank, local_rank as usize)?.fabric
+            }
+        };
+        Ok(match self.delay {
+            Some(delay) => Arc::new(Delayed::new(fabric, delay)),
+            None => fabric,
         })
     }
 }

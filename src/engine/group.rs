@@ -26,6 +26,12 @@ pub trait Liveness: Send + Sync + Debug {
 
     /// All ranks that have ended, as in [`Liveness::ended`], and how they went.
     fn each_ended(&self, each: &mut dyn FnMut(u32, String));
+
+    /// In which of its lives a rank is: how often it has come back after a death. (It may be dead again.)
+    fn life(&self, rank: u32) -> u64 {
+        let _ = rank;
+        0
+    }
 }
 
 /// Events and counters of one writer. A communicator has two: its caller's and its engine's.

@@ -122,6 +122,11 @@ impl Shape {
         self.members
     }
 
+    /// What words and data lie in.
+    pub const fn reach(&self) -> Reach {
+        self.reach
+    }
+
     /// Of how many steps words and results are kept.
     pub const fn ring(&self) -> u16 {
         self.ring

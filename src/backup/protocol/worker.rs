@@ -224,6 +224,15 @@ impl Worker {
         self.past
     }
 
+    /// The place of this result is about to be written over. What the worker had marked of another attempt of that step is no
+    /// result any more, and is nobody's past: an attempt that others have followed was not committed.
+    pub fn writes_over(&mut self, tag: Tag) {
+        let other = self.held != tag && self.held.step() == tag.step();
+        if other && self.can_lose() && self.held.step() > self.applied {
+            self.held = self.past;
+        }
+    }
+
     /// Whether its training state is that of the last step it has applied, and not half a copy.
     pub fn has_state(&self) -> bool {
         !self.torn
@@ -263,6 +272,11 @@ impl Worker {
     /// The root's number, in that tree.
     pub fn root(&self) -> u16 {
         self.part.root
+    }
+
+    /// Who makes that result, if this worker is a member that waits for it.
+    pub fn root_of(&self, tag: Tag) -> Option<u16> {
+        (self.part.tag == tag && self.part.stage == Stage::Follow).then_some(self.part.root)
     }
 
     /// Its parent in the tree of its attempt, unless it is the root.

@@ -1,10 +1,12 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use super::super::attempt::Attempt;
 use super::super::progress::Watch;
 use super::super::roll::Roll;
-use super::super::{HostIdentity, Secret, returning};
+use super::super::visits::ROOM;
+use super::super::{HostIdentity, Secret, returning, socket};
 use super::*;
 
 fn soon() -> Instant {
@@ -136,7 +138,11 @@ fn strangers_get_nothing_and_change_nothing() {
     channel.flush().unwrap();
     while !channel.is_closed() {
         channel.receive().unwrap();
-        assert!(channel.next_message().is_none());
+        if let Some(message) = channel.next_message() {
+            let why: String = message::decode(&message.body).unwrap();
+            assert_eq!(message.kind, Kind::Refused);
+            assert!(why.contains("a Contribution instead of a knock"), "{why}");
+        }
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(returning::fetch(&jobs[1], 7, 0, soon()).unwrap().0, "settings");
