@@ -165,7 +165,11 @@ impl World {
                     0 => self.gradient(state, index, tag.step()),
                     _ => state.seats[index].memory.sum.1,
                 };
-                state.seats[index].memory.sum = (tag, mine.plus(theirs));
+                let sum = mine.plus(theirs);
+                state.seats[index].memory.sum = (tag, sum);
+                if child == 0 && !self.stays() && state.seats[index].worker.is_root() {
+                    self.writes_over(&mut state.seats[index], tag, sum);
+                }
                 Some(Did::Done)
             }
             Want::Publish { tag, to, child, leaf } => {
@@ -242,6 +246,20 @@ impl World {
             }
             Want::Compute | Want::Look | Want::Gather { .. } | Want::Crowded => Some(Did::Done),
         }
+    }
+
+    /// The root adds up where its result goes, and an earlier attempt's may lie.
+    fn writes_over(&self, seat: &mut Seat, tag: Tag, sum: Sum) {
+        let held = seat.worker.held();
+        let seeded =
+            self.seeded == Seeded::MarksWhatIsWrittenOver && held.step() == tag.step() && held != tag;
+        seat.memory.results[tag.step() as usize % RING] = match seeded {
+            true => (held, sum),
+            false => {
+                seat.worker.writes_over(tag);
+                Default::default()
+            }
+        };
     }
 
     /// The sum of the own gradient and what was taken.

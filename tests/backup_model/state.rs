@@ -1,11 +1,14 @@
 //! What the model's world consists of: the words at their homes, what each worker's memory holds, and what is on its way.
 
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 
 use sapwood::backup::protocol::{
     Access, Doubts, Exclusion, Seal, Shape, Slot, Tag, Tickets, Want, Word, Words,
 };
 use sapwood::backup::protocol::{Layout, MAXIMUM_CHILDREN, Worker};
+
+use super::shared::Shared;
 
 /// The most workers that the model has room for.
 pub const MOST: usize = 5;
@@ -26,11 +29,18 @@ pub fn step_of(gradient: u8) -> u64 {
 }
 
 /// A sum, by where it comes from: of each worker the gradient that is in it, 0 if none is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sum {
     pub of: [u8; MOST],
     /// Something is in it twice.
     pub twice: bool,
+}
+
+impl Hash for Sum {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let of = self.of.iter().rev().fold(0, |all, of| all << 8 | u64::from(*of));
+        hasher.write_u64(of << 1 | u64::from(self.twice));
+    }
 }
 
 impl Sum {
@@ -118,8 +128,8 @@ pub struct Home {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     /// One that all share, or one for each worker.
-    pub homes: Vec<Home>,
-    pub seats: Vec<Seat>,
+    pub homes: Vec<Shared<Home>>,
+    pub seats: Vec<Shared<Seat>>,
     /// In any order: each is on a queue pair of its own.
     pub flights: BTreeSet<Flight>,
     /// An operation on a word whose queue pair broke, and that may still be carried out.
@@ -130,6 +140,14 @@ pub struct State {
     pub stale: bool,
     /// Two that live have applied different results for a step.
     pub disagree: bool,
+}
+
+impl State {
+    /// When nothing changes any more.
+    pub fn settle(&mut self) {
+        self.homes.iter_mut().for_each(Shared::settle);
+        self.seats.iter_mut().for_each(Shared::settle);
+    }
 }
 
 impl Home {
@@ -158,14 +176,14 @@ impl Home {
         found
     }
 
+    /// Whether there are words that belong to `step`, or to an earlier one in its place.
+    pub fn has(&self, layout: &Layout, step: u64) -> bool {
+        let tickets = self.get(layout, Word::Tickets(step));
+        tickets != 0 && Tickets(tickets).step() <= step
+    }
+
     /// Empties the words that belong to `step`.
     pub fn forget(&mut self, layout: &Layout, shape: &Shape, step: u64) {
-        if self.words.is_empty()
-            || self.get(layout, Word::Tickets(step)) == 0
-            || Tickets(self.get(layout, Word::Tickets(step))).step() > step
-        {
-            return;
-        }
         let slots = (0..shape.tickets()).map(|ticket| Word::Slot(step, ticket));
         let exclusions = (0..shape.exclusions()).map(|index| Word::Exclusion(step, index));
         for word in slots
@@ -173,6 +191,19 @@ impl Home {
             .chain([Word::Tickets(step), Word::Seal(step)])
         {
             self.words[layout.offset(word) / 8] = 0;
+        }
+    }
+
+    /// As if workers had other numbers.
+    pub fn renumber(&mut self, layout: &Layout, shape: &Shape, to: impl Fn(u16) -> u16) {
+        if self.words.is_empty() {
+            return;
+        }
+        for step in 0..RING as u64 {
+            for ticket in 0..shape.tickets() {
+                let word = &mut self.words[layout.offset(Word::Slot(step, ticket)) / 8];
+                *word = Slot(*word).renumbered(&to).0;
+            }
         }
     }
 
@@ -247,6 +278,17 @@ impl Doubts for Suspicions<'_> {
 }
 
 impl Memory {
+    /// Whether `forget` would change anything.
+    pub fn remembers(&self, floor: u64) -> bool {
+        let old = |tag: Tag| tag != Tag::default() && tag.step() <= floor;
+        let mut kept = self.staging.iter().chain(&self.results);
+        old(self.sum.0)
+            || old(self.shown.0)
+            || old(self.ready)
+            || kept.any(|(tag, _)| old(*tag))
+            || self.gradients.iter().any(|of| *of != 0 && step_of(*of) <= floor)
+    }
+
     pub fn forget(&mut self, floor: u64) {
         let old = |tag: Tag| tag.step() <= floor;
         if old(self.sum.0) {

@@ -3,7 +3,8 @@
 
 use sapwood::backup::protocol::{Access, Did, Layout, Reach, Shape, Slot, Tickets, Want, Way, Word, Worker};
 
-use super::state::{Home, Life, Memory, Page, RING, STEPS, Seat, State, Sum, Suspicions, step_of};
+use super::shared::Shared;
+use super::state::{Home, Life, Memory, Page, RING, STEPS, Seat, State, Suspicions};
 
 /// Errors that the model must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum Seeded {
     RepeatedFetchAdd,
     /// A worker that has come back writes its gradient where an earlier life of it has shown one.
     WritesOverEarlierLife,
+    /// A root goes on counting on a result while it adds up the next attempt in its place.
+    MarksWhatIsWrittenOver,
 }
 
 #[derive(Clone, Debug)]
@@ -34,6 +37,8 @@ pub struct World {
     pub eager: bool,
     /// How many steps workers that run may be apart. Those that are stopped may be further behind.
     pub lag: u64,
+    /// Of states that differ in nothing but the workers' numbers only one is looked at.
+    pub alike: bool,
 }
 
 /// Which faults may happen.
@@ -78,6 +83,7 @@ impl World {
             seeded: Seeded::Nothing,
             eager: false,
             lag: STEPS as u64,
+            alike: false,
         }
     }
 
@@ -86,17 +92,19 @@ impl World {
             Reach::LoadStore => 1,
             Reach::Messages | Reach::Reads => self.shape.workers() as usize,
         };
-        State {
-            homes: vec![Home::default(); homes],
+        let mut state = State {
+            homes: vec![Shared::new(Home::default()); homes],
             seats: (0..self.shape.workers())
-                .map(|worker| Seat::new(self.shape, worker))
+                .map(|worker| Shared::new(Seat::new(self.shape, worker)))
                 .collect(),
             flights: Default::default(),
             late: None,
             faults: self.faults,
             stale: false,
             disagree: false,
-        }
+        };
+        state.settle();
+        state
     }
 
     pub fn stays(&self) -> bool {
@@ -188,54 +196,14 @@ impl World {
         let mut state = self.acted(before, action)?;
         self.judge(before, &mut state);
         self.forget(&mut state);
+        if self.alike {
+            return Some(self.representative(state));
+        }
+        state.settle();
         Some(state)
     }
 
-    /// Looks at what was applied, before it is forgotten.
-    fn judge(&self, before: &State, state: &mut State) {
-        for index in 0..state.seats.len() {
-            let seat = &state.seats[index];
-            let (earlier, applied) = (before.seats[index].worker.applied(), seat.worker.applied());
-            if seat.life == Life::Dead || applied <= earlier {
-                continue;
-            }
-            for step in 1..=applied.min(STEPS as u64) {
-                let sum = seat.history[step as usize - 1];
-                if sum == Sum::default() {
-                    // Forgotten: all had it.
-                    continue;
-                }
-                let fresh = sum.of.iter().all(|of| *of == 0 || step_of(*of) == step);
-                state.stale |= !fresh || sum.twice || sum.contributors() != usize::from(self.shape.members());
-                let others = state.seats.iter().filter(|seat| seat.life != Life::Dead);
-                state.disagree |= others
-                    .filter(|other| other.worker.applied() >= step)
-                    .any(|other| other.history[step as usize - 1] != sum);
-            }
-        }
-    }
-
-    /// Forgets what can make no difference any more: words, results and sums of steps that every worker which lives has
-    /// applied. (Words of different earlier steps are alike to whoever comes to the place in the ring later.)
-    fn forget(&self, state: &mut State) {
-        let alive = || state.seats.iter().filter(|seat| seat.life != Life::Dead);
-        let floor = alive().map(|seat| seat.worker.applied()).min().unwrap_or(0);
-        let furthest = alive().map(|seat| seat.worker.step()).max().unwrap_or(0);
-        for step in (1..=floor).filter(|step| furthest < step + RING as u64) {
-            for home in &mut state.homes {
-                home.forget(&self.layout, &self.shape, step);
-            }
-        }
-        for seat in &mut state.seats {
-            for step in 1..=floor as usize {
-                seat.history[step - 1] = Sum::default();
-                seat.copied[step - 1] = Sum::default();
-            }
-            seat.memory.forget(floor);
-        }
-    }
-
-    fn acted(&self, before: &State, action: Action) -> Option<State> {
+    pub fn acted(&self, before: &State, action: Action) -> Option<State> {
         match action {
             Action::Do(index) => {
                 let index = index as usize;
@@ -327,7 +295,7 @@ impl World {
             // Its part is shown no more before anything is written there.
             memory.shown = Default::default();
         }
-        *seat = Seat {
+        **seat = Seat {
             worker: Worker::restarted(self.shape, index.into(), 1),
             doubted: true,
             lives: 2,

@@ -11,6 +11,7 @@ mod look;
 mod members;
 mod part;
 mod recovery;
+mod renumbered;
 mod scan;
 mod shape;
 mod word;
