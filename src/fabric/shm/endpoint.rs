@@ -361,6 +361,8 @@ impl Endpoint for ShmEndpoint {
                 completions: &mut self.completions,
                 copied: &mut self.copied,
             };
+            // Whoever gives the peer up need not be told that it is gone.
+            self.pairs[at].unreported = false;
             self.pairs[at].fail(&mut sink);
         }
     }

@@ -22,7 +22,7 @@ pub(super) struct QueuePair {
     /// The peer's process or endpoint is gone.
     pub gone: bool,
     /// It went when there was nothing to report it on: the next request will.
-    unreported: bool,
+    pub unreported: bool,
     /// Requests that wait for something of the peer; the first may be half done.
     queue: VecDeque<Request>,
     /// Since when the first waits for a receive.

@@ -313,6 +313,8 @@ impl Endpoint for TcpEndpoint {
         }
         if let Some(at) = self.find(peer) {
             let (pairs, mut shared) = self.split();
+            // Whoever gives the peer up need not be told that it is gone.
+            pairs[at].unreported = false;
             pairs[at].fail(&mut shared);
         }
     }
