@@ -129,9 +129,10 @@ impl Mapped {
             .map(|rank| self.endpoint.doorbell(rank))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| meeting.unusable(meeting.rank))?;
-        let patience = Patience::on_cores(ranks as usize, cores(&boards));
+        let processors = processors_of_all(&boards);
+        let patience = Patience::on_cores(ranks as usize, cores(processors));
         let liveness = Box::new(meeting.members.clone());
-        let group = Group::new(meeting.rank, boards, bells.into(), patience, liveness);
+        let group = Group::new(meeting.rank, boards, bells.into(), patience, processors, liveness);
         Ok((group, layout))
     }
 }
@@ -147,8 +148,8 @@ fn processors() -> [u64; PROCESSORS] {
     words
 }
 
-/// How many processors all ranks may run on between them: each may be bound to one.
-fn cores(boards: &[Board]) -> usize {
+/// How many processors all ranks may run on between them: each may be bound to one. The same on every rank.
+fn processors_of_all(boards: &[Board]) -> usize {
     let mut words = [0; PROCESSORS];
     for board in boards {
         let theirs = board.processors();
@@ -157,13 +158,20 @@ fn cores(boards: &[Board]) -> usize {
             .zip(theirs)
             .for_each(|(word, theirs)| *word |= theirs);
     }
-    let count = |words: &[u64]| words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
-    // A control group may give less time than there are processors.
+    count(&words)
+}
+
+/// How many of them this rank may count on: a control group may give less time than there are processors.
+fn cores(of_all: usize) -> usize {
     let given = std::thread::available_parallelism().map_or(1, |given| given.get());
     match given < count(&processors()) {
         true => given,
-        false => count(&words),
+        false => of_all,
     }
+}
+
+fn count(words: &[u64]) -> usize {
+    words.iter().map(|word| word.count_ones() as usize).sum()
 }
 
 // The engine keeps these alive without knowing what they are.

@@ -11,6 +11,8 @@ use crate::plan::cost::Setting;
 /// The longest vector of an all-reduce of windows that is shown to all, in bytes, rather than stored straight into all
 /// results: a second round of waiting is dearer up to here, copying what is shown beyond.
 const SHOWN_AT_MOST: usize = 512;
+/// The same where ranks share processors: a round costs a switch between processes, or several.
+const SHOWN_IN_A_CROWD: usize = 4 << 10;
 
 impl Communicator {
     /// The name of the plan that a collective runs whose longest buffer has `bytes` bytes on a rank. Small ones run
@@ -49,13 +51,14 @@ impl Communicator {
     /// straight into all results instead.
     #[inline]
     pub(super) fn flat_way(&self, collective: Collective, part: usize) -> Option<&Core> {
+        let core = self.small_way(collective, part)?;
+        let shown = match core.group().crowded {
+            true => SHOWN_IN_A_CROWD,
+            false => SHOWN_AT_MOST,
+        };
         let straight = || self.plan_for(collective, part) == "direct";
-        let stored = collective == Collective::AllReduce && part > SHOWN_AT_MOST && straight();
-        if stored {
-            None
-        } else {
-            self.small_way(collective, part)
-        }
+        let stored = collective == Collective::AllReduce && part > shown && straight();
+        (!stored).then_some(core)
     }
 
     #[inline]

@@ -11,7 +11,7 @@ use crate::memory::Element;
 
 impl Communicator {
     /// Starts a request in place; the window comes back when it has ended. Over messages the first of its shape waits
-    /// for all ranks to connect.
+    /// for all ranks to connect. All ranks start it: one that calls it ([`Communicator::call`]) may have called something else.
     ///
     /// # Errors
     /// Wrong arguments, as for [`Communicator::call`], or an earlier failure. (How the operation itself ends, the

@@ -63,6 +63,8 @@ pub struct Group {
     pub caller: Observers,
     /// Written by whoever holds the engine's token.
     pub engine: Observers,
+    /// There are more ranks than processors for all of them: the same on every rank.
+    pub crowded: bool,
     pub(super) patience: Patience,
     pub(super) boards: Box<[Board]>,
     bells: Box<[Doorbell]>,
@@ -72,12 +74,14 @@ pub struct Group {
 }
 
 impl Group {
-    /// `boards` and `bells` by rank, the own one writable; `patience` as the host's load asks for.
+    /// `boards` and `bells` by rank, the own one writable; `patience` as the host's load asks for, `processors` as all ranks
+    /// may run on between them.
     pub fn new(
         rank: u32,
         boards: Box<[Board]>,
         bells: Box<[Doorbell]>,
         patience: Patience,
+        processors: usize,
         liveness: Box<dyn Liveness>,
     ) -> Self {
         assert!(boards.len() == bells.len() && (rank as usize) < boards.len());
@@ -88,6 +92,7 @@ impl Group {
             ranks,
             caller,
             engine,
+            crowded: boards.len() > processors,
             patience,
             boards,
             bells,
