@@ -136,6 +136,7 @@ impl<T: Element> Barrier<T> {
     /// # Panics
     /// If an earlier step has failed: others may still read what is there.
     pub fn gradient(&mut self) -> &mut [T] {
+        either!(&mut self.driver, core => core.reopen());
         let place = self.place();
         let gradient = self.held.gradients[place].as_mut();
         gradient.expect("given away only by an exchange, which does not call this")
@@ -154,7 +155,10 @@ impl<T: Element> Barrier<T> {
     /// Whether the step is decided, so that the gradient which is being computed will not be in it: whoever sees this may
     /// stop computing and call [`Barrier::finish`]. Never blocks.
     pub fn sealed(&mut self) -> bool {
-        either!(&mut self.driver, core => core.is_decided())
+        either!(&mut self.driver, core => {
+            core.reopen();
+            core.is_decided()
+        })
     }
 
     /// Says that the gradient is complete (unless the step is decided already), and waits for the result.
@@ -179,6 +183,7 @@ impl<T: Element> Barrier<T> {
     pub fn arrive(&mut self) -> Result<(), BackupError> {
         let arrived = either!(&mut self.driver, core => {
             core.check()?;
+            core.reopen();
             core.show_state();
             core.arrive();
             core.poll()
@@ -264,7 +269,10 @@ impl<T: Element> Barrier<T> {
     /// Lets `update` change the training state with the result: once after each step, before the next [`Barrier::finish`].
     /// While it does, no other worker takes the state for whole. (To fill the state at first, the same: with no result.)
     pub fn update<R>(&mut self, update: impl FnOnce(&[T], &mut [T]) -> R) -> R {
-        either!(&self.driver, core => core.hide_state());
+        either!(&mut self.driver, core => {
+            core.reopen();
+            core.hide_state();
+        });
         let result = match self.result.map(|tag| std::ptr::from_ref(self.result_of(tag))) {
             // SAFETY: as in `result_of`; the state, which is borrowed beside it, is apart from it.
             Some(result) => unsafe { &*result },

@@ -73,7 +73,7 @@ pub(super) struct Core<G: Ground> {
     pub catching_since: Option<Instant>,
     /// Who has died may come back.
     pub returns: bool,
-    /// The seal and the tickets when they were last looked at.
+    /// The seal when it was last looked at, and the tickets when they were the reason for it.
     looked: (u64, u64),
     /// How often only the seal was looked at since.
     idle: u32,
@@ -88,6 +88,8 @@ pub(super) struct Core<G: Ground> {
     pub clock: Option<Clock>,
     /// The newest step that this worker itself has sealed, and when, if there is a clock.
     pub sealed: (u64, u64),
+    /// The next step's tickets are to be reopened.
+    reopens: bool,
 }
 
 /// What a core is made of.
@@ -137,6 +139,7 @@ impl<G: Ground> Core<G> {
             failure: None,
             clock: parts.clock,
             sealed: (0, 0),
+            reopens: false,
         }
     }
 
@@ -242,11 +245,16 @@ impl<G: Ground> Core<G> {
         let sealed = seal != self.looked.0 && Seal(seal).step() >= step;
         if self.eager == 0 && !sealed {
             self.idle += 1;
-            if !self.idle.is_multiple_of(SEAL_LOOKS) || self.ground.tickets(view, step)? == self.looked.1 {
+            if !self.idle.is_multiple_of(SEAL_LOOKS) {
                 return Ok(false);
             }
+            let tickets = self.ground.tickets(view, step)?;
+            if tickets == self.looked.1 {
+                return Ok(false);
+            }
+            self.looked.1 = tickets;
         }
-        self.looked = (seal, self.ground.tickets(view, step)?);
+        self.looked.0 = seal;
         self.eager = self.eager.saturating_sub(1);
         Ok(true)
     }
@@ -305,6 +313,12 @@ impl<G: Ground> Core<G> {
             Found::Later => return Progress::Waits,
             Found::Lost => return Progress::Did(Did::Lost),
         };
+        if let Access::Add(Word::Tickets(step)) = access {
+            let ticket = Tickets(found).count();
+            // It seals, most likely.
+            let last = ticket + 1 == u64::from(self.shape.members());
+            self.ground.expect_to_fill(step, ticket, last);
+        }
         // Whatever changes the seal is waited for by others, who may sleep.
         if let Access::Swap {
             word: Word::Seal(step),
@@ -317,6 +331,9 @@ impl<G: Ground> Core<G> {
                 self.sealed = (step, self.clock.as_ref().map_or(0, Clock::now));
             }
             self.ground.wake_others();
+            if self.way == Way::Flat {
+                self.ground.expect_to_reopen(step + 1);
+            }
         }
         Progress::Did(Did::Found(found))
     }
@@ -327,14 +344,15 @@ impl<G: Ground> Core<G> {
         racing::before_writing();
         self.worker.did(Did::Done);
         self.looked = (0, 0);
-        if self.sealed.0 == self.worker.applied() {
-            self.reopen();
-        }
+        self.reopens = self.sealed.0 == self.worker.applied();
     }
 
-    /// Reopens the tickets of the next step before anybody comes. Who has sealed the last one has its result first, and so
-    /// the time for it.
-    fn reopen(&mut self) {
+    /// Reopens the tickets of the next step before anybody comes, if that is for this worker to do. Who has sealed the last one
+    /// has its result first, and so the time for it: when its caller has the result, too.
+    pub fn reopen(&mut self) {
+        if !std::mem::take(&mut self.reopens) {
+            return;
+        }
         let (view, step) = (self.worker.view(), self.worker.step());
         if let Ok(found) = self.ground.tickets(view, step)
             && let Some(access) = self.worker.reopen(Tickets(found))

@@ -62,6 +62,12 @@ pub(super) trait Ground: Sized {
     /// Bytes that are best fetched at a time.
     fn piece(&self) -> usize;
 
+    /// This worker is about to fill the slot of a ticket, and perhaps to seal the step then.
+    fn expect_to_fill(&self, step: u64, ticket: u64, seal: bool);
+
+    /// This worker is about to reopen a step's tickets.
+    fn expect_to_reopen(&self, step: u64);
+
     /// Where everybody adds up for itself: others' gradients will be read soon.
     fn expect_gradients(core: &Core<Self>);
 
@@ -71,7 +77,7 @@ pub(super) trait Ground: Sized {
     /// Wakes a worker, should it sleep.
     fn wake(&self, worker: u16);
 
-    /// Wakes all others.
+    /// Wakes all others, just after this worker has changed a word at home by a compare-and-swap.
     fn wake_others(&self);
 
     /// How this worker waits.

@@ -5,14 +5,15 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::time::Duration;
 
 use super::core::{AT_ONCE, Core, PIECE};
 use super::ground::{Found, Ground};
 use super::memory::{Own, Places, SHOWN, SHOWN_BYTES, STATE, Shown};
-use super::protocol::{Access, Did, Exclusion, Seal, Slot, Tag, Tickets, Word, Words};
+use super::protocol::{Access, Did, Exclusion, Few, Layout, Members, Seal, Slot, Tag, Tickets, Word, Words};
 use super::racing;
+use crate::engine::hint::{for_reading, for_writing};
 use crate::engine::{Liveness, WindowMap};
 use crate::fabric::{Doorbell, Patience};
 
@@ -23,6 +24,10 @@ pub(super) const SCRATCH: usize = AT_ONCE * PIECE;
 pub(super) struct Mapped {
     places: Places,
     me: usize,
+    /// The tickets just after this worker has taken one, until it looks.
+    took: Tickets,
+    /// So few workers that their members have room beside the seal.
+    few: bool,
     words: Arc<WindowMap>,
     data: Arc<WindowMap>,
     bells: Vec<Doorbell>,
@@ -50,6 +55,8 @@ impl Mapped {
         Self {
             places,
             me: me as usize,
+            took: Tickets::default(),
+            few: words.bases().len() <= usize::from(Few::WORKERS),
             bells: words.bases().iter().map(bell).collect(),
             words,
             data,
@@ -81,6 +88,19 @@ impl Mapped {
         &self.words_of(0)[self.places.home(word)]
     }
 
+    /// The words of a step at home.
+    #[inline]
+    fn entry(&self, step: u64) -> &[AtomicU64] {
+        let first = self.places.home(Word::Tickets(step));
+        &self.words_of(0)[first..first + self.places.home.entry_bytes() / 8]
+    }
+
+    /// The members of an attempt that was sealed, a bit each, if its proposer has said them.
+    #[inline]
+    pub fn few(&self, tag: Tag) -> Option<u64> {
+        Few(self.entry(tag.step())[self.places.home.few() / 8].load(Relaxed)).members(tag)
+    }
+
     /// Byte `at` of a worker's vectors.
     #[inline]
     pub fn data(&self, worker: u16, at: usize) -> NonNull<u8> {
@@ -92,29 +112,45 @@ impl Mapped {
 
 /// The words of one step.
 pub(super) struct Entry<'a> {
-    mapped: &'a Mapped,
     step: u64,
+    took: Tickets,
+    few: bool,
+    layout: &'a Layout,
+    words: &'a [AtomicU64],
 }
 
 impl Words for Entry<'_> {
     #[inline]
     fn seal(&self) -> Seal {
-        Seal(self.mapped.word(Word::Seal(self.step)).load(Acquire))
+        Seal(self.words[self.layout.seal() / 8].load(Acquire))
     }
 
     #[inline]
     fn tickets(&self) -> Tickets {
-        Tickets(self.mapped.word(Word::Tickets(self.step)).load(Acquire))
+        // Others have perhaps taken the line away since. As long as nothing is sealed, what was true then is enough to propose:
+        // should it have been sealed meanwhile, that fails. The tickets of an attempt in force are read after its seal.
+        match self.took.step() == self.step && self.seal().step() < self.step {
+            true => self.took,
+            false => Tickets(self.words[0].load(Acquire)),
+        }
     }
 
     #[inline]
     fn slot(&self, ticket: u16) -> Slot {
-        Slot(self.mapped.word(Word::Slot(self.step, ticket)).load(Acquire))
+        Slot(self.words[self.layout.slot(ticket) / 8].load(Acquire))
     }
 
     #[inline]
     fn exclusion(&self, index: u16) -> Exclusion {
-        Exclusion(self.mapped.word(Word::Exclusion(self.step, index)).load(Acquire))
+        Exclusion(self.words[self.layout.exclusion(index) / 8].load(Acquire))
+    }
+
+    #[inline]
+    fn proposed(&self, attempt: u16, members: &Members) {
+        if let Some(few) = Few::of(self.step, attempt, members).filter(|_| self.few) {
+            // The seal releases it.
+            self.words[self.layout.few() / 8].store(few.0, Relaxed);
+        }
     }
 }
 
@@ -137,7 +173,11 @@ impl Ground for Mapped {
     fn home(&mut self, _: u16, access: Access) -> Found {
         Found::Value(match access {
             Access::Load(word) => self.word(word).load(Acquire),
-            Access::Add(word) => self.word(word).fetch_add(1, SeqCst),
+            Access::Add(word) => {
+                let found = self.word(word).fetch_add(1, SeqCst);
+                self.took = Tickets(found + 1);
+                found
+            }
             Access::Swap {
                 word,
                 expected,
@@ -158,7 +198,15 @@ impl Ground for Mapped {
 
     #[inline]
     fn words(&mut self, _: u16, step: u64) -> Result<Entry<'_>, Found> {
-        Ok(Entry { mapped: self, step })
+        let took = std::mem::take(&mut self.took);
+        let (few, layout, words) = (self.few, &self.places.home, self.entry(step));
+        Ok(Entry {
+            step,
+            took,
+            few,
+            layout,
+            words,
+        })
     }
 
     #[inline]
@@ -199,6 +247,27 @@ impl Ground for Mapped {
     }
 
     #[inline]
+    fn expect_to_fill(&self, step: u64, ticket: u64, seal: bool) {
+        let layout = &self.places.home;
+        let entry = self.entry(step);
+        if layout.is_spread() && ticket < u64::from(layout.tickets()) {
+            let slot = |ticket: u16| entry[layout.slot(ticket) / 8].as_ptr().cast();
+            for_writing(slot(ticket as u16));
+            if seal {
+                (0..ticket as u16).for_each(|earlier| for_reading(slot(earlier)));
+            }
+        }
+        if seal {
+            for_writing(entry[layout.seal() / 8].as_ptr().cast());
+        }
+    }
+
+    #[inline]
+    fn expect_to_reopen(&self, step: u64) {
+        for_writing(self.entry(step)[0].as_ptr().cast());
+    }
+
+    #[inline]
     fn expect_gradients(core: &Core<Self>) {
         core.fetch_gradients();
     }
@@ -213,7 +282,7 @@ impl Ground for Mapped {
 
     fn wake_others(&self) {
         let bells = self.bells.iter().enumerate();
-        Doorbell::ring_all(
+        Doorbell::ring_all_swapped(
             bells
                 .filter(|(worker, _)| *worker != self.me)
                 .map(|(_, bell)| bell),

@@ -47,19 +47,6 @@ pub(super) unsafe fn copy(into: *mut u8, from: *const u8, bytes: usize) {
     }
 }
 
-/// Brings the cache line of a byte here, as long as its owner does not write it again. Reads nothing.
-#[inline]
-pub(super) fn fetch(from: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, which touches no memory and faults nowhere.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(from.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = from;
-}
-
 /// After a [`copy`]: what is loaded from here on is what was there after the copy, so that a word which has not changed
 /// says that the copy is whole.
 #[inline]

@@ -7,6 +7,7 @@ use super::mapped::Mapped;
 use super::memory::LINE;
 use super::protocol::{Did, Seal, Tag};
 use super::racing;
+use crate::engine::hint::for_reading;
 
 /// Gradients of so few bytes and workers are worth it to be fetched ahead.
 const AHEAD: (usize, u16) = (LINE, 16);
@@ -20,16 +21,19 @@ impl Core<Mapped> {
             return;
         }
         for worker in (0..workers).filter(|worker| *worker != self.me) {
-            racing::fetch(self.ground.data(worker, places.gradient(step)).as_ptr());
+            for_reading(self.ground.data(worker, places.gradient(step)).as_ptr());
         }
     }
 
     /// The mean of the gradients of an attempt's members is this worker's result.
     pub(super) fn sum(&mut self, tag: Tag) -> Did {
-        let Some(members) = self.members_of(tag) else {
-            return Did::Gone;
-        };
-        self.members = members;
+        match self.ground.few(tag) {
+            Some(members) => self.members.set_all(members),
+            None => match self.members_of(tag) {
+                Some(members) => self.members = members,
+                None => return Did::Gone,
+            },
+        }
         let (mut at, bytes) = (0, self.ground.places().bytes);
         let others = self.members.len() - u16::from(self.members.contains(self.me));
         self.count_staged(bytes * others as usize);

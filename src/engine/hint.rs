@@ -2,7 +2,7 @@
 
 /// Asks for a cache line for writing.
 #[inline]
-pub(super) fn for_writing(line: *const u8) {
+pub(crate) fn for_writing(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint that changes nothing, whatever the address; processors that do not know it skip it.
     unsafe {
@@ -14,7 +14,7 @@ pub(super) fn for_writing(line: *const u8) {
 
 /// Asks for a cache line.
 #[inline]
-pub(super) fn for_reading(line: *const u8) {
+pub(crate) fn for_reading(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint that changes nothing, whatever the address.
     unsafe {

@@ -10,7 +10,7 @@ mod details;
 mod error;
 mod execution;
 mod group;
-mod hint;
+pub(crate) mod hint;
 mod layout;
 mod letter;
 mod letters;

@@ -75,6 +75,23 @@ impl Doorbell {
     #[inline]
     pub fn ring_all<'a>(bells: impl Iterator<Item = &'a Self>) {
         fence(Ordering::SeqCst);
+        Self::ring_fenced(bells);
+    }
+
+    /// As [`Doorbell::ring_all`], where what they are rung for was published by a sequentially consistent read-modify-write just
+    /// before.
+    #[inline]
+    pub fn ring_all_swapped<'a>(bells: impl Iterator<Item = &'a Self>) {
+        // Such an instruction lets nothing pass it on these processors.
+        #[cfg(target_arch = "x86_64")]
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        #[cfg(not(target_arch = "x86_64"))]
+        fence(Ordering::SeqCst);
+        Self::ring_fenced(bells);
+    }
+
+    #[inline]
+    fn ring_fenced<'a>(bells: impl Iterator<Item = &'a Self>) {
         for bell in bells {
             bell.bell()
                 .ring_fenced(|rings, sleepers| bell.wake(rings, sleepers));

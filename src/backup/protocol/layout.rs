@@ -1,11 +1,14 @@
 //! Where the words lie in their home's memory.
 
-use super::Shape;
+use super::{Reach, Shape};
 
 const LINE: usize = 64;
-/// Slots that share a cache line with the tickets: with few workers an arrival touches one line. The seal has another, with
-/// the exclusions: those who wait for it look there, and hold up nobody who arrives.
+/// Slots that share a cache line with the tickets. The seal has another, with the exclusions: those who wait for it look
+/// there, and hold up nobody who arrives.
 const NEAR: u16 = 7;
+/// Among so many workers that see each other's memory each slot has a line of its own, so that who takes a ticket does not take
+/// the line away from who fills a slot. Two have nobody to take it from; more than these would have too many lines to look at.
+const SPREAD: std::ops::RangeInclusive<u16> = 3..=8;
 
 /// A word at home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +29,8 @@ pub enum Word {
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     shape: Shape,
+    /// From a slot to the next.
+    stride: usize,
     /// From the tickets of a step to its seal.
     seal: usize,
     entry: usize,
@@ -34,12 +39,17 @@ pub struct Layout {
 impl Layout {
     /// Of a barrier of this shape.
     pub fn new(shape: Shape) -> Self {
-        let far = shape.tickets().saturating_sub(NEAR) as usize;
-        let seal = LINE + (8 * far).next_multiple_of(LINE);
+        let spread = shape.reach() == Reach::LoadStore && SPREAD.contains(&shape.workers());
+        let (stride, far) = match spread {
+            true => (LINE, shape.tickets()),
+            false => (8, shape.tickets().saturating_sub(NEAR)),
+        };
+        let seal = LINE + (stride * usize::from(far)).next_multiple_of(LINE);
         Self {
             shape,
+            stride,
             seal,
-            entry: seal + (8 + 8 * shape.exclusions() as usize).next_multiple_of(LINE),
+            entry: seal + (16 + 8 * shape.exclusions() as usize).next_multiple_of(LINE),
         }
     }
 
@@ -59,21 +69,64 @@ impl Layout {
     /// If there is no such slot or exclusion.
     #[inline]
     pub fn offset(&self, word: Word) -> usize {
-        let entry = |step: u64| LINE + (step % u64::from(self.shape.ring())) as usize * self.entry;
         match word {
             Word::Opening => 0,
-            Word::Tickets(step) => entry(step),
-            Word::Seal(step) => entry(step) + self.seal,
-            // Beyond the near ones the next lines follow.
-            Word::Slot(step, ticket) => {
-                assert!(ticket < self.shape.tickets(), "there is no such slot");
-                entry(step) + 8 + 8 * ticket as usize
-            }
-            Word::Exclusion(step, index) => {
-                assert!(index < self.shape.exclusions(), "there is no such exclusion");
-                entry(step) + self.seal + 8 + 8 * index as usize
-            }
+            Word::Tickets(step) => self.entry(step),
+            Word::Seal(step) => self.entry(step) + self.seal,
+            Word::Slot(step, ticket) => self.entry(step) + self.slot(ticket),
+            Word::Exclusion(step, index) => self.entry(step) + self.exclusion(index),
         }
+    }
+
+    /// Where the words of a step are; the first are its tickets.
+    #[inline]
+    pub fn entry(&self, step: u64) -> usize {
+        LINE + (step % u64::from(self.shape.ring())) as usize * self.entry
+    }
+
+    /// Where the seal is among them.
+    #[inline]
+    pub fn seal(&self) -> usize {
+        self.seal
+    }
+
+    /// Where a slot is among them.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline]
+    pub fn slot(&self, ticket: u16) -> usize {
+        assert!(ticket < self.shape.tickets(), "there is no such slot");
+        // Of the near ones the first follows the tickets; beyond them come the next lines.
+        self.stride + self.stride * ticket as usize
+    }
+
+    /// How many slots a step has.
+    #[inline]
+    pub fn tickets(&self) -> u16 {
+        self.shape.tickets()
+    }
+
+    /// Whether each slot has a cache line of its own.
+    #[inline]
+    pub fn is_spread(&self) -> bool {
+        self.stride == LINE
+    }
+
+    /// Where an exclusion is among them.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline]
+    pub fn exclusion(&self, index: u16) -> usize {
+        assert!(index < self.shape.exclusions(), "there is no such exclusion");
+        self.seal + 16 + 8 * index as usize
+    }
+
+    /// Where [`super::Few`] is among them: behind the seal, in its line.
+    #[inline]
+    pub fn few(&self) -> usize {
+        self.seal + 8
     }
 }
 
@@ -84,15 +137,11 @@ mod tests {
 
     #[test]
     fn no_two_words_overlap() {
-        for workers in [1, 2, 4, 64, 4096] {
-            let shape = Shape::new(
-                workers,
-                (workers - 1) / 3,
-                3,
-                Reach::Messages,
-                Way::Tree { children: 1 },
-            )
-            .unwrap();
+        for (workers, reach) in [1, 2, 4, 8, 9, 64, 4096]
+            .into_iter()
+            .flat_map(|workers| [(workers, Reach::LoadStore), (workers, Reach::Messages)])
+        {
+            let shape = Shape::new(workers, (workers - 1) / 3, 3, reach, Way::Tree { children: 1 }).unwrap();
             let layout = Layout::new(shape);
             let mut places = vec![layout.offset(Word::Opening)];
             for step in 5..8 {

@@ -6,7 +6,7 @@
 
 use super::scan::{listed, scan};
 use super::worker::Phase;
-use super::{Access, Exclusion, Reach, Seal, Slot, Tag, Tickets, Way, Word, Worker};
+use super::{Access, Exclusion, Members, Reach, Seal, Slot, Tag, Tickets, Way, Word, Worker};
 
 /// The words of one step, as they are found at home. The seal is asked for first.
 pub trait Words {
@@ -18,6 +18,10 @@ pub trait Words {
     fn slot(&self, ticket: u16) -> Slot;
     /// Which tickets do not count.
     fn exclusion(&self, index: u16) -> Exclusion;
+    /// Who looked is about to propose that attempt, with these members.
+    fn proposed(&self, attempt: u16, members: &Members) {
+        let _ = (attempt, members);
+    }
 }
 
 /// Who is not waited for any more. It may be wrong: that costs time, and never correctness.
@@ -113,6 +117,7 @@ impl Worker {
         let in_force = (seal.step() == step).then(|| seal.attempt());
         if in_force.is_none_or(|attempt| exclusions > attempt) {
             if scanned.complete {
+                words.proposed(exclusions, &scanned.members);
                 let desired = match shape.way {
                     Way::Flat => Seal::committed(step, exclusions),
                     Way::Tree { .. } => Seal::sealed(step, exclusions),

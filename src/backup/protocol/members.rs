@@ -100,6 +100,15 @@ impl Members {
         self.words[index]
     }
 
+    /// Workers 0 to 63, a bit each, and nobody else.
+    #[inline]
+    pub fn set_all(&mut self, workers: u64) {
+        let used = self.used;
+        self.words[..used].fill(0);
+        self.words[0] = workers;
+        self.used = 1;
+    }
+
     /// As [`Members::word`], all of them anew.
     pub fn set_word(&mut self, index: usize, workers: u64) {
         self.words[index] = workers;

@@ -23,5 +23,5 @@ pub use members::Members;
 pub use part::MAXIMUM_CHILDREN;
 pub use scan::{Hole, Scanned, listed, scan};
 pub use shape::{Reach, Shape, ShapeError, Way};
-pub use word::{Exclusion, MAXIMUM_STEP, Opening, Seal, Slot, Tag, Tickets};
+pub use word::{Exclusion, Few, MAXIMUM_STEP, Opening, Seal, Slot, Tag, Tickets};
 pub use worker::{Access, Did, Want, Worker};

@@ -1,6 +1,8 @@
 //! The words of the barrier. Each carries its step in the highest bits, so that it only ever grows: whoever comes late
 //! with a compare-and-swap finds another value than it expects, and nobody takes a word of another step for one of his.
 
+use super::Members;
+
 /// Bits of a step's number.
 const STEP_BITS: u32 = 38;
 /// The highest number of a step; the first step is 1, so that zeroed memory belongs to none.
@@ -149,6 +151,32 @@ impl Tag {
     }
 }
 
+/// The members of an attempt among few workers, said by whoever proposes it beside the seal, in a plain store. It is what
+/// everybody finds who scans the slots, so it does not matter who says it, nor how late; one of another attempt is of no use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Few(pub u64);
+
+impl Few {
+    /// More workers have no room.
+    pub const WORKERS: u16 = 16;
+    const ATTEMPTS: u16 = 1 << (LOW as u16 - Self::WORKERS);
+
+    /// If there is room.
+    #[inline]
+    pub fn of(step: u64, attempt: u16, members: &Members) -> Option<Self> {
+        let low = u64::from(attempt) << Self::WORKERS | members.word(0);
+        (attempt < Self::ATTEMPTS).then_some(Self(step << LOW | low))
+    }
+
+    /// The members, a bit each, if they are that attempt's.
+    #[inline]
+    pub fn members(self, tag: Tag) -> Option<u64> {
+        let attempt = self.0 >> Self::WORKERS
+            == tag.step() << (LOW - u32::from(Self::WORKERS)) | u64::from(tag.attempt());
+        (attempt && tag.attempt() < Self::ATTEMPTS).then_some(self.0 & ((1 << Self::WORKERS) - 1))
+    }
+}
+
 /// What a home's words continue from: 0 until it is decided, by one compare-and-swap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Opening(pub u64);
@@ -204,6 +232,23 @@ mod tests {
             (Opening(0).tag(), Opening::after(Tag::default()).tag()),
             (None, Some(Tag(0)))
         );
+    }
+
+    #[test]
+    fn few_members_are_those_of_their_attempt_and_of_no_other() {
+        let mut members = Members::default();
+        [0, 3, 15].into_iter().for_each(|worker| members.insert(worker));
+        for step in [1, 2, MAXIMUM_STEP] {
+            for attempt in [0, 1, 1023] {
+                let few = Few::of(step, attempt, &members).unwrap();
+                assert_eq!(few.members(Tag::of(step, 0, attempt)), Some(0x8009));
+                for other in [Tag::of(step - 1, 0, attempt), Tag::of(step, 0, attempt + 1)] {
+                    assert_eq!(few.members(other), None, "{few:?} {other:?}");
+                }
+            }
+            assert_eq!(Few::of(step, 1024, &members), None);
+        }
+        assert_eq!(Few::default().members(Tag::of(1, 0, 0)), None);
     }
 
     #[test]
