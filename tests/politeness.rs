@@ -10,7 +10,7 @@ use sapwood::engine::reduce::Operation;
 use sapwood::exchange::Exchange;
 
 /// How long the others keep a rank waiting.
-const KEPT_WAITING: Duration = Duration::from_secs(5);
+const KEPT_WAITING: Duration = Duration::from_secs(3);
 /// What it may use of the processor meanwhile: 1 % of a core.
 const ALLOWED: Duration = KEPT_WAITING.checked_div(100).expect("100 is not 0");
 

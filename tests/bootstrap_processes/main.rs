@@ -30,5 +30,9 @@ fn main() -> std::process::ExitCode {
         launchers::trials(),
         identified::trials(),
     ];
-    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
+    let mut arguments = Arguments::from_args();
+    // They do nothing but wait.
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    arguments.test_threads.get_or_insert(cores.max(4));
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }

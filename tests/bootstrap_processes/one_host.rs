@@ -113,7 +113,7 @@ fn a_killed_rank_is_named_by_all_others(victim: u32) -> Result<(), Failed> {
         ranks.hear(rank, true);
     }
     // The others are on their way into the step or wait in it; both must end.
-    std::thread::sleep(Duration::from_millis(50));
+    std::thread::sleep(Duration::from_millis(200));
     ranks.kill(victim);
     for rank in (0..5).filter(|rank| *rank != victim) {
         let said = ranks.finish(rank)?;

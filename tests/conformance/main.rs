@@ -48,7 +48,11 @@ fn main() {
         let name = format!("defect::{defect}::fails::{case}");
         trials.push(Trial::test(name, move || must_fail(defect, case, mode)));
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    let mut arguments = Arguments::from_args();
+    // Most of them wait.
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    arguments.test_threads.get_or_insert(cores.max(4));
+    libtest_mimic::run(&arguments, trials).exit();
 }
 
 fn must_fail(defect: &'static str, case: &'static str, mode: Mode) -> Result<(), Failed> {
