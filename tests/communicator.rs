@@ -391,6 +391,7 @@ fn after_a_failure_windows_are_in_custody_until_abort(reach: Reach) {
         assert!(window.in_custody());
         let touched = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| window[0]));
         assert!(touched.is_err(), "peers may still read it");
+        communicator.set_timeout(Duration::from_secs(20));
         communicator.abort(&[&window]).unwrap();
         window[0] = 1.0;
         let again = text(communicator.all_reduce(&mut window, Operation::Sum));

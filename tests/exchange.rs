@@ -22,7 +22,9 @@ fn ranks<T: Send>(
     let builder = plan
         .iter()
         .fold(reach.builder(), |builder, plan| builder.plan(*plan));
-    with(size, builder, rank)
+    // Many threads take long to come together on few cores.
+    let patience = Duration::from_secs(20.max(u64::from(size)));
+    with(size, builder.timeout(patience), rank)
 }
 
 fn exchange(communicator: Communicator, shape: impl FnOnce(Builder) -> Builder) -> Exchange {
