@@ -20,8 +20,10 @@ use sapwood::fabric::shm::Shm;
 use sapwood::fabric::verbs::inventory;
 
 mod killing;
+mod replaying;
 
 use killing::{below, secret};
+use replaying::{Record, digest, learn, value};
 
 const MODE: &str = "SAPWOOD_TEST_BACKUP_MODE";
 /// With an explained error.
@@ -164,28 +166,6 @@ fn main() -> ExitCode {
 /// The host that a worker is on, of two.
 fn host(rank: u32, workers: u32) -> u32 {
     rank * 2 / workers
-}
-
-/// A gradient element whose sums of a few workers are exact.
-fn value(rank: u32, step: u64, index: usize) -> f32 {
-    ((u64::from(rank) * 31 + step * 7 + index as u64 * 3) % 1021) as f32
-}
-
-/// Adds a mean to weights.
-fn learn(weights: &mut [f32], result: &[f32]) {
-    weights
-        .iter_mut()
-        .zip(result)
-        .for_each(|(weight, x)| *weight = *weight * 0.75 + x);
-}
-
-fn digest(weights: &[f32]) -> u64 {
-    let mix = |hash: u64, x: &f32| {
-        (hash ^ u64::from(x.to_bits()))
-            .wrapping_mul(0x0100_0000_01b3)
-            .rotate_left(23)
-    };
-    weights.iter().fold(0xcbf2_9ce4_8422_2325, mix)
 }
 
 /// One worker. It says who the members of each step were that it has the result of, and at the end what its weights are.
@@ -385,24 +365,14 @@ fn disturb(workers: &mut [Worker], mode: Mode, seen: &mut Seen) -> Result<(), St
 fn round(mode: Mode, seen: &mut Seen) -> Result<(), String> {
     let mut workers = start(mode, false);
     disturb(&mut workers, mode, seen)?;
-    let mut members = vec![None; mode.4.steps() as usize + 1];
+    let (size, backups, count, _, reach) = mode;
+    let mut record = Record::new(reach.steps());
     let (mut weights, mut failed) = (Vec::new(), Vec::new());
     for (rank, worker) in workers.iter_mut().enumerate() {
         let lines = std::iter::from_fn(|| Some(worker.line()).filter(|line| !line.is_empty()));
         let lines = lines.collect::<Vec<_>>();
         let last = lines[lines.len().saturating_sub(3)..].join("; ");
-        for (step, mask) in lines
-            .iter()
-            .filter_map(|line| line.strip_prefix("step ")?.split_once(' '))
-        {
-            let (step, mask): (usize, u32) = (step.parse().unwrap(), mask.parse().unwrap());
-            if *members[step].get_or_insert(mask) != mask {
-                return Err(format!(
-                    "step {step}: rank {rank} saw the members {mask} (a bit each), another {:?}",
-                    members[step]
-                ));
-            }
-        }
+        lines.iter().try_for_each(|line| record.take_down(rank, line))?;
         if worker.dead {
             failed.push(format!("rank {rank} was killed, and had said: {last}"));
             continue;
@@ -424,35 +394,15 @@ fn round(mode: Mode, seen: &mut Seen) -> Result<(), String> {
     if failed.iter().any(|one| one.contains("ended with")) {
         return Err(failed.join("\n"));
     }
-    let expected = format!("{:x}", digest(&replay(mode, &members)?));
+    let expected = record.replay((size, size - backups), vec![0f32; count])?;
+    let expected = format!("{:x}", digest(&expected));
     match weights.iter().find(|(_, digest)| *digest != expected) {
         Some((rank, digest)) => Err(format!(
             "rank {rank}'s weights are {digest}, and should be {expected}"
         )),
-        None if weights.len() as u32 >= mode.0 - mode.1 => Ok(()),
+        None if weights.len() as u32 >= size - backups => Ok(()),
         None => Err(format!("only {} are left", weights.len())),
     }
-}
-
-/// The weights that one process comes to, with the members as they were.
-fn replay(mode: Mode, members: &[Option<u32>]) -> Result<Vec<f32>, String> {
-    let (workers, backups, count, ..) = mode;
-    let mut weights = vec![0f32; count];
-    let mut result = vec![0f32; count];
-    for step in 1..=mode.4.steps() {
-        let mask = members[step as usize].ok_or_else(|| format!("nobody has the result of step {step}"))?;
-        let ranks = (0..workers)
-            .filter(|rank| mask >> rank & 1 != 0)
-            .collect::<Vec<_>>();
-        if ranks.len() as u32 != workers - backups {
-            return Err(format!("step {step} has the members {ranks:?}"));
-        }
-        for (index, x) in result.iter_mut().enumerate() {
-            *x = ranks.iter().map(|rank| value(*rank, step, index)).sum::<f32>() / ranks.len() as f32;
-        }
-        learn(&mut weights, &result);
-    }
-    Ok(weights)
 }
 
 fn campaign(modes: &[Mode], rounds: u32) -> Result<(), Failed> {

@@ -21,8 +21,10 @@ use sapwood::fabric::verbs::inventory;
 use serde::{Deserialize, Serialize};
 
 mod killing;
+mod replaying;
 
 use killing::{below, secret};
+use replaying::{Record, digest, learn, value};
 
 const MODE: &str = "SAPWOOD_TEST_RETURNS_MODE";
 /// What the workers' memory lies in.
@@ -109,28 +111,9 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// A gradient element whose sums of a few workers are exact.
-fn value(rank: u32, step: u64, index: usize) -> f32 {
-    ((u64::from(rank) * 31 + step * 7 + index as u64 * 3) % 1021) as f32
-}
-
-fn learn(weights: &mut [f32], result: &[f32]) {
-    let pairs = weights.iter_mut().zip(result);
-    pairs.for_each(|(weight, x)| *weight = *weight * 0.75 + x);
-}
-
 /// What weights begin with: no zeroes, so that whoever began without them is found out.
 fn beginning(index: usize) -> f32 {
     (index % 17) as f32 + 1.0
-}
-
-fn digest(weights: &[f32]) -> u64 {
-    let mix = |hash: u64, x: &f32| {
-        (hash ^ u64::from(x.to_bits()))
-            .wrapping_mul(0x0100_0000_01b3)
-            .rotate_left(23)
-    };
-    weights.iter().fold(0xcbf2_9ce4_8422_2325, mix)
 }
 
 /// One worker, in any of its lives.
@@ -420,23 +403,14 @@ fn run(mode: Mode, seen: &mut Seen) -> Result<(), String> {
 }
 
 fn judge(mode: Mode, workers: &[Worker]) -> Result<(), String> {
-    let mut members = vec![None; mode.4.steps() as usize + 1];
+    let (size, backups, count, _, reach) = mode;
+    let mut record = Record::new(reach.steps());
     for (rank, worker) in workers.iter().enumerate() {
         let lines = worker.lines.lock().expect("nobody panics");
-        let steps = lines
-            .iter()
-            .filter_map(|line| line.strip_prefix("step ")?.split_once(' '));
-        for (step, mask) in steps {
-            let (step, mask): (usize, u32) = (step.parse().unwrap(), mask.parse().unwrap());
-            if *members[step].get_or_insert(mask) != mask {
-                let theirs = members[step];
-                return Err(format!(
-                    "step {step}: rank {rank} saw the members {mask}, another {theirs:?}"
-                ));
-            }
-        }
+        lines.iter().try_for_each(|line| record.take_down(rank, line))?;
     }
-    let expected = format!("weights {:x}", digest(&replay(mode, &members)?));
+    let weights = record.replay((size, size - backups), (0..count).map(beginning).collect())?;
+    let expected = format!("weights {:x}", digest(&weights));
     for (rank, worker) in workers.iter().enumerate() {
         let lines = worker.lines.lock().expect("nobody panics");
         let mut said = lines.iter().filter(|line| line.starts_with("weights"));
@@ -448,26 +422,6 @@ fn judge(mode: Mode, workers: &[Worker]) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// The weights that one process comes to, with the members as they were.
-fn replay((workers, backups, count, _, reach): Mode, members: &[Option<u32>]) -> Result<Vec<f32>, String> {
-    let mut weights = (0..count).map(beginning).collect::<Vec<_>>();
-    let mut result = vec![0f32; count];
-    for step in 1..=reach.steps() {
-        let mask = members[step as usize].ok_or_else(|| format!("nobody has the result of step {step}"))?;
-        let ranks = (0..workers)
-            .filter(|rank| mask >> rank & 1 != 0)
-            .collect::<Vec<_>>();
-        if ranks.len() as u32 != workers - backups {
-            return Err(format!("step {step} has the members {ranks:?}"));
-        }
-        for (index, x) in result.iter_mut().enumerate() {
-            *x = ranks.iter().map(|rank| value(*rank, step, index)).sum::<f32>() / ranks.len() as f32;
-        }
-        learn(&mut weights, &result);
-    }
-    Ok(weights)
 }
 
 fn campaign(modes: &[Mode], rounds: u32) -> Result<(), Failed> {
