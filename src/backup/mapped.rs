@@ -76,6 +76,7 @@ impl Mapped {
         self.bells[self.me].forget_sleepers();
     }
 
+    #[inline]
     fn words_of(&self, worker: usize) -> &[AtomicU64] {
         let base = self.words.bases()[worker].cast::<AtomicU64>();
         // SAFETY: that many words, as was checked, mapped and writable as long as `self`; aligned, since windows start on a

@@ -59,6 +59,7 @@ pub(super) struct Places {
     scratch: usize,
     /// Words of a set of workers.
     pub set: usize,
+    homes: usize,
     pub home: Layout,
 }
 
@@ -73,6 +74,7 @@ impl Places {
             Way::Flat => (ring, 0, 1),
             Way::Tree { .. } => (1, 1, ring),
         };
+        let set = (shape.workers() as usize).div_ceil(64);
         Self {
             ring,
             bytes,
@@ -82,7 +84,8 @@ impl Places {
             parts,
             results,
             scratch,
-            set: (shape.workers() as usize).div_ceil(64),
+            set,
+            homes: Self::sets(results) + results * set.next_multiple_of(WORDS),
             home: Layout::new(*shape),
         }
     }
@@ -100,34 +103,42 @@ impl Places {
     // Vectors: gradients, the part, results, state, scratch memory; all in bytes.
 
     /// Which of the gradients is that of a step.
+    #[inline]
     pub fn slot(&self, step: u64) -> usize {
         (step % self.ring as u64) as usize % self.gradients
     }
 
+    #[inline]
     pub fn gradient(&self, step: u64) -> usize {
         self.slot(step) * self.stride
     }
 
+    #[inline]
     pub fn part(&self) -> usize {
         self.gradients * self.stride
     }
 
+    #[inline]
     pub fn results(&self) -> usize {
         self.part() + self.parts * self.stride
     }
 
+    #[inline]
     fn result_slot(&self, tag: Tag) -> usize {
         (tag.step() % self.ring as u64) as usize % self.results
     }
 
+    #[inline]
     pub fn result(&self, tag: Tag) -> usize {
         self.results() + self.result_slot(tag) * self.stride
     }
 
+    #[inline]
     pub fn state_at(&self) -> usize {
         self.results() + self.results * self.stride
     }
 
+    #[inline]
     pub fn scratch(&self) -> usize {
         self.state_at() + self.state.next_multiple_of(LINE)
     }
@@ -144,26 +155,23 @@ impl Places {
         2 * WORDS + self.result_slot(tag)
     }
 
-    fn sets(&self) -> usize {
-        2 * WORDS + self.results.next_multiple_of(WORDS)
+    fn sets(results: usize) -> usize {
+        2 * WORDS + results.next_multiple_of(WORDS)
     }
 
     /// The `index`-th word of the set of those whose gradients are in that result.
     pub fn result_set(&self, tag: Tag, index: usize) -> usize {
-        self.sets() + self.result_slot(tag) * self.set.next_multiple_of(WORDS) + index
+        Self::sets(self.results) + self.result_slot(tag) * self.set.next_multiple_of(WORDS) + index
     }
 
-    fn homes(&self) -> usize {
-        self.sets() + self.results * self.set.next_multiple_of(WORDS)
-    }
-
+    #[inline]
     pub fn home(&self, word: Word) -> usize {
-        self.homes() + self.home.offset(word) / 8
+        self.homes + self.home.offset(word) / 8
     }
 
     /// Room for one step's words.
     pub fn landing(&self) -> usize {
-        (self.homes() + self.home.bytes() / 8).next_multiple_of(WORDS)
+        (self.homes + self.home.bytes() / 8).next_multiple_of(WORDS)
     }
 
     /// Where memory is mapped, the bell that the worker sleeps on: a line of its own.
@@ -208,12 +216,12 @@ mod tests {
             assert!(places.state_at() >= places.results() + results * 100);
             assert!(places.scratch() >= places.state_at() + 40);
             assert!(places.data_bytes() >= places.scratch() + 64);
-            assert!(LEAVING < 2 * WORDS && places.sets() >= 2 * WORDS + results);
-            assert!(places.homes() >= places.sets() + results * places.set);
-            assert!(8 * places.landing() >= 8 * places.homes() + places.home.bytes());
+            assert!(LEAVING < 2 * WORDS && Places::sets(results) >= 2 * WORDS + results);
+            assert!(places.homes >= Places::sets(results) + results * places.set);
+            assert!(8 * places.landing() >= 8 * places.homes + places.home.bytes());
             assert!(8 * places.bell() >= 8 * places.landing() + places.home.entry_bytes() + 8);
             assert!(places.words() == places.bell() + WORDS && (8 * places.bell()).is_multiple_of(LINE));
-            assert!((8 * places.homes()).is_multiple_of(LINE));
+            assert!((8 * places.homes).is_multiple_of(LINE));
         }
     }
 

@@ -310,6 +310,7 @@ impl Worker {
     }
 
     /// What is to be done next.
+    #[inline]
     pub fn want(&self) -> Want {
         let step = self.step;
         match self.phase {
