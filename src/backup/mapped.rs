@@ -23,6 +23,8 @@ pub(super) const SCRATCH: usize = AT_ONCE * PIECE;
 /// See the module.
 pub(super) struct Mapped {
     places: Places,
+    /// Each worker's words.
+    count: usize,
     me: usize,
     /// The tickets just after this worker has taken one, until it looks.
     took: Tickets,
@@ -53,6 +55,7 @@ impl Mapped {
             unsafe { Doorbell::within(base.add(8 * places.bell()), words.clone()) }
         };
         Self {
+            count: places.words(),
             places,
             me: me as usize,
             took: Tickets::default(),
@@ -81,7 +84,7 @@ impl Mapped {
         let base = self.words.bases()[worker].cast::<AtomicU64>();
         // SAFETY: that many words, as was checked, mapped and writable as long as `self`; aligned, since windows start on a
         // page; accessed only atomically.
-        unsafe { std::slice::from_raw_parts(base.as_ptr(), self.places.words()) }
+        unsafe { std::slice::from_raw_parts(base.as_ptr(), self.count) }
     }
 
     #[inline]
