@@ -429,6 +429,31 @@ fn wrong_arguments_change_nothing(reach: Reach) {
         window.fill(1.0);
         communicator.all_reduce(&mut window, Operation::Sum).unwrap();
         assert!(window.iter().all(|x| *x == 2.0), "the communicator still works");
+        // As long, and the same but for what is wrong.
+        assert!(text(communicator.all_reduce_range(&mut window, 3..13, Operation::Sum)).contains("3..13"));
+        let mut longer = communicator.window::<f32>(11).unwrap();
+        assert!(
+            communicator
+                .all_reduce_into(&window, &mut longer, Operation::Sum)
+                .is_err()
+        );
+        communicator.all_reduce(&mut window, Operation::Max).unwrap();
+        assert!(
+            window.iter().all(|x| *x == 2.0),
+            "another operation is not the last one"
+        );
+        let mut numbers = communicator.window::<i32>(10).unwrap();
+        numbers.fill(1 << 30);
+        communicator.all_reduce(&mut numbers, Operation::Max).unwrap();
+        assert!(numbers.iter().all(|x| *x == 1 << 30), "nor is another type");
+        let mut other = communicator.window::<f32>(10).unwrap();
+        communicator
+            .all_reduce_into(&window, &mut other, Operation::Sum)
+            .unwrap();
+        communicator
+            .all_reduce_range(&mut other, 2..5, Operation::Sum)
+            .unwrap();
+        assert_eq!(other[..], [4.0, 4.0, 8.0, 8.0, 8.0, 4.0, 4.0, 4.0, 4.0, 4.0]);
     });
 }
 
@@ -452,7 +477,15 @@ fn two_communicators_in_one_process_are_independent(reach: Reach) {
                 let one = reach.builder().join(first).unwrap();
                 let two = reach.builder().join(second).unwrap();
                 let mut window = one.window::<f32>(10).unwrap();
-                assert!(text(two.all_reduce(&mut window, Operation::Sum)).contains("another communicator"));
+                let foreign = |error: String| assert!(error.contains("another communicator"), "{error}");
+                foreign(text(two.all_reduce(&mut window, Operation::Sum)));
+                // Nor where the last call was the same on a window of its own.
+                let mut own = two.window::<f32>(10).unwrap();
+                two.all_reduce(&mut own, Operation::Sum).unwrap();
+                two.all_reduce(&mut own, Operation::Sum).unwrap();
+                foreign(text(two.all_reduce(&mut window, Operation::Sum)));
+                foreign(text(two.all_reduce_into(&own, &mut window, Operation::Sum)));
+                foreign(text(two.all_reduce_into(&window, &mut own, Operation::Sum)));
                 one.barrier().unwrap();
                 two.barrier().unwrap();
             });

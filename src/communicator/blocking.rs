@@ -22,6 +22,9 @@ impl Communicator {
         window: &mut Window<T>,
     ) -> Result<(), CommunicatorError> {
         let all = 0..window.len();
+        if let Some(operation) = request.plain_all_reduce() {
+            return self.all_reduce_range(window, all, operation);
+        }
         let piece = self.piece(request.name(), window, all)?;
         self.run::<T>(request, piece, None)
     }
@@ -36,6 +39,9 @@ impl Communicator {
         input: &Window<T>,
         result: &mut Window<T>,
     ) -> Result<(), CommunicatorError> {
+        if let Some(operation) = request.plain_all_reduce() {
+            return self.all_reduce_into(input, result, operation);
+        }
         let (all, whole) = (0..input.len(), 0..result.len());
         let input = self.read_piece(request.name(), input, all)?;
         let result = self.piece(request.name(), result, whole)?;
@@ -66,6 +72,16 @@ impl Communicator {
         range: Range<usize>,
         operation: Operation,
     ) -> Result<(), CommunicatorError> {
+        if range.start <= range.end && range.end <= window.len() {
+            let (shared, asked) = (&**window.shared(), (operation, T::TYPE, range.len()));
+            let elements = window.elements().wrapping_add(range.start);
+            let elements = elements.cast();
+            // SAFETY: the range lies in the window, which is borrowed for the whole call.
+            let done = unsafe { self.again(asked, [shared, shared], elements, elements) };
+            if let Some(done) = done {
+                return Ok(done?);
+            }
+        }
         let request = Request::all_reduce(operation);
         let piece = self.piece(request.name(), window, range)?;
         self.run::<T>(&request, piece, None)
@@ -81,7 +97,21 @@ impl Communicator {
         result: &mut Window<T>,
         operation: Operation,
     ) -> Result<(), CommunicatorError> {
-        self.call_into(&Request::all_reduce(operation), input, result)
+        if input.len() == result.len() {
+            let windows = [&**input.shared(), &**result.shared()];
+            let asked = (operation, T::TYPE, input.len());
+            let (from, to) = (input.elements().cast(), result.elements().cast());
+            // SAFETY: as long as asked for; both are borrowed for the whole call.
+            let done = unsafe { self.again(asked, windows, from, to) };
+            if let Some(done) = done {
+                return Ok(done?);
+            }
+        }
+        let request = Request::all_reduce(operation);
+        let (all, whole) = (0..input.len(), 0..result.len());
+        let input = self.read_piece(request.name(), input, all)?;
+        let result = self.piece(request.name(), result, whole)?;
+        self.run::<T>(&request, input, Some(result))
     }
 
     /// As [`Communicator::all_reduce_into`], for the same range of both.

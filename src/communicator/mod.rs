@@ -56,6 +56,7 @@ use crate::observe::{CounterValues, Event, Recorder};
 use boards::Mapped;
 use connect::Meeting;
 use plans::Plans;
+use running::Recent;
 use shapes::Shapes;
 
 /// Ranks that can talk, as one of them sees it.
@@ -113,6 +114,7 @@ pub struct Communicator {
     letters: RefCell<Vec<[u64; 2]>>,
     /// How many small operations with a payload there were.
     small_turn: Cell<u64>,
+    recent: RefCell<Option<Recent>>,
     /// Operations since the last in which all ranks waited for all: the number of the first in which they did not, and
     /// how many those were. The same on every rank.
     ahead: Cell<(u64, usize)>,
@@ -309,7 +311,17 @@ impl Communicator {
         self.usable()
     }
 
+    #[inline]
     fn usable(&self) -> Result<(), CommunicatorError> {
+        let may = self.life == 0 && self.next.get() < MAXIMUM_SEQUENCE && !self.in_step.get();
+        match may && self.engine.check().is_ok() {
+            true => Ok(()),
+            false => self.why_unusable(),
+        }
+    }
+
+    #[cold]
+    fn why_unusable(&self) -> Result<(), CommunicatorError> {
         self.first_life()?;
         self.engine.check()?;
         if self.next.get() >= MAXIMUM_SEQUENCE {

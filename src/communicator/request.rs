@@ -112,7 +112,15 @@ impl Request {
         self
     }
 
+    /// The operation of an all-reduce.
+    #[inline]
+    pub(super) fn plain_all_reduce(&self) -> Option<Operation> {
+        let plain = self.collective == Collective::AllReduce && !self.has_counts();
+        plain.then_some(self.operation)
+    }
+
     /// Whether parts differ in length.
+    #[inline]
     pub(super) fn has_counts(&self) -> bool {
         self.counts.is_some() || !self.displacements.is_empty()
     }
@@ -216,6 +224,7 @@ impl Communicator {
         Ok(Self::taken(window, range, pointer))
     }
 
+    #[inline]
     fn taken<T: Element>(window: &Window<T>, range: Range<usize>, pointer: *mut u8) -> Piece<'_> {
         Piece {
             shared: window.shared(),
@@ -225,6 +234,7 @@ impl Communicator {
         }
     }
 
+    #[inline]
     fn own<T: Element>(
         &self,
         call: &'static str,

@@ -5,8 +5,8 @@ use super::window::Shared;
 use super::{Communicator, CommunicatorError};
 use crate::engine::reduce::{self, Operation};
 use crate::engine::{
-    Call, Core, Engine, EngineError, FARTHEST, MOST_AHEAD, SLOT_BYTES, Scale, Signature, Small, fits_units,
-    is_straight, may_run_ahead, parts_shown, small_exchange, straight, units_exchange,
+    Call, Core, Engine, EngineError, FARTHEST, MOST_AHEAD, Occasion, SLOT_BYTES, Scale, Signature, Small,
+    fits_units, is_straight, may_run_ahead, parts_shown, small_exchange, straight, units_exchange,
 };
 use crate::memory::{DataType, Element};
 use crate::plan::cost::scaled_chunk_bytes;
@@ -25,6 +25,14 @@ pub(super) struct Quick {
     pub(super) lengths: Option<u64>,
 }
 
+/// The all-reduce that was the last to go the way of small ones, worked out: mostly the next is like it.
+#[derive(Clone, Copy)]
+pub(super) struct Recent {
+    operation: Operation,
+    data_type: DataType,
+    small: Small,
+}
+
 /// Takes windows into custody when dropped: by what was called on them nothing ended well.
 pub(super) struct Held<'a>(pub(super) [Option<&'a Shared>; 2]);
 
@@ -38,6 +46,35 @@ impl Drop for Held<'_> {
 }
 
 impl Communicator {
+    /// Runs an all-reduce of `count` elements that comes to the same as the last small one, from `input` to `result`, each in
+    /// one of these windows. `None` if it does not, or if it is to be refused: the long way says why.
+    ///
+    /// # Safety
+    /// Both are valid for so many elements; the windows are borrowed for the whole call, that of the result mutably.
+    #[inline]
+    pub(super) unsafe fn again(
+        &self,
+        (operation, data_type, count): (Operation, DataType, usize),
+        windows: [&Shared; 2],
+        input: *const u8,
+        result: *mut u8,
+    ) -> Option<Result<(), EngineError>> {
+        let recent = self.recent.borrow();
+        let Recent {
+            operation: last,
+            data_type: of,
+            ref small,
+        } = *recent.as_ref()?;
+        let like = operation == last && data_type == of && count == small.count;
+        let free = |window: &Shared| window.owner == self.id && !window.is_held();
+        let Engine::Boards(core) = &*self.engine else {
+            return None;
+        };
+        let goes = like && windows.into_iter().all(free) && self.usable().is_ok();
+        // SAFETY: the caller's contract; the same went the way of small ones before.
+        goes.then(|| unsafe { self.exchange(core, small, input, result) })
+    }
+
     /// Runs a request to its end.
     #[inline]
     pub(super) fn run<'a, T: Element>(
@@ -46,11 +83,23 @@ impl Communicator {
         input: Piece<'a>,
         result: Option<Piece<'a>>,
     ) -> Result<(), CommunicatorError> {
+        let to = result.as_ref().map_or(input.pointer, |result| result.pointer);
         if let Some((core, quick)) = self.quick(request, T::TYPE, &input, result.as_ref()) {
-            let to = result.map_or(input.pointer, |result| result.pointer);
             let (input, result) = self.small_places(&quick, result.is_none(), input.pointer, to);
+            let small = self.worked_out(&quick);
+            // Not while a call is under way that has it: who waits may be called back.
+            if quick.collective == Collective::AllReduce
+                && let Ok(mut recent) = self.recent.try_borrow_mut()
+            {
+                let (operation, data_type) = (quick.operation, quick.data_type);
+                *recent = Some(Recent {
+                    operation,
+                    data_type,
+                    small,
+                });
+            }
             // SAFETY: the pieces are borrowed for the whole call, the result mutably.
-            return Ok(unsafe { self.small(core, &quick, input, result) }?);
+            return Ok(unsafe { self.exchange(core, &small, input, result) }?);
         }
         let fitted = self.fit(request, T::TYPE, input, result)?;
         self.run_plan(&fitted)
@@ -213,7 +262,8 @@ impl Communicator {
     }
 
     /// # Safety
-    /// `input` and `result` are valid for what this rank gives and gets, and nobody else accesses them during the call.
+    /// `input` and `result` are valid for what this rank gives and gets, and nobody else accesses them during the call;
+    /// [`Self::small_way`] or [`Self::flat_way`] has said that it fits.
     #[inline]
     pub(super) unsafe fn small(
         &self,
@@ -222,6 +272,13 @@ impl Communicator {
         input: *const u8,
         result: *mut u8,
     ) -> Result<(), EngineError> {
+        // SAFETY: passed on.
+        unsafe { self.exchange(core, &self.worked_out(quick), input, result) }
+    }
+
+    /// What follows from what is called; which operation it is, [`Self::exchange`] says.
+    #[inline]
+    fn worked_out(&self, quick: &Quick) -> Small {
         let Quick {
             collective,
             operation,
@@ -230,42 +287,57 @@ impl Communicator {
             total,
             lengths,
         } = *quick;
-        core.make_room(self.next.get())?;
-        let sequence = self.reserve(1);
         let shown = count * data_type.size() * parts_shown(collective, self.ranks);
-        let (first, before) = self.ahead.get();
-        let far = before == MOST_AHEAD || before != 0 && sequence >= first + FARTHEST;
-        let ahead = (may_run_ahead(collective, shown) && !far).then_some(before);
         let scaled = operation.factor().is_some();
         let in_units = lengths.is_none() && !scaled && fits_units(collective, self.ranks, shown);
-        let turn = self.small_turn.get();
-        if count != 0 && ahead.is_none() {
-            self.small_turn.set(turn + 1);
-        }
-        let small = Small {
+        Small {
             collective,
-            sequence,
-            turn,
-            ahead,
             signature: match lengths {
                 None if in_units => Signature::units(collective, operation, data_type, total),
                 None => Signature::flat(collective, operation, data_type, total),
                 Some(_) => Signature::new(collective, operation, data_type, "fused", total),
             },
+            in_units,
             lengths,
             kernel: reduce::kernel(data_type, operation),
             scale: scale(data_type, operation),
             element: data_type.size(),
             count,
+            shown,
             divisor: self.divisor(operation),
-            timeout: self.timeout(),
+        }
+    }
+
+    /// # Safety
+    /// As [`Self::small`].
+    #[inline]
+    unsafe fn exchange(
+        &self,
+        core: &Core,
+        small: &Small,
+        input: *const u8,
+        result: *mut u8,
+    ) -> Result<(), EngineError> {
+        core.make_room(self.next.get())?;
+        let (sequence, turn) = (self.reserve(1), self.small_turn.get());
+        let (first, before) = self.ahead.get();
+        let far = before == MOST_AHEAD || before != 0 && sequence >= first + FARTHEST;
+        let ahead = (may_run_ahead(small.collective, small.shown) && !far).then_some(before);
+        if small.count != 0 && ahead.is_none() {
+            self.small_turn.set(turn + 1);
+        }
+        let timeout = self.timeout();
+        let occasion = Occasion {
+            sequence,
+            turn,
+            ahead,
+            timeout,
         };
-        // SAFETY: passed on; every rank makes the same calls in the same order, so the turns agree, and
-        // `small_way` or `flat_way` has said that it fits.
+        // SAFETY: passed on; every rank makes the same calls in the same order, so the turns agree.
         let outcome = unsafe {
-            match in_units {
-                true => units_exchange(core, &small, input, result),
-                false => small_exchange(core, &small, input, result),
+            match small.in_units {
+                true => units_exchange(core, small, occasion, input, result),
+                false => small_exchange(core, small, occasion, input, result),
             }
         };
         self.ahead.set(match ahead {

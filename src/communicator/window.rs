@@ -78,7 +78,7 @@ impl<T: Element> Window<T> {
 
     /// Whether peers may still reach it although the operation on it has failed.
     pub fn in_custody(&self) -> bool {
-        self.shared.custody.load(Ordering::Acquire)
+        self.shared.is_held()
     }
 
     /// Takes the window into custody: an operation on it has failed.
@@ -86,6 +86,14 @@ impl<T: Element> Window<T> {
         self.shared.set_custody(true);
     }
 
+    /// Where its elements are, held or not.
+    #[inline]
+    pub(super) fn elements(&self) -> *mut T {
+        let base = self.buffer.region().base().as_ptr();
+        base.wrapping_add(self.buffer.offset()).cast()
+    }
+
+    #[inline]
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -115,6 +123,11 @@ impl<T: Element> Window<T> {
 }
 
 impl Shared {
+    #[inline]
+    pub(super) fn is_held(&self) -> bool {
+        self.custody.load(Ordering::Acquire)
+    }
+
     pub(super) fn set_custody(&self, held: bool) {
         self.custody.store(held, Ordering::Release);
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::details::Details;
-use super::hint::{for_reading, for_writing};
+use super::hint::for_writing;
 use super::line::Line;
 use super::units::{UNIT_SLOT_BYTES, UNIT_SLOTS, Unit};
 use super::{Layout, Signature, Trouble};
@@ -209,26 +209,6 @@ impl Board {
         let offset = self.layout.units_at() + turn as usize % UNIT_SLOTS * UNIT_SLOT_BYTES;
         // SAFETY: within the layout.
         unsafe { self.base.add(offset).as_ptr().cast() }
-    }
-
-    /// As [`Board::expect`], for as many units of a slot.
-    #[inline]
-    pub(super) fn expect_units(&self, turn: u64, units: usize) {
-        let slot = self.units(turn).cast::<u8>();
-        for line in 0..(units * size_of::<Unit>()).div_ceil(LINE) {
-            // Within the slot.
-            for_writing(slot.wrapping_add(line * LINE));
-        }
-    }
-
-    /// Fetches as many units of a slot, which are about to be looked at.
-    #[inline]
-    pub(super) fn fetch_units(&self, turn: u64, units: usize) {
-        let slot = self.units(turn).cast::<u8>();
-        for line in 0..(units * size_of::<Unit>()).div_ceil(LINE) {
-            // Within the slot.
-            for_reading(slot.wrapping_add(line * LINE));
-        }
     }
 
     /// One of the two slots for small payloads that need more than a line.

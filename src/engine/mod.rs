@@ -44,7 +44,8 @@ pub use message::{MessageCore, SLOT_BYTES};
 pub use signature::MAXIMUM_COUNT;
 pub use signature::Signature;
 pub use small::{
-    FARTHEST, MOST_AHEAD, SMALL_BYTES, Small, fits_small, may_run_ahead, parts_shown, small_exchange,
+    FARTHEST, MOST_AHEAD, Occasion, SMALL_BYTES, Small, fits_small, may_run_ahead, parts_shown,
+    small_exchange,
 };
 pub use straight::{is_straight, straight};
 pub use surface::Engine;

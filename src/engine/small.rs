@@ -39,19 +39,15 @@ pub fn fits_small(ranks: u32, bytes: usize) -> bool {
     ranks <= SMALL_RANKS && bytes <= SMALL_BYTES && bytes * ranks as usize <= 4 * SMALL_BYTES
 }
 
-/// One small operation.
+/// What a small operation is. Which of its communicator's it is, an [`Occasion`] says.
 #[derive(Clone, Copy, Debug)]
 pub struct Small {
     /// Which.
     pub collective: Collective,
-    /// Its number on the communicator.
-    pub sequence: u64,
-    /// How many small operations with a payload were before it: which slot is its.
-    pub turn: u64,
-    /// Not all ranks wait for all: how many such there were since the last in which they did.
-    pub ahead: Option<usize>,
     /// What was called.
     pub signature: Signature,
+    /// Payloads travel in units: words of 16 bytes, each with the number of its operation.
+    pub in_units: bool,
     /// What ranks compare besides, where several calls were fused into this one: stands for their lengths.
     pub lengths: Option<u64>,
     /// Sums.
@@ -62,8 +58,21 @@ pub struct Small {
     pub element: usize,
     /// Elements of a part, or of the whole where there are no parts; 0 for a barrier.
     pub count: usize,
+    /// Bytes that a rank shows which shows something.
+    pub shown: usize,
     /// What an average is divided by, else 1.
     pub divisor: u32,
+}
+
+/// One small operation among those of its communicator.
+#[derive(Clone, Copy, Debug)]
+pub struct Occasion {
+    /// Its number.
+    pub sequence: u64,
+    /// How many small operations with a payload were before it: which slot is its.
+    pub turn: u64,
+    /// Not all ranks wait for all: how many such there were since the last in which they did.
+    pub ahead: Option<usize>,
     /// How long to wait.
     pub timeout: Duration,
 }
@@ -81,16 +90,17 @@ pub struct Small {
 pub unsafe fn small_exchange(
     core: &Core,
     small: &Small,
+    occasion: Occasion,
     input: *const u8,
     result: *mut u8,
 ) -> Result<(), EngineError> {
-    let Small {
+    let Small { signature, count, .. } = *small;
+    let Occasion {
         sequence,
         turn,
-        signature,
-        count,
-        ..
-    } = *small;
+        ahead,
+        timeout,
+    } = occasion;
     let bytes = count * small.element;
     let group = core.group();
     let board = group.board();
@@ -101,11 +111,7 @@ pub unsafe fn small_exchange(
         _ => most,
     };
     assert!(
-        most <= if small.ahead.is_some() {
-            AHEAD_BYTES
-        } else {
-            SMALL_BYTES
-        },
+        most <= if ahead.is_some() { AHEAD_BYTES } else { SMALL_BYTES },
         "what is shown has no room"
     );
     let room = match small.scale {
@@ -115,7 +121,7 @@ pub unsafe fn small_exchange(
     // Takes the payload's place in the line.
     let details = small.lengths.map(|lengths| Details::new(lengths, None));
     let in_line = most <= room && details.is_none();
-    let place = |board: &Board| match small.ahead {
+    let place = |board: &Board| match ahead {
         _ if in_line => board.line_payload(sequence),
         Some(index) => board.ahead_payload(index),
         None => board.small_payload(turn),
@@ -132,7 +138,7 @@ pub unsafe fn small_exchange(
         None => board.announce(sequence, signature),
         Some(details) => board.announce_details(sequence, signature, details, None),
     }
-    match small.ahead {
+    match ahead {
         None => group.ring_others(),
         // Nobody else waits for this.
         Some(_) => {
@@ -144,7 +150,7 @@ pub unsafe fn small_exchange(
 
     let mut sources = [std::ptr::null::<u8>(); SMALL_RANKS as usize];
     for peer in 0..group.ranks {
-        if small.ahead.is_some() && peer != group.rank && !gets_from(small.collective, group.rank, peer) {
+        if ahead.is_some() && peer != group.rank && !gets_from(small.collective, group.rank, peer) {
             continue;
         }
         let theirs = &group.boards[peer as usize];
@@ -157,7 +163,7 @@ pub unsafe fn small_exchange(
                 plan: "flat",
                 peer,
                 step: "it has not called this operation yet",
-                timeout: small.timeout,
+                timeout,
             };
             awaited.here(core, here)?;
         }
@@ -173,7 +179,7 @@ pub unsafe fn small_exchange(
         let taken = unsafe {
             take(
                 group,
-                small,
+                (small, sequence),
                 &mut sources[..group.ranks as usize],
                 (input, result),
             )
@@ -212,7 +218,7 @@ pub fn parts_shown(collective: Collective, ranks: u32) -> usize {
 #[inline]
 unsafe fn take(
     group: &Group,
-    small: &Small,
+    (small, sequence): (&Small, u64),
     sources: &mut [*const u8],
     (input, result): (*const u8, *mut u8),
 ) -> usize {
@@ -266,7 +272,7 @@ unsafe fn take(
                 Some(scale) => {
                     let mut factors = [0.0; SMALL_RANKS as usize];
                     for (factor, board) in factors.iter_mut().zip(&group.boards) {
-                        *factor = board.factor(small.sequence);
+                        *factor = board.factor(sequence);
                     }
                     // SAFETY: as above.
                     unsafe { (scale.kernel)(result, sources, &factors[..ranks], small.count) };

@@ -9,7 +9,7 @@
 //! one kind it is ([`available`]).
 
 use super::awaiting::Awaited;
-use super::{Core, EngineError, Signature, Small};
+use super::{Core, EngineError, Occasion, Signature, Small};
 use crate::observe::{CopySite, Kind, NONE};
 use crate::plan::Collective;
 
@@ -109,16 +109,17 @@ pub fn fits_units(collective: Collective, ranks: u32, bytes: usize) -> bool {
 pub unsafe fn units_exchange(
     core: &Core,
     small: &Small,
+    occasion: Occasion,
     input: *const u8,
     result: *mut u8,
 ) -> Result<(), EngineError> {
-    let Small {
+    let Small { signature, count, .. } = *small;
+    let Occasion {
         sequence,
         turn,
-        signature,
-        count,
+        timeout,
         ..
-    } = *small;
+    } = occasion;
     let group = core.group();
     let (rank, ranks) = (group.rank as usize, group.ranks as usize);
     let bytes = count * small.element;
@@ -141,10 +142,6 @@ pub unsafe fn units_exchange(
     board.reuse(sequence);
     board.announce(sequence, signature);
     group.ring_others();
-    board.expect_units(turn + 1, units);
-    for peer in (0..ranks).filter(|peer| *peer != rank) {
-        group.boards[peer].fetch_units(turn, units);
-    }
     // While they come.
     let caller = &group.caller;
     caller
@@ -156,8 +153,8 @@ pub unsafe fn units_exchange(
 
     let mut payloads =
         [const { std::mem::MaybeUninit::<[u64; MOST_BYTES / 8]>::uninit() }; MOST_RANKS as usize];
-    let mut sources = [std::ptr::null::<u8>(); MOST_RANKS as usize];
-    sources[rank] = input;
+    let mut sources = [const { std::mem::MaybeUninit::<*const u8>::uninit() }; MOST_RANKS as usize];
+    sources[rank].write(input);
     // With pauses: who looks all the time takes the line away from who is about to store there. Where ranks share processors,
     // one that pauses keeps another from storing.
     for peer in (0..ranks).filter(|peer| *peer != rank) {
@@ -181,7 +178,7 @@ pub unsafe fn units_exchange(
                     plan: "units",
                     peer: peer as u32,
                     step: "it has not called this operation yet",
-                    timeout: small.timeout,
+                    timeout,
                 };
                 awaited.here(core, || look().tag == tag)?;
                 unit = look();
@@ -189,10 +186,12 @@ pub unsafe fn units_exchange(
             // SAFETY: there is room for so many.
             unsafe { payload.add(index).write(unit.payload) };
         }
-        sources[peer] = payload.cast();
+        sources[peer].write(payload.cast());
     }
+    // SAFETY: as many were written, one for each rank.
+    let sources = unsafe { std::slice::from_raw_parts(sources.as_ptr().cast::<*const u8>(), ranks) };
     // SAFETY: each source holds `bytes` bytes, the result is the caller's.
-    unsafe { (small.kernel)(result, &sources[..ranks], count, small.divisor) };
+    unsafe { (small.kernel)(result, sources, count, small.divisor) };
     Ok(())
 }
 
