@@ -99,6 +99,17 @@ fn main() -> ExitCode {
         Trial::test("over_queue_pairs_too", move || campaign(&QUEUE_PAIRS, fewer)),
         Trial::test("over_verbs_too", move || campaign(&VERBS, asked.unwrap_or(2)))
             .with_ignored_flag(!present),
+        Trial::test("who_comes_back_after_the_last_step_is_let_in", || {
+            after_the_last_step(QUEUE_PAIRS[0])?;
+            after_the_last_step(QUEUE_PAIRS[3])?;
+            Ok(())
+        }),
+        Trial::test("who_comes_back_after_the_last_step_is_let_in_over_verbs", || {
+            after_the_last_step(VERBS[0])?;
+            after_the_last_step(VERBS[1])?;
+            Ok(())
+        })
+        .with_ignored_flag(!present),
         Trial::test("who_asks_for_other_settings_is_refused", || {
             strange_settings(Reach::Mapped, 0)?;
             strange_settings(Reach::QueuePairs, 1)?;
@@ -172,8 +183,12 @@ fn work(mode: &str) -> Result<(), String> {
         barrier.update(|result, weights| learn(weights, result));
     }
     println!("weights {:x}", digest(barrier.state()));
-    // Somebody may still come back: its peers stay until all are done.
-    let _ = std::io::stdin().read(&mut [0]);
+    // Somebody may still come back: its peers stay until all are done, and look now and then what has become of the others.
+    let done = std::thread::spawn(|| std::io::stdin().read(&mut [0]));
+    while !done.is_finished() {
+        barrier.sealed();
+        std::thread::sleep(Duration::from_millis(2));
+    }
     Ok(())
 }
 
@@ -466,4 +481,38 @@ fn strange_settings(reach: Reach, children: u16) -> Result<(), String> {
         let _ = worker.child.wait();
     }
     judge(round.mode, &workers)
+}
+
+/// Who comes back when all others have their last result, and the words are gone with whose they were, is told what the next
+/// home continues from by workers that are in no step: they look whether the next one is sealed.
+fn after_the_last_step(mode: Mode) -> Result<(), String> {
+    let round = Round::new(mode);
+    let mut workers = (0..mode.0)
+        .map(|rank| round.start(rank, 0, Arc::default()))
+        .collect::<Vec<_>>();
+    let until = Instant::now() + mode.4.patience();
+    let wait = |workers: &[Worker], there: &dyn Fn(&Worker) -> bool| {
+        while !workers.iter().all(there) {
+            if Instant::now() > until {
+                return Err(report(workers));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    };
+    wait(&workers, &|worker| worker.said("weights"))?;
+    let dead = 0..mode.1 as usize;
+    workers[dead.clone()].iter_mut().for_each(Worker::kill);
+    for rank in dead.clone() {
+        workers[rank] = round.start(rank as u32, 1, workers[rank].lines.clone());
+    }
+    wait(&workers[dead], &Worker::is_back)?;
+    workers.iter_mut().for_each(|worker| drop(worker.input.take()));
+    for (rank, worker) in workers.iter_mut().enumerate() {
+        let status = worker.child.wait().map_err(|error| error.to_string())?;
+        if !status.success() {
+            return Err(format!("rank {rank} ended with {status}"));
+        }
+    }
+    judge(mode, &workers)
 }

@@ -153,7 +153,10 @@ impl<T: Element> Barrier<T> {
     }
 
     /// Whether the step is decided, so that the gradient which is being computed will not be in it: whoever sees this may
-    /// stop computing and call [`Barrier::finish`]. Never blocks.
+    /// stop computing and call [`Barrier::finish`]. Waits for nobody. Where memory goes with its owner and the one has died that
+    /// everybody's words lay with, it also does its part in finding out what to continue from: who has come back waits for
+    /// workers that have state, so that one which does something else for long (evaluate, write a checkpoint) calls this
+    /// now and then.
     pub fn sealed(&mut self) -> bool {
         either!(&mut self.driver, core => {
             core.reopen();

@@ -191,6 +191,8 @@ impl<G: Ground> Core<G> {
         if self.worker.want() == Want::Compute {
             self.look_if_changed();
         }
+        // Others wait for it. What goes wrong is found again by who waits here.
+        while self.worker.recovers() && matches!(self.turn(), Ok(Turn::Moved)) {}
         matches!(
             self.worker.want(),
             Want::Pull { .. } | Want::Sum { .. } | Want::Apply { .. } | Want::CatchUp { .. }

@@ -90,6 +90,9 @@ impl<G: Ground> Core<G> {
     /// Fails if the step cannot end any more, or not in time.
     fn hope(&mut self, until: Instant, gone: &Members, left: &[(u32, String)]) -> Result<(), BackupError> {
         let late = Instant::now() >= until;
+        if late && self.worker.waits_to_be_told() {
+            return Err(self.untold(left));
+        }
         let step = self.worker.step();
         let alone = gone.len() + 1 == self.shape.workers();
         let seen = match self.see() {
@@ -177,6 +180,20 @@ impl<G: Ground> Core<G> {
             step: self.worker.step(),
             home: names(&[home], left),
             waited: self.timeout,
+        }
+    }
+
+    /// Nobody has said what to continue from.
+    fn untold(&self, left: &[(u32, String)]) -> BackupError {
+        let ranks = left.iter().map(|(rank, _)| *rank).collect::<Vec<_>>();
+        BackupError::Untold {
+            rank: u32::from(self.me),
+            waited: self.timeout,
+            gone: match ranks.is_empty() {
+                true => String::new(),
+                false => format!(" Gone are {}", names(&ranks, left)),
+            },
+            ranks,
         }
     }
 

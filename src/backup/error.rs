@@ -86,6 +86,22 @@ pub enum BackupError {
         /// How long was waited.
         waited: std::time::Duration,
     },
+    /// The words by which steps are decided are gone with their owner, and this worker has no state of its own to go on from.
+    #[error(
+        "rank {rank}: the words that decide steps are lost with their owner, and no worker that has training state has said \
+         within {waited:?} what to continue from; it would in `finish`, `sealed` or at its end: are all others busy with \
+         something else, or stopped?{gone}"
+    )]
+    Untold {
+        /// Who.
+        rank: u32,
+        /// How long was waited.
+        waited: std::time::Duration,
+        /// Who is gone, and how it went.
+        gone: String,
+        /// The same, for programs.
+        ranks: Vec<u32>,
+    },
     /// This worker fell so far behind that results it needs are not kept any more.
     #[error(
         "rank {rank}: step {step} is over, and so long that its result is not kept any more (the last {ring} are); {why}"
@@ -122,7 +138,10 @@ impl BackupError {
     /// The ranks that were waited for in vain.
     pub fn culprits(&self) -> &[u32] {
         match self {
-            Self::Missing { ranks, .. } | Self::Stuck { ranks, .. } | Self::Behind { ranks, .. } => ranks,
+            Self::Missing { ranks, .. }
+            | Self::Stuck { ranks, .. }
+            | Self::Behind { ranks, .. }
+            | Self::Untold { ranks, .. } => ranks,
             _ => &[],
         }
     }

@@ -9,6 +9,17 @@ use super::worker::Phase;
 use super::{Did, Opening, Tag, Worker};
 
 impl Worker {
+    /// Whether it is to say what the next home continues from, or to be told. Who has come back without state waits for that.
+    pub fn recovers(&self) -> bool {
+        use Phase::{Adopt, Open, Opened, Survey};
+        !self.torn && matches!(self.phase, Opened | Survey | Adopt(..) | Open)
+    }
+
+    /// It has no state, and waits for somebody who has to say what the next home continues from.
+    pub fn waits_to_be_told(&self) -> bool {
+        self.torn && self.phase == Phase::Opened
+    }
+
     /// Nothing at the home of this view can be read or changed any more, by anybody.
     pub(super) fn lost(&mut self) {
         self.part.leave();
