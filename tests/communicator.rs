@@ -457,6 +457,59 @@ fn wrong_arguments_change_nothing(reach: Reach) {
     });
 }
 
+/// What is remembered of a call is used for none that differs: in its window, where it begins, how long it is, where its result
+/// goes, or by the window having been given back.
+fn calls_that_follow_each_other_are_told_apart(reach: Reach) {
+    with(2, reach.builder(), |communicator| {
+        let (own, both) = (communicator.rank() as f32 + 1.0, 3.0);
+        for count in [2, 12, 100, 500, 3_000] {
+            for round in 0..3 {
+                let mut first = communicator.window::<f32>(count + 7).unwrap();
+                let mut second = communicator.window::<f32>(count + 7).unwrap();
+                let mut exact = communicator.window::<f32>(count).unwrap();
+                let mut result = communicator.window::<f32>(count).unwrap();
+                for _ in 0..3 {
+                    for window in [&mut first, &mut second] {
+                        for at in [0, 0, 7, 3] {
+                            window.fill(own);
+                            communicator
+                                .all_reduce_range(window, at..at + count, Operation::Sum)
+                                .unwrap();
+                            let inside = |index: usize| (at..at + count).contains(&index);
+                            let right =
+                                |(index, x): (usize, &f32)| *x == if inside(index) { both } else { own };
+                            assert!(
+                                window.iter().enumerate().all(right),
+                                "{count} from {at}, round {round}"
+                            );
+                        }
+                    }
+                    exact.fill(own);
+                    for (operation, expected) in [(Operation::Sum, both), (Operation::Max, 2.0)] {
+                        for _ in 0..2 {
+                            result.fill(0.0);
+                            communicator
+                                .all_reduce_into(&exact, &mut result, operation)
+                                .unwrap();
+                            assert!(
+                                result.iter().all(|x| *x == expected),
+                                "{count} into another window"
+                            );
+                            assert!(exact.iter().all(|x| *x == own), "the input stays");
+                        }
+                    }
+                    communicator.all_reduce(&mut exact, Operation::Sum).unwrap();
+                    assert!(exact.iter().all(|x| *x == both));
+                    communicator
+                        .all_reduce_into(&exact, &mut result, Operation::Sum)
+                        .unwrap();
+                    assert!(result.iter().all(|x| *x == 2.0 * both));
+                }
+            }
+        }
+    });
+}
+
 fn windows_must_agree(reach: Reach) {
     let errors = with(2, reach.builder(), |communicator| {
         text(communicator.window::<f32>(10 + communicator.rank() as usize))
@@ -570,6 +623,7 @@ over_both! {
     after_a_failure_windows_are_in_custody_until_abort,
     abort_from_another_thread_ends_every_wait,
     wrong_arguments_change_nothing,
+    calls_that_follow_each_other_are_told_apart,
     windows_must_agree,
     two_communicators_in_one_process_are_independent,
     a_handle_can_be_waited_for_a_while,

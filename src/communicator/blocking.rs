@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::recent::Part;
 use super::request::{BARRIER, Request};
 use super::running::Quick;
 use super::{Communicator, CommunicatorError, Window};
@@ -73,13 +74,11 @@ impl Communicator {
         operation: Operation,
     ) -> Result<(), CommunicatorError> {
         if range.start <= range.end && range.end <= window.len() {
-            let (shared, asked) = (&**window.shared(), (operation, T::TYPE, range.len()));
-            let elements = window.elements().wrapping_add(range.start);
-            let elements = elements.cast();
+            let part = Part::new(window, range.start);
             // SAFETY: the range lies in the window, which is borrowed for the whole call.
-            let done = unsafe { self.again(asked, [shared, shared], elements, elements) };
+            let done = unsafe { self.again(operation, T::TYPE, range.len(), part, part) };
             if let Some(done) = done {
-                return Ok(done?);
+                return done.map_err(CommunicatorError::from);
             }
         }
         let request = Request::all_reduce(operation);
@@ -98,13 +97,11 @@ impl Communicator {
         operation: Operation,
     ) -> Result<(), CommunicatorError> {
         if input.len() == result.len() {
-            let windows = [&**input.shared(), &**result.shared()];
-            let asked = (operation, T::TYPE, input.len());
-            let (from, to) = (input.elements().cast(), result.elements().cast());
+            let (from, to) = (Part::new(input, 0), Part::new(result, 0));
             // SAFETY: as long as asked for; both are borrowed for the whole call.
-            let done = unsafe { self.again(asked, windows, from, to) };
+            let done = unsafe { self.again(operation, T::TYPE, input.len(), from, to) };
             if let Some(done) = done {
-                return Ok(done?);
+                return done.map_err(CommunicatorError::from);
             }
         }
         let request = Request::all_reduce(operation);

@@ -23,6 +23,7 @@ mod pending;
 mod persistent;
 mod plans;
 mod point_to_point;
+mod recent;
 mod request;
 mod returned;
 mod running;
@@ -56,7 +57,7 @@ use crate::observe::{CounterValues, Event, Recorder};
 use boards::Mapped;
 use connect::Meeting;
 use plans::Plans;
-use running::Recent;
+use recent::Recent;
 use shapes::Shapes;
 
 /// Ranks that can talk, as one of them sees it.
@@ -114,7 +115,7 @@ pub struct Communicator {
     letters: RefCell<Vec<[u64; 2]>>,
     /// How many small operations with a payload there were.
     small_turn: Cell<u64>,
-    recent: RefCell<Option<Recent>>,
+    recent: RefCell<Recent>,
     /// Operations since the last in which all ranks waited for all: the number of the first in which they did not, and
     /// how many those were. The same on every rank.
     ahead: Cell<(u64, usize)>,

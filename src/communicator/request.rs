@@ -136,7 +136,7 @@ impl Request {
 pub(super) struct Piece<'a> {
     pub(super) shared: &'a Shared,
     /// In the window, in bytes.
-    at: usize,
+    pub(super) at: usize,
     pub(super) pointer: *mut u8,
     /// In elements.
     pub(super) len: usize,

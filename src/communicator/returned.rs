@@ -62,7 +62,7 @@ impl Builder {
             next: Cell::new(1),
             letters: RefCell::new(vec![[0; 2]; ranks as usize]),
             small_turn: Cell::new(0),
-            recent: RefCell::new(None),
+            recent: RefCell::default(),
             ahead: Cell::new((0, 0)),
             in_step: Cell::new(false),
         })

@@ -6,7 +6,7 @@ use super::{Communicator, CommunicatorError};
 use crate::engine::reduce::{self, Operation};
 use crate::engine::{
     Call, Core, Engine, EngineError, FARTHEST, MOST_AHEAD, Occasion, SLOT_BYTES, Scale, Signature, Small,
-    fits_units, is_straight, may_run_ahead, parts_shown, small_exchange, straight, units_exchange,
+    Straight, fits_units, is_straight, may_run_ahead, parts_shown, small_exchange, straight, units_exchange,
 };
 use crate::memory::{DataType, Element};
 use crate::plan::cost::scaled_chunk_bytes;
@@ -25,14 +25,6 @@ pub(super) struct Quick {
     pub(super) lengths: Option<u64>,
 }
 
-/// The all-reduce that was the last to go the way of small ones, worked out: mostly the next is like it.
-#[derive(Clone, Copy)]
-pub(super) struct Recent {
-    operation: Operation,
-    data_type: DataType,
-    small: Small,
-}
-
 /// Takes windows into custody when dropped: by what was called on them nothing ended well.
 pub(super) struct Held<'a>(pub(super) [Option<&'a Shared>; 2]);
 
@@ -46,35 +38,6 @@ impl Drop for Held<'_> {
 }
 
 impl Communicator {
-    /// Runs an all-reduce of `count` elements that comes to the same as the last small one, from `input` to `result`, each in
-    /// one of these windows. `None` if it does not, or if it is to be refused: the long way says why.
-    ///
-    /// # Safety
-    /// Both are valid for so many elements; the windows are borrowed for the whole call, that of the result mutably.
-    #[inline]
-    pub(super) unsafe fn again(
-        &self,
-        (operation, data_type, count): (Operation, DataType, usize),
-        windows: [&Shared; 2],
-        input: *const u8,
-        result: *mut u8,
-    ) -> Option<Result<(), EngineError>> {
-        let recent = self.recent.borrow();
-        let Recent {
-            operation: last,
-            data_type: of,
-            ref small,
-        } = *recent.as_ref()?;
-        let like = operation == last && data_type == of && count == small.count;
-        let free = |window: &Shared| window.owner == self.id && !window.is_held();
-        let Engine::Boards(core) = &*self.engine else {
-            return None;
-        };
-        let goes = like && windows.into_iter().all(free) && self.usable().is_ok();
-        // SAFETY: the caller's contract; the same went the way of small ones before.
-        goes.then(|| unsafe { self.exchange(core, small, input, result) })
-    }
-
     /// Runs a request to its end.
     #[inline]
     pub(super) fn run<'a, T: Element>(
@@ -87,17 +50,7 @@ impl Communicator {
         if let Some((core, quick)) = self.quick(request, T::TYPE, &input, result.as_ref()) {
             let (input, result) = self.small_places(&quick, result.is_none(), input.pointer, to);
             let small = self.worked_out(&quick);
-            // Not while a call is under way that has it: who waits may be called back.
-            if quick.collective == Collective::AllReduce
-                && let Ok(mut recent) = self.recent.try_borrow_mut()
-            {
-                let (operation, data_type) = (quick.operation, quick.data_type);
-                *recent = Some(Recent {
-                    operation,
-                    data_type,
-                    small,
-                });
-            }
+            self.remember_small(quick.collective, quick.operation, quick.data_type, &small);
             // SAFETY: the pieces are borrowed for the whole call, the result mutably.
             return Ok(unsafe { self.exchange(core, &small, input, result) }?);
         }
@@ -168,7 +121,41 @@ impl Communicator {
     }
 
     pub(super) fn run_plan(&self, fitted: &Fitted<'_>) -> Result<(), CommunicatorError> {
-        self.run_call(self.prepare(fitted, None)?, fitted.shared())
+        let call = self.prepare(fitted, None)?;
+        if let Engine::Boards(core) = &*self.engine
+            && is_straight(&call)
+        {
+            let (straight, sequence) = (Straight::new(&call), call.sequence);
+            // SAFETY: the windows are borrowed until this returns.
+            unsafe { self.go_straight(core, &straight, sequence, fitted.shared()) }?;
+            self.remember_straight(fitted, straight);
+            return Ok(());
+        }
+        self.run_call(call, fitted.shared())
+    }
+
+    /// # Safety
+    /// The memory of what it was worked out of lies in these windows, which are borrowed until this returns.
+    #[inline]
+    pub(super) unsafe fn go_straight(
+        &self,
+        core: &Core,
+        call: &Straight,
+        sequence: u64,
+        windows: [Option<&Shared>; 2],
+    ) -> Result<(), EngineError> {
+        let held = Held(windows);
+        // SAFETY: passed on.
+        match unsafe { straight(core, call, sequence, self.timeout()) } {
+            Ok(()) => {
+                std::mem::forget(held);
+                Ok(())
+            }
+            Err(error) => {
+                core.abandon(&error);
+                Err(error)
+            }
+        }
     }
 
     /// Runs a call to its end, on these windows, which are borrowed until this returns.
@@ -180,11 +167,8 @@ impl Communicator {
         if let Engine::Boards(core) = &*self.engine
             && is_straight(&call)
         {
-            let held = Held(windows);
             // SAFETY: the windows are borrowed until this returns.
-            unsafe { straight(core, &call) }.inspect_err(|error| core.abandon(error))?;
-            std::mem::forget(held);
-            return Ok(());
+            return Ok(unsafe { self.go_straight(core, &Straight::new(&call), call.sequence, windows) }?);
         }
         // SAFETY: the caller's borrow of the windows lasts until this returns, and it returns only after the end.
         let started = unsafe { self.engine().start(call) };
@@ -311,7 +295,7 @@ impl Communicator {
     /// # Safety
     /// As [`Self::small`].
     #[inline]
-    unsafe fn exchange(
+    pub(super) unsafe fn exchange(
         &self,
         core: &Core,
         small: &Small,
@@ -345,7 +329,14 @@ impl Communicator {
             Some(0) => (sequence, 1),
             Some(before) => (first, before + 1),
         });
-        outcome.inspect_err(|error| core.abandon(error))
+        // Not passed on as a whole: what was stored in part takes long to be loaded.
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                core.abandon(&error);
+                Err(error)
+            }
+        }
     }
 
     /// Waits until all ranks have come here, under the signature of what they have come for: one that called

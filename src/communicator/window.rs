@@ -104,6 +104,7 @@ impl<T: Element> Window<T> {
     }
 
     /// Where in the registered window it starts, in bytes.
+    #[inline]
     pub(super) fn place(&self) -> usize {
         self.offset
     }

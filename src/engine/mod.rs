@@ -47,7 +47,7 @@ pub use small::{
     FARTHEST, MOST_AHEAD, Occasion, SMALL_BYTES, Small, fits_small, may_run_ahead, parts_shown,
     small_exchange,
 };
-pub use straight::{is_straight, straight};
+pub use straight::{Straight, is_straight, straight};
 pub use surface::Engine;
 pub use ticket::Ticket;
 pub use trouble::Trouble;

@@ -5,11 +5,15 @@
 //! that it has begun, waits until all have, stores its block's combination into all results, says so, and waits until all
 //! have. It never stores into a peer's memory but with the engine's token in hand, without which no rank falls silent.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::awaiting::Awaited;
 use super::board::{WHOLE, progress};
-use super::{Call, Core, EngineError, reduce};
+use super::details::Details;
+use super::reduce::{self, Kernel};
+use super::{Call, Core, EngineError, Prepared, Scale, Signature};
 use crate::observe::{Kind, NONE};
 use crate::plan::lowered::{Action, Buffer, Progress, Task};
 
@@ -52,27 +56,91 @@ pub fn is_straight(call: &Call) -> bool {
     call.prepared.storing_task.is_some() && call.count * call.element <= MOST_BYTES
 }
 
-/// Runs a call to its end.
+/// A call that [`is_straight`], worked out: what it says to the others, and where its block is on every rank. The same for
+/// every call like it on the same memory, which must still be there.
+#[derive(Debug)]
+pub struct Straight {
+    prepared: Arc<Prepared>,
+    /// Of the task.
+    number: usize,
+    signature: Signature,
+    details: Details,
+    kernel: Kernel,
+    scale: Option<Scale>,
+    divisor: u32,
+    past_caches: bool,
+    /// Bytes of the vector.
+    total: usize,
+    /// Elements of the block, and the bytes of one.
+    elements: (usize, usize),
+    /// In the order in which they are combined.
+    from: [*const u8; MOST_RANKS],
+    to: [*mut u8; MOST_RANKS],
+}
+
+// SAFETY: the pointers are followed in `straight` alone, whose caller answers for them.
+unsafe impl Send for Straight {}
+
+impl Straight {
+    /// Of a call with memory.
+    pub fn new(call: &Call) -> Self {
+        let number = call.prepared.storing_task.expect("the caller has asked");
+        let task = &call.prepared.program.tasks[number];
+        let (Action::Reduce { sources, into, .. }, Some((input, result))) = (&task.action, &call.memory)
+        else {
+            unreachable!("the task was looked at when the program was prepared, and moves data");
+        };
+        let placement = call.placement();
+        let at = |place| call.offset(&placement, place, task.block) * call.element;
+        let (mut from, mut to) = ([std::ptr::null(); MOST_RANKS], [std::ptr::null_mut(); MOST_RANKS]);
+        for (pointer, place) in from.iter_mut().zip(sources) {
+            *pointer = input.of(place.rank).wrapping_add(at(place)).cast_const();
+        }
+        for (pointer, place) in to.iter_mut().zip(into) {
+            *pointer = result.of(place.rank).wrapping_add(at(place));
+        }
+        Self {
+            number,
+            signature: call.signature,
+            details: call.details(),
+            kernel: call.kernel,
+            scale: call.scale,
+            divisor: call.divisor,
+            past_caches: call.past_caches,
+            total: call.count * call.element,
+            elements: (placement.len(task.block), call.element),
+            from,
+            to,
+            prepared: call.prepared.clone(),
+        }
+    }
+}
+
+/// Runs a call, under this number, to its end.
 ///
 /// # Errors
 /// An earlier failure; the deadline, a rank that is gone, a mismatch: the communicator is unusable afterwards.
 ///
 /// # Safety
-/// As [`Core::start`], until this returns; [`is_straight`] must hold.
-pub unsafe fn straight(core: &Core, call: &Call) -> Result<(), EngineError> {
-    let Call {
-        sequence,
+/// As [`Core::start`], until this returns, with the memory of the call that it was worked out of.
+pub unsafe fn straight(
+    core: &Core,
+    call: &Straight,
+    sequence: u64,
+    timeout: Duration,
+) -> Result<(), EngineError> {
+    let Straight {
+        number,
         signature,
-        element,
+        details,
         ..
     } = *call;
-    let number = call.prepared.storing_task.expect("the caller has asked");
     core.check()?;
     core.make_room(sequence)?;
-    let (group, details) = (core.group(), call.details());
+    let group = core.group();
     let observers = &group.caller;
     let recorder = &observers.recorder;
-    let total = (call.count * element) as u64;
+    let total = call.total as u64;
     recorder.mark(Kind::Begin, sequence as u32, 0, 0, NONE, total);
     let board = group.board();
     board.announce_details(sequence, signature, details, call.scale.map(|scale| scale.factor));
@@ -95,7 +163,7 @@ pub unsafe fn straight(core: &Core, call: &Call) -> Result<(), EngineError> {
         plan: &call.prepared.plan,
         peer,
         step,
-        timeout: call.timeout,
+        timeout,
     };
     let others = || (0..group.ranks).filter(|peer| *peer != group.rank);
     for peer in others() {
@@ -111,7 +179,7 @@ pub unsafe fn straight(core: &Core, call: &Call) -> Result<(), EngineError> {
     {
         let _token = core.token()?;
         // SAFETY: the caller's contract; all ranks have begun and call the same, and no other stores this block.
-        unsafe { store(core, call, number) };
+        unsafe { store(core, call, sequence) };
     }
     say(number);
 
@@ -132,27 +200,17 @@ pub unsafe fn straight(core: &Core, call: &Call) -> Result<(), EngineError> {
 ///
 /// # Safety
 /// Nobody writes the block of any input, nor reads or writes it in any result; the call's memory is there.
-unsafe fn store(core: &Core, call: &Call, number: usize) {
+unsafe fn store(core: &Core, call: &Straight, sequence: u64) {
     let group = core.group();
-    let task = &call.prepared.program.tasks[number];
-    let (Action::Reduce { sources, into, .. }, Some((input, result))) = (&task.action, &call.memory) else {
-        unreachable!("the task was looked at when the program was prepared, and moves data");
-    };
-    let placement = call.placement();
-    let count = placement.len(task.block);
-    let at = |place| call.offset(&placement, place, task.block) * call.element;
-    let (mut from, mut to) = ([std::ptr::null(); MOST_RANKS], [std::ptr::null_mut(); MOST_RANKS]);
     let ranks = group.ranks as usize;
-    for (pointer, place) in from.iter_mut().zip(sources) {
-        *pointer = input.of(place.rank).wrapping_add(at(place)).cast_const();
-    }
-    for (pointer, place) in to.iter_mut().zip(into) {
-        *pointer = result.of(place.rank).wrapping_add(at(place));
-    }
+    let mut from = [std::ptr::null(); MOST_RANKS];
+    from[..ranks].copy_from_slice(&call.from[..ranks]);
     let mut factors = [0.0; MOST_RANKS];
-    if call.scale.is_some() {
+    if call.scale.is_some()
+        && let Action::Reduce { sources, .. } = &call.prepared.program.tasks[call.number].action
+    {
         for (factor, place) in factors.iter_mut().zip(sources) {
-            *factor = group.boards[place.rank as usize].factor(call.sequence);
+            *factor = group.boards[place.rank as usize].factor(sequence);
         }
     }
     let combine = |into, sources: &[*const u8], count| match call.scale {
@@ -161,22 +219,22 @@ unsafe fn store(core: &Core, call: &Call, number: usize) {
         // SAFETY: as above.
         Some(scale) => unsafe { (scale.kernel)(into, sources, &factors[..ranks], count) },
     };
-    let elements = (count, call.element);
     // SAFETY: as above; places of a plan are the same memory or do not overlap.
     unsafe {
         reduce::spread(
-            &to[..ranks],
+            &call.to[..ranks],
             &mut from[..ranks],
-            elements,
+            call.elements,
             call.past_caches,
             combine,
         )
     };
-    let moved = 2 * (ranks - 1) * count * call.element;
+    let bytes = call.elements.0 * call.elements.1;
+    let moved = 2 * (ranks - 1) * bytes;
     group.caller.counters.exchanged(moved as u64);
-    let (sequence, bytes) = (call.sequence as u32, (count * call.element) as u64);
+    let (sequence, number) = (sequence as u32, call.number as u16);
     group
         .caller
         .recorder
-        .mark(Kind::Reduce, sequence, number as u16, 0, NONE, bytes);
+        .mark(Kind::Reduce, sequence, number, 0, NONE, bytes as u64);
 }

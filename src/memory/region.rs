@@ -185,6 +185,7 @@ impl Region {
     }
 
     /// The first byte, as this process sees it.
+    #[inline]
     pub fn base(&self) -> NonNull<u8> {
         self.0.base
     }
