@@ -288,6 +288,7 @@ impl<G: Ground> Core<G> {
         Turn::Moved
     }
 
+    #[inline(always)]
     fn carry_out(&mut self, want: Want) -> Result<Progress, BackupError> {
         Ok(match want {
             Want::Word(access) => self.access(access),
@@ -309,6 +310,7 @@ impl<G: Ground> Core<G> {
         })
     }
 
+    #[inline]
     fn access(&mut self, access: Access) -> Progress {
         let found = match self.ground.home(self.worker.view(), access) {
             Found::Value(found) => found,

@@ -4,7 +4,7 @@
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-use super::protocol::{Layout, Shape, Tag, Way, Word};
+use super::protocol::{Layout, Shape, Tag, Way, Word, modulo};
 
 pub(super) const LINE: usize = 64;
 /// Words in a cache line.
@@ -105,7 +105,7 @@ impl Places {
     /// Which of the gradients is that of a step.
     #[inline]
     pub fn slot(&self, step: u64) -> usize {
-        (step % self.ring as u64) as usize % self.gradients
+        modulo(modulo(step, self.ring as u64), self.gradients as u64) as usize
     }
 
     #[inline]
@@ -125,7 +125,7 @@ impl Places {
 
     #[inline]
     fn result_slot(&self, tag: Tag) -> usize {
-        (tag.step() % self.ring as u64) as usize % self.results
+        modulo(modulo(tag.step(), self.ring as u64), self.results as u64) as usize
     }
 
     #[inline]

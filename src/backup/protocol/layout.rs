@@ -25,6 +25,15 @@ pub enum Word {
     Exclusion(u64, u16),
 }
 
+/// The remainder, in less time where it is by a power of two, as it mostly is.
+#[inline]
+pub fn modulo(number: u64, by: u64) -> u64 {
+    match by.is_power_of_two() {
+        true => number & (by - 1),
+        false => number % by,
+    }
+}
+
 /// See the module.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
@@ -81,7 +90,7 @@ impl Layout {
     /// Where the words of a step are; the first are its tickets.
     #[inline]
     pub fn entry(&self, step: u64) -> usize {
-        LINE + (step % u64::from(self.shape.ring())) as usize * self.entry
+        LINE + modulo(step, u64::from(self.shape.ring())) as usize * self.entry
     }
 
     /// Where the seal is among them.

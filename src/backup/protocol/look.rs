@@ -4,7 +4,7 @@
 //! final (slots, exclusions) or only counts up (tickets), and whatever follows from a look is one compare-and-swap that
 //! expects what was seen. So a look that took long is a look at its end, whose compare-and-swap may fail.
 
-use super::scan::{listed, scan};
+use super::scan::{Scanned, listed, scan, scan_into};
 use super::worker::Phase;
 use super::{Access, Exclusion, Members, Reach, Seal, Slot, Tag, Tickets, Way, Word, Worker};
 
@@ -97,16 +97,24 @@ impl Worker {
         };
         let (me, incarnation) = (self.me, self.incarnation);
         let (mut counts, mut doubted) = (false, None);
-        let scanned = scan(words, &shape, step, exclusions, |ticket, slot, member| {
-            let worker = slot.worker().unwrap_or(me);
-            counts |= worker == me && (slot.incarnation() == incarnation || Some(ticket) == self.ticket);
-            if member && worker != me && doubted.is_none() && doubts.worker(worker) {
-                doubted = Some(ticket);
-            }
-        });
-        let Some(scanned) = scanned else {
+        let mut scanned = Scanned::default();
+        let whole = scan_into(
+            words,
+            &shape,
+            step,
+            exclusions,
+            &mut scanned,
+            |ticket, slot, member| {
+                let worker = slot.worker().unwrap_or(me);
+                counts |= worker == me && (slot.incarnation() == incarnation || Some(ticket) == self.ticket);
+                if member && worker != me && doubted.is_none() && doubts.worker(worker) {
+                    doubted = Some(ticket);
+                }
+            },
+        );
+        if !whole {
             return self.behind();
-        };
+        }
         if !counts {
             // The others go on without it; its gradient is still good, should they need it.
             self.part.leave();

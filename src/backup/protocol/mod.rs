@@ -17,7 +17,7 @@ mod shape;
 mod word;
 mod worker;
 
-pub use layout::{Layout, Word};
+pub use layout::{Layout, Word, modulo};
 pub use look::{Doubts, Words};
 pub use members::Members;
 pub use part::MAXIMUM_CHILDREN;

@@ -48,9 +48,24 @@ pub fn scan(
     exclusions: u16,
     each: impl FnMut(u16, Slot, bool),
 ) -> Option<Scanned> {
+    let mut scanned = Scanned::default();
+    scan_into(words, shape, step, exclusions, &mut scanned, each).then_some(scanned)
+}
+
+/// The same where nobody has time: what is found, which is large, goes into `scanned`, where nothing has been found yet. `false`
+/// for `None`.
+#[inline]
+pub fn scan_into(
+    words: &impl Words,
+    shape: &Shape,
+    step: u64,
+    exclusions: u16,
+    scanned: &mut Scanned,
+    each: impl FnMut(u16, Slot, bool),
+) -> bool {
     // As good as always: not even the set of them is needed.
     if exclusions == 0 {
-        return scan_but(words, shape, step, |_| false, each);
+        return scan_but(words, shape, step, |_| false, scanned, each);
     }
     let mut excluded = [0u64; 128];
     for index in 0..exclusions {
@@ -58,7 +73,7 @@ pub fn scan(
         excluded[ticket as usize / 64] |= 1 << (ticket % 64);
     }
     let excluded = |ticket: u16| excluded[ticket as usize / 64] >> (ticket % 64) & 1 != 0;
-    scan_but(words, shape, step, excluded, each)
+    scan_but(words, shape, step, excluded, scanned, each)
 }
 
 fn scan_but(
@@ -66,12 +81,12 @@ fn scan_but(
     shape: &Shape,
     step: u64,
     excluded: impl Fn(u16) -> bool,
+    scanned: &mut Scanned,
     mut each: impl FnMut(u16, Slot, bool),
-) -> Option<Scanned> {
-    let mut scanned = Scanned::default();
+) -> bool {
     let tickets = words.tickets();
     if tickets.step() > step {
-        return None;
+        return false;
     }
     let taken = if tickets.step() == step {
         tickets.count()
@@ -81,7 +96,7 @@ fn scan_but(
     for ticket in 0..taken.min(u64::from(shape.tickets())) as u16 {
         let slot = words.slot(ticket);
         if slot.step() > step {
-            return None;
+            return false;
         }
         if slot.step() < step {
             if !scanned.complete && scanned.hole.is_none() {
@@ -101,7 +116,7 @@ fn scan_but(
         scanned.complete |= member && scanned.arrived == shape.members();
         each(ticket, slot, member);
     }
-    Some(scanned)
+    true
 }
 
 #[cfg(test)]

@@ -111,6 +111,7 @@ pub enum Want {
 
 /// How what was wanted went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
 pub enum Did {
     /// As wanted.
     Done,
@@ -310,7 +311,7 @@ impl Worker {
     }
 
     /// What is to be done next.
-    #[inline]
+    #[inline(always)]
     pub fn want(&self) -> Want {
         let step = self.step;
         match self.phase {
