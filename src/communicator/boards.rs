@@ -17,6 +17,22 @@ pub(super) struct Mapped {
     endpoint: Box<dyn Endpoint>,
 }
 
+const PAGE: usize = 4096;
+const LINE: usize = 64;
+/// From one rank's to the next one's; odd, so that 64 ranks have places of their own.
+const LINES_APART: usize = 17;
+
+/// A rank's board in its memory, not at the beginning: where on all boards the same things had the same place in their pages, a
+/// processor would take a load from a peer's board for one of what it has just stored on its own, and wait for that.
+///
+/// # Safety
+/// As [`Board::new`], with a page more.
+unsafe fn board(base: NonNull<u8>, rank: u32, layout: Layout, memory: Arc<dyn Any + Send + Sync>) -> Board {
+    let shift = rank as usize * LINES_APART * LINE % PAGE;
+    // SAFETY: the caller's contract; the shift is less than a page, and of whole lines.
+    unsafe { Board::new(base.add(shift), layout, memory) }
+}
+
 impl Mapped {
     /// Connects a queue pair to every rank, and to itself. Collective.
     pub(super) fn connect(meeting: &Meeting, ranks: u32, generation: u32) -> Result<Self, CommunicatorError> {
@@ -106,23 +122,24 @@ impl Mapped {
         tasks: usize,
     ) -> Result<(Group, Layout), CommunicatorError> {
         let layout = Layout::new(ranks, tasks, SMALL_BYTES);
-        let region = Region::host(layout.bytes(), HugePages::Never)?;
+        let bytes = layout.bytes() + PAGE;
+        let region = Region::host(bytes, HugePages::Never)?;
         // SAFETY: a fresh region of that size, on a page, as zeroes, which this rank alone writes and the handle keeps.
-        let own = unsafe { Board::new(region.base(), layout, Arc::new(region.clone())) };
+        let own = unsafe { board(region.base(), meeting.rank, layout, Arc::new(region.clone())) };
         // Before the others have it.
         own.show_processors(processors());
         let map = Arc::new(self.share(
             meeting,
             "sharing boards",
             (&region, Access::READ),
-            (0, layout.bytes()),
+            (0, bytes),
             "board",
         )?);
-        let boards = map.bases().iter().map(|base: &NonNull<u8>| {
+        let boards = (0..).zip(map.bases()).map(|(rank, base)| {
             let memory: Arc<dyn Any + Send + Sync> = map.clone();
             // SAFETY: `share` has checked that there are this many bytes; regions start on a page as zeroes; only
             // the owner writes there, and the map keeps them.
-            unsafe { Board::new(*base, layout, memory) }
+            unsafe { board(*base, rank, layout, memory) }
         });
         let boards = boards.collect::<Box<[Board]>>();
         let bells = (0..ranks)
