@@ -4,6 +4,7 @@ mod support;
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use support::{finish, marked, run, sapwood, state, text, until};
 
@@ -18,7 +19,7 @@ fn signal(child: &Child, signal: i32) {
 }
 
 /// A command whose processes can be found again, and how.
-fn with_mark(mut command: Command, name: &str) -> (Child, String) {
+fn with_mark(command: &mut Command, name: &str) -> (Child, String) {
     let mark = format!("SAPWOOD_TEST_MARK={name}-{}", std::process::id());
     let (variable, value) = mark.split_once('=').expect("a variable");
     let child = command.env(variable, value).spawn().expect("it starts");
@@ -62,7 +63,10 @@ fn a_signal_that_ends_the_ranks_gives_128_and_its_number() {
         libc::SIGQUIT,
         libc::SIGUSR1,
     ] {
-        let (child, mark) = with_mark(script(&["-n", "2"], "exec sleep 1000"), &format!("end{number}"));
+        let (child, mark) = with_mark(
+            &mut script(&["-n", "2"], "exec sleep 1000"),
+            &format!("end{number}"),
+        );
         // The launcher, its guardian and two ranks that are what they are to be.
         let sleeping = |pid: &u32| {
             std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep")
@@ -82,30 +86,63 @@ fn a_signal_that_ends_the_ranks_gives_128_and_its_number() {
     }
 }
 
+/// In a process group of its own, as a shell has it: one that is orphaned, as a daemon's, does not stop by SIGTSTP.
 #[test]
 fn a_job_stops_and_goes_on_with_its_launcher() {
-    let (child, mark) = with_mark(script(&["-n", "2"], "exec sleep 1000"), "stop");
+    let mut command = script(&["-n", "2"], "exec sleep 1000");
+    // The launcher and two ranks. Not the guardian: it must be awake when the launcher is killed.
+    stops_and_goes_on(command.process_group(0), "stop", 3);
+}
+
+#[test]
+fn a_job_stops_and_goes_on_where_its_launcher_cannot() {
+    let mut command = script(&["-n", "2"], "exec sleep 1000");
+    // SAFETY: takes nothing.
+    // SAFETY: takes nothing.
+    let alone = || match unsafe { libc::setsid() } {
+        -1 => Err(std::io::Error::last_os_error()),
+        _ => Ok(()),
+    };
+    // SAFETY: makes one system call that is safe after a fork.
+    unsafe { command.pre_exec(alone) };
+    stops_and_goes_on(&mut command, "stop-alone", 2);
+}
+
+/// So many of the job's four processes stop.
+fn stops_and_goes_on(command: &mut Command, name: &str, stopping: usize) {
+    let (child, mark) = with_mark(command, name);
     let in_state = |wanted: fn(char) -> bool, count: usize| {
         let states: Vec<_> = marked(&mark).into_iter().filter_map(state).collect();
-        (states.iter().filter(|state| wanted(**state)).count() >= count).then_some(())
+        (states.iter().filter(|state| wanted(**state)).count() == count).then_some(())
     };
-    until("all processes", || (marked(&mark).len() >= 4).then_some(()));
+    until("all processes", || (marked(&mark).len() == 4).then_some(()));
+    for _ in 0..3 {
+        signal(&child, libc::SIGTSTP);
+        until("stopped processes", || in_state(|state| state == 'T', stopping));
+        signal(&child, libc::SIGCONT);
+        until("no stopped process", || in_state(|state| state != 'T', 4));
+    }
     signal(&child, libc::SIGTSTP);
-    // Not the guardian: it must be awake when the launcher is killed.
-    until("three stopped processes", || in_state(|state| state == 'T', 3));
-    signal(&child, libc::SIGCONT);
-    until("no stopped process", || in_state(|state| state != 'T', 4));
+    until("stopped processes", || in_state(|state| state == 'T', stopping));
     signal(&child, libc::SIGTERM);
+    if stopping == 3 {
+        // Its own turn comes when it goes on.
+        signal(&child, libc::SIGCONT);
+    }
     assert_eq!(finish(child).status.code(), Some(143));
 }
 
 #[test]
 fn a_launcher_that_is_stopped_and_continued_at_once_goes_on() {
-    let (child, mark) = with_mark(script(&["-n", "1"], "exec sleep 1000"), "stop-and-go");
+    let mut command = script(&["-n", "1"], "exec sleep 1000");
+    let (child, mark) = with_mark(command.process_group(0), "stop-and-go");
     until("all processes", || (marked(&mark).len() >= 3).then_some(()));
-    for _ in 0..50 {
+    for pause in 0..400 {
         signal(&child, libc::SIGTSTP);
+        // It looks for the signal every now and then, and is caught at any point of what it does then.
+        std::thread::sleep(Duration::from_micros(pause % 40 * 10));
         signal(&child, libc::SIGCONT);
+        std::thread::sleep(Duration::from_micros(pause % 7 * 100));
     }
     signal(&child, libc::SIGTERM);
     assert_eq!(finish(child).status.code(), Some(143));

@@ -43,6 +43,8 @@ pub struct Running {
     kill_at: Option<Instant>,
     /// When those that are still there although they were killed are left behind.
     leave_at: Option<Instant>,
+    /// Since when the job is stopped.
+    stopped: Option<Instant>,
     /// The first signal that was to end the job, and when it came.
     interrupted: Option<(i32, Instant)>,
     /// Nothing of the job is left.
@@ -68,6 +70,7 @@ impl Running {
             first_failure: None,
             kill_at: None,
             leave_at: None,
+            stopped: None,
             interrupted: None,
             over: false,
             on_death,
@@ -174,7 +177,9 @@ impl Running {
                 return Ok(Some(self.finish()));
             }
             let now = Instant::now();
-            if self.kill_at.is_some_and(|kill_at| now >= kill_at) {
+            // What is stopped has as long to end in as it had.
+            let kill_at = self.kill_at.filter(|_| self.stopped.is_none());
+            if kill_at.is_some_and(|kill_at| now >= kill_at) {
                 self.kill();
             }
             if self.leave_at.is_some_and(|leave_at| now >= leave_at) {
@@ -184,22 +189,26 @@ impl Running {
             if now >= until {
                 return Ok(None);
             }
-            self.sleep(until.min(now + SLICE).min(self.kill_at.unwrap_or(until)))?;
+            self.sleep(until.min(now + SLICE).min(kill_at.unwrap_or(until)))?;
         }
     }
 
     fn pass_signals_on(&mut self) {
+        self.pass_noted_on();
+        // What has come before the stop is not to wait for its end.
+        if self.forwarding.is_to_stop() {
+            self.guardian.signal(libc::SIGTSTP);
+            self.stopped.get_or_insert_with(Instant::now);
+            self.forwarding.stop_here();
+            self.pass_noted_on();
+        }
+    }
+
+    fn pass_noted_on(&mut self) {
         for signal in self.forwarding.take() {
             match signals::meaning(signal) {
                 Meaning::Other => self.guardian.signal(signal),
-                Meaning::Stop => {
-                    self.guardian.signal(signal);
-                    let stopped = Instant::now();
-                    signals::stop_here();
-                    self.guardian.signal(libc::SIGCONT);
-                    // What had a while to end in has it still.
-                    self.kill_at = self.kill_at.map(|kill_at| kill_at + stopped.elapsed());
-                }
+                Meaning::GoOn => self.go_on(),
                 Meaning::End => match self.interrupted {
                     Some((_, first)) if signals::is_by_hand(signal) || first.elapsed() > ONE_WISH => {
                         self.kill();
@@ -208,10 +217,22 @@ impl Running {
                     None => {
                         self.interrupted = Some((signal, Instant::now()));
                         self.guardian.signal(signal);
+                        if self.stopped.is_some() {
+                            // Who is stopped does not hear it.
+                            self.go_on();
+                        }
                         self.kill_at = Some(Instant::now() + GRACE_AFTER_SIGNAL);
                     }
                 },
             }
+        }
+    }
+
+    fn go_on(&mut self) {
+        self.guardian.signal(libc::SIGCONT);
+        if let Some(since) = self.stopped.take() {
+            // What had a while to end in has it still.
+            self.kill_at = self.kill_at.map(|kill_at| kill_at + since.elapsed());
         }
     }
 

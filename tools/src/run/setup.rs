@@ -9,7 +9,7 @@ use std::process::Command;
 use rustix::pipe::PipeFlags;
 use rustix::thread::CpuSet;
 
-use super::RunError;
+use super::{RunError, signals};
 
 /// What can fail; the number is what travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,7 @@ impl Setup {
             )?;
             check(Step::Life, libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
         }
+        signals::let_stop();
         if let Some(mask) = &self.mask {
             rustix::thread::sched_setaffinity(None, mask).map_err(|error| (Step::Places, error.into()))?;
         }

@@ -1,20 +1,20 @@
 //! Signals to the launcher: noticed by it, to be passed on to the ranks.
 
 use std::io::Error;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::RunError;
 
-/// What a person or a scheduler says to a whole job. SIGSTOP cannot be noticed: it stops the launcher alone.
-const FORWARDED: [i32; 8] = [
+/// What a person or a scheduler says to a whole job, beside SIGTSTP. SIGSTOP cannot be noticed: it stops the launcher alone.
+const NOTED: [i32; 7] = [
     libc::SIGINT,
     libc::SIGTERM,
     libc::SIGHUP,
     libc::SIGQUIT,
     libc::SIGUSR1,
     libc::SIGUSR2,
-    libc::SIGTSTP,
     libc::SIGCONT,
 ];
 
@@ -24,11 +24,14 @@ static PENDING: AtomicU64 = AtomicU64::new(0);
 static INSTALLED: Mutex<Installed> = Mutex::new(Installed {
     jobs: 0,
     previous: Vec::new(),
+    stops: false,
 });
 
 struct Installed {
     jobs: usize,
     previous: Vec<(i32, libc::sigaction)>,
+    /// SIGTSTP is held back; else who started the launcher had it ignored.
+    stops: bool,
 }
 
 impl Installed {
@@ -45,15 +48,6 @@ impl Installed {
 }
 
 extern "C" fn note(signal: libc::c_int) {
-    // As in the kernel the later of the two takes the earlier back.
-    let undone = match signal {
-        libc::SIGCONT => libc::SIGTSTP,
-        libc::SIGTSTP => libc::SIGCONT,
-        _ => 0,
-    };
-    if undone != 0 {
-        PENDING.fetch_and(!(1 << undone), Ordering::Relaxed);
-    }
     PENDING.fetch_or(1 << signal, Ordering::Relaxed);
 }
 
@@ -62,16 +56,16 @@ extern "C" fn note(signal: libc::c_int) {
 pub(super) enum Meaning {
     /// The job is to end.
     End,
-    /// It is to stop for a while, and the launcher with it.
-    Stop,
+    /// It is to go on after a stop.
+    GoOn,
     /// The program's own affair.
     Other,
 }
 
 pub(super) fn meaning(signal: i32) -> Meaning {
     match signal {
-        libc::SIGTSTP => Meaning::Stop,
-        libc::SIGUSR1 | libc::SIGUSR2 | libc::SIGCONT => Meaning::Other,
+        libc::SIGCONT => Meaning::GoOn,
+        libc::SIGUSR1 | libc::SIGUSR2 => Meaning::Other,
         _ => Meaning::End,
     }
 }
@@ -81,39 +75,62 @@ pub(super) fn is_by_hand(signal: i32) -> bool {
     matches!(signal, libc::SIGINT | libc::SIGQUIT)
 }
 
-/// Stops this process until somebody continues it, unless somebody has already.
-pub(super) fn stop_here() {
-    if PENDING.load(Ordering::Relaxed) & (1 << libc::SIGCONT) != 0 {
-        return;
-    }
-    // SAFETY: sends a signal to this process itself; takes plain numbers.
-    unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+/// While it lives, signals that would end this process are noted instead, and SIGTSTP waits for [`Forwarding::stop_here`]. It
+/// is held back and not noted: which of SIGTSTP and SIGCONT came last the kernel alone knows, where each takes the other back.
+pub(super) struct Forwarding {
+    stops: bool,
+    /// What is held back is so for one thread, in which this stays.
+    _here: PhantomData<*const ()>,
 }
-
-/// While it lives, signals that would end this process are noted instead.
-pub(super) struct Forwarding(());
 
 impl Forwarding {
     pub(super) fn install() -> Result<Self, RunError> {
         let mut installed = Installed::lock();
         if installed.jobs == 0 {
             PENDING.store(0, Ordering::Relaxed);
-            if let Err(problem) = install_all(&mut installed.previous) {
-                installed.restore();
-                return Err(RunError::System {
-                    doing: "preparing to pass signals on",
-                    problem,
-                });
+            match install_all(&mut installed.previous) {
+                Ok(stops) => installed.stops = stops,
+                Err(problem) => {
+                    installed.restore();
+                    return Err(RunError::System {
+                        doing: "preparing to pass signals on",
+                        problem,
+                    });
+                }
             }
         }
         installed.jobs += 1;
-        Ok(Self(()))
+        let stops = installed.stops;
+        if stops {
+            hold_stops_back(libc::SIG_BLOCK);
+        }
+        Ok(Self {
+            stops,
+            _here: PhantomData,
+        })
+    }
+
+    /// Whether the job is to stop: SIGTSTP has come, and no SIGCONT since.
+    pub(super) fn is_to_stop(&self) -> bool {
+        // SAFETY: fills in a set that is this function's own.
+        self.stops
+            && unsafe {
+                let mut set: libc::sigset_t = std::mem::zeroed();
+                libc::sigpending(&mut set) == 0 && libc::sigismember(&set, libc::SIGTSTP) == 1
+            }
+    }
+
+    /// Stops this process until somebody continues it, unless somebody has already. In an orphaned process group (a daemon's) the
+    /// kernel lets SIGTSTP stop nobody, and this returns at once: then SIGCONT is yet to come.
+    pub(super) fn stop_here(&self) {
+        let_stop();
+        hold_stops_back(libc::SIG_BLOCK);
     }
 
     /// The signals that have come since the last call; of each kind one, as the kernel holds it too.
     pub(super) fn take(&self) -> impl Iterator<Item = i32> + use<> {
         let pending = PENDING.swap(0, Ordering::Relaxed);
-        FORWARDED
+        NOTED
             .into_iter()
             .filter(move |signal| pending & (1 << signal) != 0)
     }
@@ -121,6 +138,9 @@ impl Forwarding {
 
 impl Drop for Forwarding {
     fn drop(&mut self) {
+        if self.stops {
+            let_stop();
+        }
         let mut installed = Installed::lock();
         installed.jobs -= 1;
         if installed.jobs == 0 {
@@ -129,8 +149,9 @@ impl Drop for Forwarding {
     }
 }
 
-fn install_all(previous: &mut Vec<(i32, libc::sigaction)>) -> Result<(), Error> {
-    for signal in FORWARDED {
+/// Says whether SIGTSTP is to be held back.
+fn install_all(previous: &mut Vec<(i32, libc::sigaction)>) -> Result<bool, Error> {
+    for signal in NOTED {
         let before = set(signal, note as extern "C" fn(libc::c_int) as usize)?;
         // What the user had told the launcher to ignore (nohup) stays ignored.
         if before.sa_sigaction == libc::SIG_IGN {
@@ -141,7 +162,28 @@ fn install_all(previous: &mut Vec<(i32, libc::sigaction)>) -> Result<(), Error> 
     }
     // Who started the launcher may not want to hear of its own children's ends. Whoever waits for ranks does.
     previous.push((libc::SIGCHLD, set(libc::SIGCHLD, libc::SIG_DFL)?));
-    Ok(())
+    let before = set(libc::SIGTSTP, libc::SIG_DFL)?;
+    previous.push((libc::SIGTSTP, before));
+    let ignored = before.sa_sigaction == libc::SIG_IGN;
+    if ignored {
+        set(libc::SIGTSTP, libc::SIG_IGN)?;
+    }
+    Ok(!ignored)
+}
+
+/// No longer has SIGTSTP wait, and does what has waited. Only makes a system call, so that ranks may do it which inherit that.
+pub(super) fn let_stop() {
+    hold_stops_back(libc::SIG_UNBLOCK);
+}
+
+fn hold_stops_back(how: i32) {
+    // SAFETY: the set is this function's own; only this thread's mask changes.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGTSTP);
+        libc::pthread_sigmask(how, &set, std::ptr::null_mut());
+    }
 }
 
 /// Sets what a signal does, and gives what it did.
