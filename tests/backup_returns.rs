@@ -4,7 +4,7 @@
 //! worker has the weights that the parent computes from the recorded members.
 //! 20 rounds, 4 over queue pairs, 2 over verbs; `SAPWOOD_RETURN_ROUNDS=100` for a longer campaign.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStdin, ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
@@ -27,6 +27,8 @@ use killing::{below, secret};
 use replaying::{Record, digest, learn, value};
 
 const MODE: &str = "SAPWOOD_TEST_RETURNS_MODE";
+/// Where set: the step in which the last rank waits for its input, and the others in the next; and whether it asks meanwhile.
+const HOLD: &str = "SAPWOOD_TEST_RETURNS_HOLD";
 /// What the workers' memory lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 enum Reach {
@@ -110,6 +112,19 @@ fn main() -> ExitCode {
             Ok(())
         })
         .with_ignored_flag(!present),
+        Trial::test("who_is_behind_those_who_came_back_copies_their_state", || {
+            behind_the_returned(QUEUE_PAIRS[1], true)?;
+            behind_the_returned(QUEUE_PAIRS[1], false)?;
+            Ok(())
+        }),
+        Trial::test(
+            "who_is_behind_those_who_came_back_copies_their_state_over_verbs",
+            || {
+                behind_the_returned((3, 1, 1_000, 1, Reach::Verbs), true)?;
+                Ok(())
+            },
+        )
+        .with_ignored_flag(!present),
         Trial::test("who_asks_for_other_settings_is_refused", || {
             strange_settings(Reach::Mapped, 0)?;
             strange_settings(Reach::QueuePairs, 1)?;
@@ -130,7 +145,7 @@ fn beginning(index: usize) -> f32 {
 /// One worker, in any of its lives.
 fn work(mode: &str) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let (_, backups, count, children, reach): Mode = serde_json::from_str(mode).map_err(|e| text(&e))?;
+    let (size, backups, count, children, reach): Mode = serde_json::from_str(mode).map_err(|e| text(&e))?;
     let job = Job::from_environment().map_err(|e| text(&e))?.ok_or("no job")?;
     let mut communicator = Communicator::builder();
     if reach == Reach::QueuePairs {
@@ -157,18 +172,32 @@ fn work(mode: &str) -> Result<(), String> {
     } else if communicator.barrier().is_ok() || communicator.all_gather_bytes("all", &[]).is_ok() {
         return Err("who has come back was let into a collective".into());
     }
+    let hold = std::env::var(HOLD).ok();
+    let hold = hold.map(|hold| serde_json::from_str::<(u64, bool)>(&hold).expect("two values"));
     println!("working {} from step {}", job.attempt, barrier.step());
     while barrier.step() <= reach.steps() {
         let step = barrier.step();
         // If it lies where somebody still adds up, that shows.
         barrier.gradient().fill(f32::NAN);
         std::thread::sleep(Duration::from_micros(below(300)));
-        if !barrier.sealed() {
+        if let Some((at, asks)) = hold
+            && step == at + u64::from(rank + 1 < size)
+        {
+            println!("held {}", job.attempt);
+            wait_for_input(&mut barrier, asks);
+        }
+        let wanted = !barrier.sealed();
+        if wanted {
             let gradient = barrier.gradient().iter_mut().enumerate();
             gradient.for_each(|(index, x)| *x = value(rank, step, index));
         }
         let ended = barrier.finish().map_err(|e| text(&e))?;
-        if let How::CaughtUp { .. } = ended.how {
+        if let How::CaughtUp { from } = ended.how {
+            if wanted && ended.step < from {
+                return Err(format!(
+                    "step {from}: a whole gradient was dropped, and the step begins again"
+                ));
+            }
             continue;
         }
         let members = barrier.members().to_vec();
@@ -184,12 +213,19 @@ fn work(mode: &str) -> Result<(), String> {
     }
     println!("weights {:x}", digest(barrier.state()));
     // Somebody may still come back: its peers stay until all are done, and look now and then what has become of the others.
-    let done = std::thread::spawn(|| std::io::stdin().read(&mut [0]));
-    while !done.is_finished() {
-        barrier.sealed();
+    wait_for_input(&mut barrier, true);
+    Ok(())
+}
+
+/// For a byte or the end. `asks`: whether the step is sealed, meanwhile.
+fn wait_for_input(barrier: &mut Barrier<f32>, asks: bool) {
+    let input = std::thread::spawn(|| std::io::stdin().read(&mut [0]));
+    while !input.is_finished() {
+        if asks {
+            barrier.sealed();
+        }
         std::thread::sleep(Duration::from_millis(2));
     }
-    Ok(())
 }
 
 /// A rank, in one life after the other.
@@ -210,6 +246,8 @@ struct Round {
     mode: Mode,
     secret: OwnedFd,
     place: String,
+    /// See [`HOLD`].
+    hold: Option<(u64, bool)>,
 }
 
 impl Round {
@@ -218,6 +256,7 @@ impl Round {
             mode,
             secret: secret(),
             place: format!("@sapwood-returns-{:016x}", below(u64::MAX)),
+            hold: None,
         }
     }
 
@@ -236,6 +275,9 @@ impl Round {
             .env("SAPWOOD_RETURNS", "1")
             .env("SAPWOOD_ATTEMPT", attempt.to_string())
             .stdin(Stdio::piped());
+        if let Some(hold) = self.hold {
+            command.env(HOLD, serde_json::to_string(&hold).expect("plain data"));
+        }
         command
     }
 
@@ -275,6 +317,17 @@ impl Worker {
     /// It has got its place, or got it back.
     fn is_back(&self) -> bool {
         self.said(&format!("working {} ", self.attempt))
+    }
+
+    /// It has the result of a step of this life: before, it may have less than it had when it died.
+    fn is_well(&self) -> bool {
+        let lines = self.lines.lock().expect("nobody panics");
+        let working = format!("working {} ", self.attempt);
+        let of_this_life = lines.iter().rev().take_while(|line| !line.starts_with(&working));
+        let has_one = of_this_life
+            .into_iter()
+            .any(|line| line.starts_with("step") || line.starts_with("weights"));
+        self.attempt == 0 || has_one
     }
 
     /// Kills it; what it has said is read to the end.
@@ -348,9 +401,11 @@ fn disturb(round: &Round, workers: &mut [Worker], seen: &mut Seen) -> Result<(),
         let over = workers.iter().any(|worker| worker.said("weights"));
         let rank = below(workers.len() as u64) as usize;
         let up = |worker: &Worker| worker.dead.is_none() && worker.is_back();
+        // Where memory goes with its owner.
+        let whole = |worker: &Worker| up(worker) && (mapped || worker.is_well());
         let spent = workers
             .iter()
-            .filter(|worker| worker.stopped || !up(worker))
+            .filter(|worker| worker.stopped || !whole(worker))
             .count();
         let established = workers.iter().filter(|worker| up(worker)).count();
         let worker = &mut workers[rank];
@@ -376,7 +431,7 @@ fn disturb(round: &Round, workers: &mut [Worker], seen: &mut Seen) -> Result<(),
             continue;
         }
         let may_die = mapped || rank != spared;
-        if may_die && below(8) == 0 {
+        if may_die && below(if mapped { 8 } else { 3 }) == 0 {
             seen.kills += 1;
             seen.again += u32::from(worker.attempt > 0);
             seen.rank_0 += u32::from(rank == 0);
@@ -481,6 +536,49 @@ fn strange_settings(reach: Reach, children: u16) -> Result<(), String> {
         let _ = worker.child.wait();
     }
     judge(round.mode, &workers)
+}
+
+/// Three workers, of which two make step T, one of the two after the other dies, and the first of them is back with the state
+/// after T alone: the third, which has not done T, gets it from there.
+fn behind_the_returned(mode: Mode, asks: bool) -> Result<(), String> {
+    let round = Round {
+        hold: Some((3, asks)),
+        ..Round::new(mode)
+    };
+    let mut workers = (0..3)
+        .map(|rank| round.start(rank, 0, Arc::default()))
+        .collect::<Vec<_>>();
+    let until = Instant::now() + mode.4.patience();
+    let wait = |workers: &[Worker], what: &str| {
+        while !workers.iter().all(|worker| worker.said(what)) {
+            if Instant::now() > until {
+                return Err(format!("not all said '{what}':\n{}", report(workers)));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    };
+    let release = |worker: &mut Worker| worker.input.as_mut().expect("kept").write_all(b"!");
+    wait(&workers, "held 0")?;
+    workers[1].kill();
+    workers[1] = round.start(1, 1, workers[1].lines.clone());
+    wait(&workers[1..2], "held 1")?;
+    release(&mut workers[1]).map_err(|error| error.to_string())?;
+    // It arrives in step T + 1.
+    std::thread::sleep(Duration::from_millis(100));
+    workers[0].kill();
+    // For as long as the third only asks it is there for the others.
+    std::thread::sleep(Duration::from_millis(100));
+    release(&mut workers[2]).map_err(|error| error.to_string())?;
+    wait(&workers[1..], "weights")?;
+    workers.iter_mut().for_each(|worker| drop(worker.input.take()));
+    for (rank, worker) in workers.iter_mut().enumerate().skip(1) {
+        let status = worker.child.wait().map_err(|error| error.to_string())?;
+        if !status.success() {
+            return Err(format!("rank {rank} ended with {status}:\n{}", report(&workers)));
+        }
+    }
+    judge(mode, &workers[1..])
 }
 
 /// Who comes back when all others have their last result, and the words are gone with whose they were, is told what the next

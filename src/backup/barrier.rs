@@ -16,7 +16,8 @@ pub enum How {
     Member,
     /// It has the result, in which its gradient is not.
     Late,
-    /// It was further behind than results are kept: its training state is another worker's now, and there is no result.
+    /// It was further behind than results are kept: its training state is another worker's now, and there is no result. (Or it
+    /// was told that the step is decided, and all who knew by what have died: its state is as it was, and the step begins again.)
     CaughtUp {
         /// The step that it was in.
         from: u64,
@@ -153,10 +154,12 @@ impl<T: Element> Barrier<T> {
     }
 
     /// Whether the step is decided, so that the gradient which is being computed will not be in it: whoever sees this may
-    /// stop computing and call [`Barrier::finish`]. Waits for nobody. Where memory goes with its owner and the one has died that
-    /// everybody's words lay with, it also does its part in finding out what to continue from: who has come back waits for
-    /// workers that have state, so that one which does something else for long (evaluate, write a checkpoint) calls this
-    /// now and then.
+    /// stop computing and call [`Barrier::finish`]. (Once said it is said until then.) Waits for nobody.
+    ///
+    /// Where memory goes with its owner and the one has died that everybody's words lay with, it also does its part in finding
+    /// out what to continue from: it reads a word of each worker, and copies a result if it must. Who has come back waits for
+    /// workers that have state, so that one which does something else for long (evaluate, write a checkpoint) calls this now and
+    /// then.
     pub fn sealed(&mut self) -> bool {
         either!(&mut self.driver, core => {
             core.reopen();

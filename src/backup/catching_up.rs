@@ -19,6 +19,11 @@ const UNREACHED: Duration = Duration::from_secs(1);
 /// The word says something.
 const WHOLE: u64 = 1 << 63;
 
+/// Of which result a state is, by the word beside it.
+pub(super) fn whole(word: u64) -> Option<Tag> {
+    (word & WHOLE != 0).then_some(Tag(word & !WHOLE))
+}
+
 impl<G: Ground> Core<G> {
     /// Says that the own state is that of the last result that was applied.
     pub(super) fn show_state(&self) {
@@ -55,8 +60,7 @@ impl<G: Ground> Core<G> {
         let (mut newest, mut unread) = (None, false);
         for worker in (0..self.shape.workers()).filter(|worker| *worker != self.me) {
             match self.ground.load(worker, STATE) {
-                Some(word) if word & WHOLE != 0 => newest = newest.max(Some((Tag(word & !WHOLE), worker))),
-                Some(_) => {}
+                Some(word) => newest = newest.max(whole(word).map(|tag| (tag, worker))),
                 None => unread |= !self.ground.has_left(worker),
             }
         }
@@ -73,13 +77,13 @@ impl<G: Ground> Core<G> {
         while done < places.state {
             let (at, now) = (places.state_at() + done, LARGEST.min(places.state - done));
             if self.ground.fetch(worker, at, at, now).is_none() {
-                return Ok(Progress::Moved);
+                return Ok(Progress::Waits);
             }
             done += now;
         }
         racing::after();
         if self.ground.load(worker, STATE) != Some(tag.0 | WHOLE) {
-            return Ok(Progress::Moved);
+            return Ok(Progress::Waits);
         }
         self.catching_since = None;
         self.show_state_of(tag);

@@ -61,6 +61,8 @@ pub(super) struct Core<G: Ground> {
     /// The step that the caller computes for, and whether its gradient is complete.
     pub begun: u64,
     pub ready: bool,
+    /// The step of which the caller was told that it is decided: its gradient need not be complete any more.
+    said: u64,
     /// In which of the places for gradients that gradient goes.
     pub place: usize,
     /// A place that nobody else looks at, for the gradient of a step in which one of an earlier life of this worker stands.
@@ -122,6 +124,7 @@ impl<G: Ground> Core<G> {
             taking: Taking::default(),
             begun: 1,
             ready: false,
+            said: 0,
             place: ground.places().slot(1),
             spare: None,
             caught: false,
@@ -158,7 +161,7 @@ impl<G: Ground> Core<G> {
                         _ => 1,
                     };
                     // What went wrong may do so because the attempt is no more.
-                    Ok(match self.worker.want() == want {
+                    Ok(match self.worker.want() == want && did != Did::Lost {
                         true => self.look_if_changed(),
                         false => Turn::Moved,
                     })
@@ -175,10 +178,15 @@ impl<G: Ground> Core<G> {
         Ok(())
     }
 
-    /// Says that the gradient is complete, if it is still wanted.
+    /// Says that the gradient is complete, unless the caller was told that nobody wants it.
     pub fn arrive(&mut self) {
-        if self.worker.want() == Want::Compute {
-            self.ready = true;
+        if self.said == self.begun {
+            return;
+        }
+        let computes = self.worker.want() == Want::Compute;
+        // Where the words are lost the step may begin again, if the gradient lies where others look for it.
+        self.ready |= computes || self.is_in_place();
+        if computes {
             if self.way == Way::Flat {
                 G::expect_gradients(self);
             }
@@ -186,17 +194,50 @@ impl<G: Ground> Core<G> {
         }
     }
 
-    /// Whether the step has a result in which the own gradient is not.
+    fn is_in_place(&self) -> bool {
+        self.place == self.ground.places().slot(self.begun)
+    }
+
+    /// Whether the step has a result in which the own gradient is not. Once it has said so it says so until the step ends.
     pub fn is_decided(&mut self) -> bool {
+        if self.check().is_ok() {
+            self.attend_to_others();
+        }
+        let decided = match self.worker.want() {
+            Want::Pull { .. } | Want::Sum { .. } | Want::Apply { .. } | Want::CatchUp { .. } => true,
+            _ => self.worker.hears(),
+        };
+        if decided && !self.ready {
+            self.said = self.begun;
+        }
+        decided || self.said == self.begun
+    }
+
+    /// Between layers: looks whether the step is decided, and does what others wait for. What goes wrong is found again by
+    /// who waits for the step's end.
+    fn attend_to_others(&mut self) {
+        if self.ready {
+            let _ = self.poll();
+            return;
+        }
+        if self.worker.looks_for_itself() && self.is_in_place() {
+            self.look_for_itself();
+        }
         if self.worker.want() == Want::Compute {
             self.look_if_changed();
         }
-        // Others wait for it. What goes wrong is found again by who waits here.
-        while self.worker.recovers() && matches!(self.turn(), Ok(Turn::Moved)) {}
-        matches!(
-            self.worker.want(),
-            Want::Pull { .. } | Want::Sum { .. } | Want::Apply { .. } | Want::CatchUp { .. }
-        )
+        // As often as it takes, should nothing more happen meanwhile.
+        let most = 4 + self.shape.workers();
+        let _ = (0..most).find(|_| !self.worker.recovers() || !matches!(self.turn(), Ok(Turn::Moved)));
+    }
+
+    fn look_for_itself(&mut self) {
+        while self.worker.looks_for_itself() {
+            self.insist();
+            if !matches!(self.turn(), Ok(Turn::Moved)) {
+                break;
+            }
+        }
     }
 
     /// How often a worker with this ticket looks in any case. Who has the last that is needed seals, as soon as those before it
@@ -210,13 +251,8 @@ impl<G: Ground> Core<G> {
 
     /// The caller's step is the worker's from here on, and its gradient goes where it is in nobody's way.
     pub fn begin(&mut self) {
-        while self.worker.looks_for_itself() {
-            self.insist();
-            if !matches!(self.turn(), Ok(Turn::Moved)) {
-                break;
-            }
-        }
-        self.begun = self.worker.step();
+        self.look_for_itself();
+        (self.begun, self.said) = (self.worker.step(), 0);
         let place = self.ground.places().slot(self.begun);
         self.place = match self.worker.want() {
             Want::Compute => place,

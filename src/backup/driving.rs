@@ -26,6 +26,13 @@ impl<G: Ground> Core<G> {
                 Turn::Moved => {
                     idle = 0;
                     nap = patience.nap;
+                    // What others do may lead it round in a circle.
+                    if self.worker.recovers() {
+                        let until = *until.get_or_insert_with(|| Instant::now() + self.timeout);
+                        if Instant::now() >= until {
+                            self.look_around(until)?;
+                        }
+                    }
                     continue;
                 }
                 Turn::Idle => idle += 1,
@@ -72,6 +79,7 @@ impl<G: Ground> Core<G> {
     /// Looks at the words with doubts, and gives up where there is no hope or no time.
     fn look_around(&mut self, until: Instant) -> Result<Turn, BackupError> {
         self.check_fork()?;
+        self.worker.survey_again();
         let (mut gone, mut left) = (Members::default(), Vec::new());
         self.ground.each_ended(&mut |rank, how| {
             gone.insert(rank as u16);
@@ -90,9 +98,6 @@ impl<G: Ground> Core<G> {
     /// Fails if the step cannot end any more, or not in time.
     fn hope(&mut self, until: Instant, gone: &Members, left: &[(u32, String)]) -> Result<(), BackupError> {
         let late = Instant::now() >= until;
-        if late && self.worker.waits_to_be_told() {
-            return Err(self.untold(left));
-        }
         let step = self.worker.step();
         let alone = gone.len() + 1 == self.shape.workers();
         let seen = match self.see() {
@@ -100,6 +105,9 @@ impl<G: Ground> Core<G> {
             Err(_) if late => return Err(self.left_alone(left)),
             Err(_) => return Ok(()),
         };
+        if late && (self.worker.recovers() || self.worker.waits_to_be_told()) {
+            return Err(self.untold(left));
+        }
         let Some(Seen {
             seal,
             scanned,
@@ -185,13 +193,22 @@ impl<G: Ground> Core<G> {
 
     /// Nobody has said what to continue from.
     fn untold(&self, left: &[(u32, String)]) -> BackupError {
-        let ranks = left.iter().map(|(rank, _)| *rank).collect::<Vec<_>>();
+        let gone = left.iter().map(|(rank, _)| *rank).collect::<Vec<_>>();
+        let others = (0..u32::from(self.shape.workers())).filter(|rank| *rank != u32::from(self.me));
+        let ranks = others.filter(|rank| !gone.contains(rank)).collect::<Vec<_>>();
         BackupError::Untold {
             rank: u32::from(self.me),
             waited: self.timeout,
-            gone: match ranks.is_empty() {
+            others: match ranks.is_empty() {
+                true => "nobody else is left".into(),
+                false => format!(
+                    "{} would in `finish`, `sealed` or at the end, with training state: busy with something else, or stopped?",
+                    names(&ranks, left)
+                ),
+            },
+            gone: match gone.is_empty() {
                 true => String::new(),
-                false => format!(" Gone are {}", names(&ranks, left)),
+                false => format!(" Gone are {}", names(&gone, left)),
             },
             ranks,
         }

@@ -86,17 +86,19 @@ pub enum BackupError {
         /// How long was waited.
         waited: std::time::Duration,
     },
-    /// The words by which steps are decided are gone with their owner, and this worker has no state of its own to go on from.
+    /// The words by which steps are decided are gone with their owner, and this worker has no state of its own to go on from, or
+    /// others have a later one.
     #[error(
-        "rank {rank}: the words that decide steps are lost with their owner, and no worker that has training state has said \
-         within {waited:?} what to continue from; it would in `finish`, `sealed` or at its end: are all others busy with \
-         something else, or stopped?{gone}"
+        "rank {rank}: the words that decide steps are lost with their owner, and nobody has said within {waited:?} what to \
+         continue from; {others}{gone}"
     )]
     Untold {
         /// Who.
         rank: u32,
         /// How long was waited.
         waited: std::time::Duration,
+        /// Who might have.
+        others: String,
         /// Who is gone, and how it went.
         gone: String,
         /// The same, for programs.

@@ -28,12 +28,12 @@ impl<G: Ground> Core<G> {
         let until = Instant::now() + self.timeout;
         self.say(DONE);
         while !self.are_all_done() && Instant::now() < until {
-            self.stay();
+            self.stay(until);
             std::thread::sleep(NAP);
         }
         self.say(ALL_DONE);
         while self.last_home() == Some(self.me) && !self.have_all_said(ALL_DONE) && Instant::now() < until {
-            self.stay();
+            self.stay(until);
             std::thread::sleep(NAP);
         }
     }
@@ -70,13 +70,14 @@ impl<G: Ground> Core<G> {
     }
 
     /// Others may lose the words, and need to be told what their next home continues from.
-    fn stay(&mut self) {
+    fn stay(&mut self, until: Instant) {
         if self.failure.is_some() {
             return;
         }
         if self.worker.want() == Want::Compute {
             self.look_if_changed();
         }
-        while let Ok(Turn::Moved) = self.turn() {}
+        self.worker.survey_again();
+        while matches!(self.turn(), Ok(Turn::Moved)) && Instant::now() < until {}
     }
 }

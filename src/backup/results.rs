@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
+use super::catching_up::whole;
 use super::core::{Core, Progress};
 use super::ground::Ground;
-use super::memory::MARK;
+use super::memory::{MARK, STATE};
 use super::protocol::{Did, Members, Tag, scan};
 use super::racing;
 
@@ -65,8 +66,22 @@ impl<G: Ground> Core<G> {
         // Whoever has committed it had it, and has a later one in its place by now.
         match over {
             true => Progress::Did(Did::Gone),
+            false if any && self.is_unkept(tag) => Progress::Did(Did::Unkept),
             false => Progress::Waits,
         }
+    }
+
+    /// Of a result that nobody who lives has, as far as is known: whether one has the state that it has led to. (Members look
+    /// for the result before it is decided, and find out by the words that it is.)
+    fn is_unkept(&mut self, tag: Tag) -> bool {
+        if !self.worker.can_lose() || self.worker.root_of(tag).is_some() {
+            return false;
+        }
+        let mut others = (0..self.shape.workers()).filter(|worker| *worker != self.me);
+        others.any(|worker| {
+            let state = self.ground.load(worker, STATE).and_then(whole);
+            state.is_some_and(|state| state.step() >= tag.step())
+        })
     }
 
     /// Whether it is being pulled for half as long as makes a doubt.
@@ -91,6 +106,8 @@ impl<G: Ground> Core<G> {
         }
         match self.pull(tag) {
             Progress::Did(Did::Done) => Progress::Did(Did::Done),
+            // All that live have just been read, so that there is a way to each.
+            Progress::Waits if self.is_unkept(tag) => Progress::Did(Did::Unkept),
             _ => Progress::Did(Did::Gone),
         }
     }

@@ -84,7 +84,7 @@ impl Backups {
         Ok(match ended.how {
             backup::How::Member => How::Member,
             backup::How::Late => How::Late,
-            backup::How::CaughtUp { .. } => How::CaughtUp { to: ended.step - 1 },
+            backup::How::CaughtUp { .. } => How::CaughtUp { applied: ended.step },
         })
     }
 

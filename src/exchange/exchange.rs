@@ -25,7 +25,7 @@ pub(super) enum Way {
 pub(super) enum How {
     Member,
     Late,
-    CaughtUp { to: u64 },
+    CaughtUp { applied: u64 },
 }
 
 /// Gradients that all ranks average, step by step.
@@ -159,7 +159,7 @@ impl Exchange {
             }
         };
         match how {
-            How::CaughtUp { to } => self.participation.jumped_over(to + 1 - number),
+            How::CaughtUp { applied } => self.participation.jumped_over(applied - number),
             How::Member | How::Late => {
                 let contributors = match &self.way {
                     Way::Collective(way) => &way.contributors,

@@ -42,8 +42,8 @@ impl<'a> Step<'a> {
     }
 
     /// Whether the step is decided without this worker's gradient, which nobody wants any more: whoever sees this between
-    /// two layers may stop computing, drop its buckets and [finish](Step::finish). Never without backup workers; does not
-    /// block.
+    /// two layers may stop computing, drop its buckets and [finish](Step::finish). Never without backup workers; waits for
+    /// nobody. (What else it does is said at [`Barrier::sealed`](crate::backup::Barrier::sealed).)
     pub fn sealed(&mut self) -> bool {
         self.exchange.as_mut().expect(UNFINISHED).sealed()
     }
@@ -119,10 +119,11 @@ impl Outcome<'_> {
     }
 
     /// With backup workers: this worker was so far behind that its training state has been replaced by that of another,
-    /// which had applied the step with this number. There is no mean, and nothing to be applied.
+    /// which had applied the step with this number. There is no mean, and nothing to be applied. (Where all who knew how a step
+    /// was decided have died after [`Step::sealed`] said so, nothing is jumped over: the step begins again.)
     pub fn caught_up(&self) -> Option<u64> {
         match self.how {
-            How::CaughtUp { to } => Some(to),
+            How::CaughtUp { applied } => Some(applied.saturating_sub(1)),
             How::Member | How::Late => None,
         }
     }

@@ -201,14 +201,18 @@ impl World {
                 let Some(sum) = self.found(state, tag) else {
                     // Before the commit it is only not there yet.
                     let committed = state.seats[index].worker.held() < tag && self.is_over(state, tag);
-                    return committed.then_some(Did::Gone);
+                    let unkept = self.is_unkept(state, index, tag).then_some(Did::Unkept);
+                    return committed.then_some(Did::Gone).or(unkept);
                 };
                 state.seats[index].memory.results[tag.step() as usize % RING] = (tag, sum);
                 Some(Did::Done)
             }
-            Want::Adopt { tag, from } => {
-                let Some(sum) = state.seats[from as usize].result(tag) else {
-                    return Some(Did::Gone);
+            Want::Adopt { tag, .. } => {
+                let Some(sum) = self.found(state, tag) else {
+                    return Some(match self.is_unkept(state, index, tag) {
+                        true => Did::Unkept,
+                        false => Did::Gone,
+                    });
                 };
                 state.seats[index].memory.results[tag.step() as usize % RING] = (tag, sum);
                 Some(Did::Done)
@@ -273,6 +277,33 @@ impl World {
     fn found(&self, state: &State, tag: Tag) -> Option<Sum> {
         let mut seats = state.seats.iter();
         seats.find_map(|seat| seat.result(tag))
+    }
+
+    /// Whether somebody has the state that a result has led to, which nobody has. (Members look for it before it is decided.)
+    fn is_unkept(&self, state: &State, index: usize, tag: Tag) -> bool {
+        let mut others = (0..).zip(&state.seats).filter(|(other, _)| *other != index);
+        let has = |seat: &Seat| {
+            let shows = seat.life != Life::Dead && seat.worker.has_state();
+            shows && seat.worker.applied() >= tag.step() && seat.worker.want() != Want::CatchUp { step: 0 }
+        };
+        let follows = state.seats[index].worker.root_of(tag).is_some();
+        let seeded = self.seeded == Seeded::WaitsForWhatNobodyHas;
+        !seeded && !self.stays() && !follows && others.any(|(_, seat)| has(seat))
+    }
+
+    /// Who waits for others that are further finds out that they have died: what it would find, should that be something else.
+    pub fn surveyed(&self, before: &State, index: usize) -> Option<State> {
+        let mut state = before.clone();
+        state.seats[index].worker.survey_again();
+        while !state.seats[index].worker.hears() {
+            let want = state.seats[index].worker.want();
+            if !matches!(want, Want::Survey | Want::Adopt { .. }) {
+                return Some(state);
+            }
+            let did = self.carry_out(&mut state, index, want, false)?;
+            state.seats[index].worker.did(did);
+        }
+        None
     }
 
     /// Whether somebody's ring has come round to a later result.

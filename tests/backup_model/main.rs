@@ -236,6 +236,13 @@ fn a_result_that_is_marked_while_it_is_written_over_is_caught() {
     catch(seeded(world, Seeded::MarksWhatIsWrittenOver), STALE);
 }
 
+#[test]
+#[ignore = "takes seconds"]
+fn a_result_that_is_waited_for_though_nobody_has_it_is_caught() {
+    let world = close(reads(3, 1, 2, RESTART));
+    catch(seeded(world, Seeded::WaitsForWhatNobodyHas), COMPLETES);
+}
+
 /// What is looked at stands for all states there are, and for no others.
 #[test]
 fn workers_that_are_alike_stand_for_each_other() {
@@ -309,6 +316,14 @@ fn larger_worlds() {
     check(
         "tree, 2 of 3, two deaths and returns",
         close(tree(3, 1, 2, RESTART)),
+    );
+    check(
+        "reads, 2 of 3, two deaths and returns",
+        close(reads(3, 1, 2, RESTART)),
+    );
+    check(
+        "messages, 2 of 3, two deaths and returns",
+        close(messages(3, 1, 2, RESTART)),
     );
 }
 

@@ -22,6 +22,8 @@ pub enum Seeded {
     WritesOverEarlierLife,
     /// A root goes on counting on a result while it adds up the next attempt in its place.
     MarksWhatIsWrittenOver,
+    /// Who waits for a result goes on doing so though all who had it have died and come back without it.
+    WaitsForWhatNobodyHas,
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +63,7 @@ pub enum Action {
     /// Reopens the tickets for those who will arrive.
     Reopen(u8),
     Look(u8),
+    Survey(u8),
     Land(u8),
     LandLate,
     Stop(u8),
@@ -151,6 +154,9 @@ impl World {
             if !seat.is_done() && self.reopening(state, &seat.worker).is_some() {
                 actions.push(Action::Reopen(index));
             }
+            if seat.worker.hears() {
+                actions.push(Action::Survey(index));
+            }
             let lost = state.homes[self.home(&seat.worker)].lost;
             if seat.worker.attentive() && (lost || !(computes && seat.is_done())) {
                 actions.push(Action::Look(index));
@@ -178,7 +184,7 @@ impl World {
             if state.faults == 0 || seat.life == Life::Dead {
                 continue;
             }
-            if self.kinds.crash {
+            if self.kinds.crash && self.can_spare(state, index) {
                 actions.push(Action::Crash(index));
             }
             if self.kinds.stop && seat.life == Life::Running && !seat.is_done() {
@@ -189,6 +195,20 @@ impl World {
                 actions.push(Action::Break(index));
             }
         }
+    }
+
+    /// Where memory goes with its owner, and the dead come back, no more than b are dead or on their way back at a time: those
+    /// who are have none of what others have to keep. Who has arrived in a step is back.
+    fn can_spare(&self, state: &State, index: u8) -> bool {
+        let others = (0..).zip(&state.seats).filter(|(other, _)| *other != index);
+        let away = |seat: &Seat| {
+            let returns = seat.worker.is_fresh() && !(seat.is_done() && seat.worker.has_state());
+            seat.life == Life::Dead || returns
+        };
+        let spent = others.filter(|(_, seat)| away(seat)).count();
+        self.stays()
+            || !self.kinds.restart
+            || spent < usize::from(self.shape.workers() - self.shape.members())
     }
 
     /// What comes of an action; `None` if it changes nothing now.
@@ -225,6 +245,7 @@ impl World {
                 let index = index as usize;
                 Some(self.followed(self.looked(before, index)?, index))
             }
+            Action::Survey(index) => self.surveyed(before, index as usize),
             Action::Land(index) => {
                 let mut state = before.clone();
                 let flight = before.flights.iter().nth(index as usize)?.clone();

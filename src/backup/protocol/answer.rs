@@ -39,7 +39,7 @@ impl Worker {
                     false => self.phase = Phase::Apply(tag),
                 }
             }
-            (Phase::Pull(_) | Phase::Sum(_), Did::Gone) => self.behind(),
+            (Phase::Pull(_) | Phase::Sum(_), Did::Gone | Did::Unkept) => self.behind(),
             (Phase::Apply(tag), Did::Done) => self.continue_at(tag),
             (Phase::CatchUp(_), Did::Caught(tag)) => self.caught(tag),
             _ => self.did_recover(did),
@@ -99,7 +99,7 @@ impl Worker {
                 part.stage = if follows { Stage::Follow } else { Stage::Idle };
             }
             // It looks whether the attempt is still in force, and tries again if so.
-            (Stage::Publish | Stage::Follow, Did::Gone) => {}
+            (Stage::Publish | Stage::Follow, Did::Gone | Did::Unkept) => {}
             (Stage::Hold, Did::Done) => {
                 self.held = part.tag;
                 self.part.stage = if self.can_lose() {

@@ -9,15 +9,27 @@ use super::worker::Phase;
 use super::{Did, Opening, Tag, Worker};
 
 impl Worker {
-    /// Whether it is to say what the next home continues from, or to be told. Who has come back without state waits for that.
+    /// Whether it is to say what the next home continues from. Who has come back without state waits for that.
     pub fn recovers(&self) -> bool {
         use Phase::{Adopt, Open, Opened, Survey};
         !self.torn && matches!(self.phase, Opened | Survey | Adopt(..) | Open)
     }
 
-    /// It has no state, and waits for somebody who has to say what the next home continues from.
+    /// It waits for others to say what the next home continues from: it has no state, or they are further.
     pub fn waits_to_be_told(&self) -> bool {
-        self.torn && self.phase == Phase::Opened
+        self.torn && self.phase == Phase::Opened || self.phase == Phase::Hear
+    }
+
+    /// Others are further, so that its step was decided; by what, nobody has said yet.
+    pub fn hears(&self) -> bool {
+        self.phase == Phase::Hear
+    }
+
+    /// After a while: those who were further may have died.
+    pub fn survey_again(&mut self) {
+        if self.phase == Phase::Hear {
+            self.phase = Phase::Survey;
+        }
     }
 
     /// Nothing at the home of this view can be read or changed any more, by anybody.
@@ -39,10 +51,10 @@ impl Worker {
                 Some(past) if self.held.step() < past.step() => self.phase = Phase::CatchUp(past.step()),
                 _ => self.continue_at(self.held),
             },
-            (Phase::Opened, Did::Found(found)) => match Opening(found).tag() {
+            (Phase::Opened | Phase::Hear, Did::Found(found)) => match Opening(found).tag() {
                 Some(past) => self.continue_from(past),
-                // Who has no state of its own waits for those who have.
-                None if self.torn => {}
+                // Who has no state of its own waits for those who have, and who is behind for those who are not.
+                None if self.waits_to_be_told() => {}
                 None => self.phase = Phase::Survey,
             },
             (Phase::Survey, Did::Marks(tag, from)) => {
@@ -51,9 +63,7 @@ impl Worker {
                 } else if tag.step() == self.applied + 1 {
                     self.phase = Phase::Adopt(tag, from);
                 } else {
-                    // Far behind: the past is others'.
-                    self.torn = true;
-                    self.phase = Phase::Opened;
+                    self.phase = Phase::Hear;
                 }
             }
             (Phase::Adopt(tag, _), Did::Done) => {
@@ -61,18 +71,19 @@ impl Worker {
                 self.phase = Phase::Open;
             }
             (Phase::Adopt(..), Did::Gone) => self.phase = Phase::Survey,
+            (Phase::Adopt(..), Did::Unkept) => self.phase = Phase::Hear,
             (Phase::Open, Did::Found(found)) => {
                 let past = Opening(found).tag().unwrap_or(self.held);
                 self.continue_from(past);
             }
-            (Phase::Confirm | Phase::Opened | Phase::Open, Did::Unknown) => {}
+            (Phase::Confirm | Phase::Opened | Phase::Hear | Phase::Open, Did::Unknown) => {}
             // Marked: whether that home is still there is looked at once more.
             (Phase::Inherit(tag), Did::Done) => {
                 self.held = tag;
                 self.phase = Phase::Opened;
             }
-            // Those who had it are further: the home has gone on meanwhile.
-            (Phase::Inherit(past), Did::Gone) => self.phase = Phase::CatchUp(past.step()),
+            // Those who had it are further, and the home has gone on meanwhile; or they are left with its state.
+            (Phase::Inherit(past), Did::Gone | Did::Unkept) => self.phase = Phase::CatchUp(past.step()),
             (phase, did) => panic!("a worker in phase {phase:?} was answered {did:?}"),
         }
     }

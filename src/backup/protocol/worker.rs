@@ -69,7 +69,7 @@ pub enum Want {
         leaf: bool,
     },
     /// Copy the result from one who holds it (and holds it still after the copy), and mark it. [`Did::Gone`] if it was
-    /// committed and nobody holds it any more.
+    /// committed and nobody holds it any more; [`Did::Unkept`].
     Pull {
         /// Which.
         tag: Tag,
@@ -98,7 +98,7 @@ pub enum Want {
     },
     /// Read the marks of all workers that are not dead: [`Did::Marks`] with the greatest.
     Survey,
-    /// As [`Want::Pull`], from one; [`Did::Gone`] if it has it no more.
+    /// As [`Want::Pull`], from one; [`Did::Gone`] if it has it no more; [`Did::Unkept`].
     Adopt {
         /// Which.
         tag: Tag,
@@ -123,6 +123,9 @@ pub enum Did {
     Lost,
     /// Who was to be written to or read from is not there any more, or has something else by now.
     Gone,
+    /// Nobody who lives has that result, and somebody has the state that it has led to, or a later one: those who had the result
+    /// have died, and come back with a copy of state.
+    Unkept,
     /// The greatest mark and who has it.
     Marks(Tag, u16),
     /// Of which result the copied state is.
@@ -151,6 +154,8 @@ pub(super) enum Phase {
     Survey,
     Adopt(Tag, u16),
     Open,
+    /// Others are further than it can follow by results alone. What do they say that the next home continues from?
+    Hear,
     /// As `Pull`, of what the home continues from.
     Inherit(Tag),
     Crowded,
@@ -173,8 +178,7 @@ pub struct Worker {
     pub(super) applied: u64,
     /// An earlier life of this worker may have arrived in the step.
     pub(super) fresh: bool,
-    /// It has no state to go on from: it is far behind, or a peer's state was copied over its own and is not known to be
-    /// decided.
+    /// It has no state to go on from: a peer's was copied over its own and is not known to be decided.
     pub(super) torn: bool,
     /// The tag of what was applied last.
     pub(super) past: Tag,
@@ -253,6 +257,11 @@ impl Worker {
     /// written where that life had its gradients.
     pub fn looks_for_itself(&self) -> bool {
         self.fresh && matches!(self.phase, Phase::Returning | Phase::Act(_))
+    }
+
+    /// It was started again, and has arrived in no step since.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     /// In which of its lives it is.
@@ -334,7 +343,7 @@ impl Worker {
             Phase::Sum(tag) => Want::Sum { tag },
             Phase::Apply(tag) => Want::Apply { tag },
             Phase::CatchUp(step) => Want::CatchUp { step },
-            Phase::Confirm | Phase::Opened => Want::Word(Access::Load(Word::Opening)),
+            Phase::Confirm | Phase::Opened | Phase::Hear => Want::Word(Access::Load(Word::Opening)),
             Phase::Survey => Want::Survey,
             Phase::Adopt(tag, from) => Want::Adopt { tag, from },
             Phase::Open => Want::Word(Access::Swap {
