@@ -149,6 +149,51 @@ fn different_windows_or_ranges_are_a_mismatch(reach: Reach) {
     );
 }
 
+/// The same where one rank calls what it has called before, and the other does not.
+fn what_one_rank_alone_calls_again_is_a_mismatch(reach: Reach) {
+    // Where a small vector lies is nobody else's affair.
+    for (count, how) in [
+        (2, "operation"),
+        (500, "operation"),
+        (30_000, "operation"),
+        (30_000, "window"),
+        (30_000, "range"),
+    ] {
+        let errors = ranks(reach, 2, |communicator| {
+            let mut one = communicator.window::<f32>(2 * count).unwrap();
+            let mut two = communicator.window::<f32>(2 * count).unwrap();
+            let sum = Operation::Sum;
+            for _ in 0..3 {
+                communicator.all_reduce_range(&mut one, 0..count, sum).unwrap();
+            }
+            text(match (communicator.rank(), how) {
+                (1, "window") => communicator.all_reduce_range(&mut two, 0..count, sum),
+                (1, "range") => communicator.all_reduce_range(&mut one, count..2 * count, sum),
+                (1, _) => communicator.all_reduce_range(&mut one, 0..count, Operation::Max),
+                _ => communicator.all_reduce_range(&mut one, 0..count, sum),
+            })
+        });
+        let found = errors.iter().all(|error| error.contains("disagree"));
+        assert!(found, "{how} of {count}: {errors:?}");
+    }
+}
+
+/// Each rank's factor is its own: one that changes it calls something new, and the others do not.
+fn a_factor_that_one_rank_alone_changes_counts(reach: Reach) {
+    for count in [2, 500, 30_000] {
+        ranks(reach, 2, |communicator| {
+            let mut window = communicator.window::<f32>(count).unwrap();
+            for factor in [2.0, 2.0, 3.0, 3.0, 2.0] {
+                let own = if communicator.rank() == 0 { 2.0 } else { factor };
+                window.fill(1.0);
+                let operation = Operation::pre_multiplied_sum(own);
+                communicator.all_reduce(&mut window, operation).unwrap();
+                assert!(window.iter().all(|x| f64::from(*x) == 2.0 + factor), "{count}");
+            }
+        });
+    }
+}
+
 fn exchanges_of_different_buckets_are_refused(reach: Reach) {
     let errors = ranks(reach, 3, |communicator| {
         let names = if communicator.rank() == 1 {
@@ -299,6 +344,8 @@ over_both! {
     a_small_operation_moves_started_ones_on,
     a_small_or_slow_collective_after_a_started_one_does_not_hold_it_up,
     different_windows_or_ranges_are_a_mismatch,
+    what_one_rank_alone_calls_again_is_a_mismatch,
+    a_factor_that_one_rank_alone_changes_counts,
     exchanges_of_different_buckets_are_refused,
     slices_of_different_lengths_are_a_mismatch_at_once,
     a_forked_child_that_drops_everything_disturbs_nobody,

@@ -16,7 +16,7 @@ impl Communicator {
     /// # Errors
     /// A window that does not fit the request, a root that does not exist, an operation that the type does not have:
     /// nothing is changed then. A rank that does not come by the deadline, is gone, or called something else: named.
-    /// The communicator is unusable afterwards, and the window in custody.
+    /// The communicator is unusable afterwards, and the window in custody if others may still reach it.
     pub fn call<T: Element>(
         &self,
         request: &Request,

@@ -296,11 +296,16 @@ impl Communicator {
     /// Sees to it that `count` operations may follow: what ranks show that were not waited for must have been read
     /// before its place is used again.
     fn make_room(&self, count: u64) -> Result<(), CommunicatorError> {
-        let (first, ahead) = self.ahead.get();
-        match ahead != 0 && self.next.get() + count > first + FARTHEST {
-            true => self.barrier(),
-            false => Ok(()),
+        match self.has_room(count) {
+            true => Ok(()),
+            false => self.barrier(),
         }
+    }
+
+    #[inline]
+    fn has_room(&self, count: u64) -> bool {
+        let (first, ahead) = self.ahead.get();
+        ahead == 0 || self.next.get() + count <= first + FARTHEST
     }
 
     /// Waits until no collective is in flight, before a call that goes through the bootstrap. Messages between two ranks

@@ -1,5 +1,7 @@
 //! The all-reduces that were called last, worked out: mostly the next one is like one of them, and then it is looked neither for
 //! a plan nor for what is wrong with it, but for whether it is like it. Whatever is not goes the long way.
+//!
+//! Each has one place where it is kept, by what it is like: of two that have the same one the last is.
 
 use std::sync::{Arc, Weak};
 
@@ -11,11 +13,32 @@ use crate::engine::{Engine, EngineError, Small, Straight, WindowMap};
 use crate::memory::{DataType, Element};
 use crate::plan::Collective;
 
-/// The last that went the way of small ones, and the last that went straight.
-#[derive(Default)]
+/// How many are kept of each kind: powers of two.
+const SMALL: usize = 8;
+const STRAIGHT: usize = 32;
+
+/// Some that went the way of small ones, and some that went straight.
 pub(super) struct Recent {
-    small: Option<Known<Small>>,
-    straight: Option<(Known<Straight>, [Lies; 2])>,
+    small: [Option<Known<Small>>; SMALL],
+    straight: Box<[Option<KnownStraight>]>,
+}
+
+/// With where the input is, and the result.
+type KnownStraight = (Known<Straight>, [Lies; 2]);
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self {
+            small: [const { None }; SMALL],
+            straight: (0..STRAIGHT).map(|_| None).collect(),
+        }
+    }
+}
+
+/// In which of so many places: the upper bits of a product, to which all bits of the key come.
+#[inline]
+fn place<const PLACES: usize>(key: usize) -> usize {
+    ((key as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES.ilog2())) as usize
 }
 
 struct Known<C> {
@@ -66,6 +89,12 @@ impl<'a> Part<'a> {
     }
 }
 
+/// Where one is kept whose result goes there.
+#[inline]
+fn place_of(map: *const WindowMap, at: usize) -> usize {
+    place::<STRAIGHT>(map.addr().wrapping_add(at))
+}
+
 impl Communicator {
     /// Runs an all-reduce that comes to the same as one of the last. `None` if it does not, or if it is to be refused.
     ///
@@ -87,20 +116,20 @@ impl Communicator {
         };
         let free = |part: Part<'_>| part.shared.owner == self.id && !part.shared.is_held();
         let may = || free(input) && free(result) && self.usable().is_ok();
-        if let Some(known) = &recent.small
+        if let Some(known) = &recent.small[place::<SMALL>(count)]
             && known.is(operation, data_type, count)
             && may()
         {
             // SAFETY: the caller's contract; the same has gone this way before.
             return Some(unsafe { self.exchange(core, &known.call, input.pointer, result.pointer) });
         }
-        if let Some((known, [from, to])) = &recent.straight
+        if let Some((known, [from, to])) = &recent.straight[place_of(Arc::as_ptr(&result.shared.map), result.at)]
             && known.is(operation, data_type, count)
             && input.lies(from)
             && result.lies(to)
             && may()
-            // Else all may have to wait for all first.
-            && self.ahead.get().1 == 0
+            // Else all wait for all first.
+            && self.has_room(1)
         {
             let (sequence, windows) = (self.reserve(1), [Some(input.shared), Some(result.shared)]);
             // SAFETY: the caller's contract; the pointers were worked out for the same windows, which are there.
@@ -122,7 +151,7 @@ impl Communicator {
         if collective == Collective::AllReduce
             && let Ok(mut recent) = self.recent.try_borrow_mut()
         {
-            recent.small = Some(Known {
+            recent.small[place::<SMALL>(call.count)] = Some(Known {
                 operation,
                 data_type,
                 count: call.count,
@@ -133,21 +162,23 @@ impl Communicator {
 
     /// The same for one that has gone straight.
     pub(super) fn remember_straight(&self, fitted: &Fitted<'_>, call: Straight) {
-        let Some(input) = &fitted.input else { return };
-        let lies = [input, fitted.result.as_ref().unwrap_or(input)].map(|piece| Lies {
-            map: Arc::downgrade(&piece.shared.map),
-            at: piece.at,
-        });
         if fitted.collective == Collective::AllReduce
+            && let Some(input) = &fitted.input
             && let Ok(mut recent) = self.recent.try_borrow_mut()
         {
+            let lies = [input, fitted.result.as_ref().unwrap_or(input)].map(|piece| Lies {
+                map: Arc::downgrade(&piece.shared.map),
+                at: piece.at,
+            });
             let known = Known {
                 operation: fitted.operation,
                 data_type: fitted.data_type,
                 count: fitted.total,
                 call,
             };
-            recent.straight = Some((known, lies));
+            let [_, result] = &lies;
+            let place = place_of(result.map.as_ptr(), result.at);
+            recent.straight[place] = Some((known, lies));
         }
     }
 }

@@ -17,11 +17,11 @@ use crate::plan::Collective;
 pub(super) const UNIT_SLOTS: usize = 4;
 
 /// The longest payload, and all that a rank may have to look at: it is twice as many bytes as they would be elsewhere, and each
-/// word is looked at by itself. Where a line moves in 50 ns, 128 bytes and more are faster in lines that are announced.
+/// word is looked at by itself. Where a line moves in 50 ns, more are faster in lines that are announced.
 const MOST_BYTES: usize = 64;
 
-/// Bytes of one slot: a page, over the end of which no processor fetches on its own, so that who reads one slot takes nothing
-/// of the next away from who is about to store there.
+/// Bytes from one slot to the next: as many as a page has, so that no processor that reads one slot fetches on its own what is
+/// about to be stored in the next.
 pub(super) const UNIT_SLOT_BYTES: usize = 4096;
 
 /// Looks before the wait becomes like every other.
@@ -67,7 +67,8 @@ impl Unit {
         unsafe {
             use std::arch::x86_64::{__m128i, _mm_cvtsi128_si64, _mm_unpackhi_epi64};
             let both: __m128i;
-            std::arch::asm!("movdqa {}, [{}]", out(xmm_reg) both, in(reg) at, options(nostack, preserves_flags, readonly));
+            // Nothing says that it only reads, so that the compiler moves no later access above it.
+            std::arch::asm!("movdqa {}, [{}]", out(xmm_reg) both, in(reg) at, options(nostack, preserves_flags));
             Self {
                 tag: _mm_cvtsi128_si64(both) as u64,
                 payload: _mm_cvtsi128_si64(_mm_unpackhi_epi64(both, both)) as u64,
