@@ -319,15 +319,20 @@ impl Worker {
         self.said(&format!("working {} ", self.attempt))
     }
 
-    /// It has the result of a step of this life: before, it may have less than it had when it died.
-    fn is_well(&self) -> bool {
+    /// It has arrived in a step in this life, as it has if it was a member: before, it may have less than it had when it died.
+    fn is_well(&self, rank: usize) -> bool {
         let lines = self.lines.lock().expect("nobody panics");
         let working = format!("working {} ", self.attempt);
-        let of_this_life = lines.iter().rev().take_while(|line| !line.starts_with(&working));
-        let has_one = of_this_life
-            .into_iter()
-            .any(|line| line.starts_with("step") || line.starts_with("weights"));
-        self.attempt == 0 || has_one
+        let mut of_this_life = lines.iter().rev().take_while(|line| !line.starts_with(&working));
+        let mask = |line: &String| {
+            line.strip_prefix("step ")?
+                .split_once(' ')?
+                .1
+                .trim()
+                .parse::<u32>()
+                .ok()
+        };
+        self.attempt == 0 || of_this_life.any(|line| mask(line).is_some_and(|mask| mask >> rank & 1 != 0))
     }
 
     /// Kills it; what it has said is read to the end.
@@ -402,10 +407,11 @@ fn disturb(round: &Round, workers: &mut [Worker], seen: &mut Seen) -> Result<(),
         let rank = below(workers.len() as u64) as usize;
         let up = |worker: &Worker| worker.dead.is_none() && worker.is_back();
         // Where memory goes with its owner.
-        let whole = |worker: &Worker| up(worker) && (mapped || worker.is_well());
+        let whole = |(rank, worker): &(usize, &Worker)| up(worker) && (mapped || worker.is_well(*rank));
         let spent = workers
             .iter()
-            .filter(|worker| worker.stopped || !whole(worker))
+            .enumerate()
+            .filter(|one| one.1.stopped || !whole(one))
             .count();
         let established = workers.iter().filter(|worker| up(worker)).count();
         let worker = &mut workers[rank];
@@ -542,7 +548,7 @@ fn strange_settings(reach: Reach, children: u16) -> Result<(), String> {
 /// after T alone: the third, which has not done T, gets it from there.
 fn behind_the_returned(mode: Mode, asks: bool) -> Result<(), String> {
     let round = Round {
-        hold: Some((3, asks)),
+        hold: Some((1, asks)),
         ..Round::new(mode)
     };
     let mut workers = (0..3)

@@ -60,6 +60,8 @@ struct Case {
     steps: u64,
     /// Instead of memory that all see.
     queue_pairs: bool,
+    /// The last worker says now and then that its gradient is complete, and waits for the result long after that.
+    leaves_it_lying: bool,
 }
 
 /// What one worker saw of a step: how it ended, the members, and the result's bits.
@@ -87,6 +89,13 @@ fn run(case: Case, dawdle: impl Fn(u32, u64) -> Duration + Sync) -> Vec<Vec<Seen
             std::thread::sleep(dawdle(rank, step));
             let gradient = barrier.gradient().iter_mut().enumerate();
             gradient.for_each(|(index, x)| *x = value(rank, step, index));
+            if case.leaves_it_lying && rank + 1 == case.workers && step % 4 == 1 {
+                barrier.arrive().expect("it may");
+                for _ in 0..10 {
+                    std::thread::sleep(Duration::from_millis(3));
+                    assert!(!barrier.sealed(), "its gradient is complete");
+                }
+            }
             let ended = barrier.finish().expect("the step ends");
             if !matches!(ended.how, How::CaughtUp { .. }) {
                 // The state is the sum of all results' first elements, and their number.
@@ -153,11 +162,38 @@ fn every_result_is_the_mean_of_its_members() {
                     way,
                     steps: 12,
                     queue_pairs: false,
+                    leaves_it_lying: false,
                 };
                 run(case, |rank, step| {
                     Duration::from_micros(mixed(u64::from(rank) << 32 | step) % 300)
                 });
             }
+        }
+    }
+}
+
+/// What it had said in one step says nothing of those in which it finds itself afterwards.
+#[test]
+fn a_gradient_that_is_left_lying_is_in_no_later_step() {
+    for queue_pairs in [false, true] {
+        for way in WAYS {
+            if queue_pairs && way == Some(Way::Flat) {
+                continue;
+            }
+            let case = Case {
+                workers: 5,
+                backups: 2,
+                count: 300,
+                way,
+                steps: 60,
+                queue_pairs,
+                leaves_it_lying: true,
+            };
+            let seen = run(case, |_, _| Duration::ZERO);
+            let caught_up = seen[4]
+                .iter()
+                .filter(|(ended, ..)| matches!(ended.how, How::CaughtUp { .. }));
+            println!("{case:?}: caught up {} times", caught_up.count());
         }
     }
 }
@@ -176,6 +212,7 @@ fn many_workers_have_the_same_results() {
             way: Some(way),
             steps: if queue_pairs { 3 } else { 6 },
             queue_pairs,
+            leaves_it_lying: false,
         };
         run(case, |rank, step| {
             Duration::from_micros(mixed(u64::from(rank) << 32 | step) % 3_000)

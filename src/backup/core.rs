@@ -172,15 +172,23 @@ impl<G: Ground> Core<G> {
         }
     }
 
-    /// Takes turns as long as something moves.
+    /// Takes turns as long as something moves, and does not only go round in a circle until others do something.
     pub fn poll(&mut self) -> Result<(), BackupError> {
-        while self.turn()? == Turn::Moved {}
+        let mut left = self.rounds();
+        while left > 0 && self.turn()? == Turn::Moved {
+            left -= u16::from(self.worker.recovers());
+        }
         Ok(())
     }
 
-    /// Says that the gradient is complete, unless the caller was told that nobody wants it.
+    /// Turns of which some are enough to find out what the next home continues from, should nothing more happen meanwhile.
+    fn rounds(&self) -> u16 {
+        4 + self.shape.workers()
+    }
+
+    /// Says that the gradient is complete, unless that was said, the caller was told that nobody wants it, or the step is over.
     pub fn arrive(&mut self) {
-        if self.said == self.begun {
+        if self.ready || self.caught || self.said == self.begun || self.worker.step() != self.begun {
             return;
         }
         let computes = self.worker.want() == Want::Compute;
@@ -198,7 +206,8 @@ impl<G: Ground> Core<G> {
         self.place == self.ground.places().slot(self.begun)
     }
 
-    /// Whether the step has a result in which the own gradient is not. Once it has said so it says so until the step ends.
+    /// Whether the step has a result in which the gradient is not that is being computed. Once it has said so it says so until
+    /// the step ends.
     pub fn is_decided(&mut self) -> bool {
         if self.check().is_ok() {
             self.attend_to_others();
@@ -210,14 +219,19 @@ impl<G: Ground> Core<G> {
         if decided && !self.ready {
             self.said = self.begun;
         }
-        decided || self.said == self.begun
+        self.said == self.begun
     }
 
     /// Between layers: looks whether the step is decided, and does what others wait for. What goes wrong is found again by
-    /// who waits for the step's end.
+    /// who waits for the step's end, and a peer's state is copied there.
     fn attend_to_others(&mut self) {
+        let rounds = self.rounds();
         if self.ready {
-            let _ = self.poll();
+            let goes_on = |core: &mut Self| {
+                let copies = core.caught || matches!(core.worker.want(), Want::CatchUp { .. });
+                !copies && matches!(core.turn(), Ok(Turn::Moved))
+            };
+            let _ = (0..rounds).find(|_| !goes_on(self));
             return;
         }
         if self.worker.looks_for_itself() && self.is_in_place() {
@@ -226,9 +240,7 @@ impl<G: Ground> Core<G> {
         if self.worker.want() == Want::Compute {
             self.look_if_changed();
         }
-        // As often as it takes, should nothing more happen meanwhile.
-        let most = 4 + self.shape.workers();
-        let _ = (0..most).find(|_| !self.worker.recovers() || !matches!(self.turn(), Ok(Turn::Moved)));
+        let _ = (0..rounds).find(|_| !self.worker.recovers() || !matches!(self.turn(), Ok(Turn::Moved)));
     }
 
     fn look_for_itself(&mut self) {

@@ -15,6 +15,8 @@ impl<G: Ground> Core<G> {
         let patience = self.ground.patience();
         let (mut idle, mut nap, mut until) = (0u32, patience.nap, None);
         loop {
+            // It may go round in a circle until others do something.
+            let circles = self.worker.recovers() || self.worker.waits_to_be_told();
             let turn = self.turn()?;
             if self.caught && self.worker.has_state() {
                 // What follows is the next step's.
@@ -23,16 +25,10 @@ impl<G: Ground> Core<G> {
             match turn {
                 Turn::Over if self.is_over() => return Ok(()),
                 Turn::Over => self.worker.arrive(),
+                Turn::Moved if circles => idle += 1,
                 Turn::Moved => {
                     idle = 0;
                     nap = patience.nap;
-                    // What others do may lead it round in a circle.
-                    if self.worker.recovers() {
-                        let until = *until.get_or_insert_with(|| Instant::now() + self.timeout);
-                        if Instant::now() >= until {
-                            self.look_around(until)?;
-                        }
-                    }
                     continue;
                 }
                 Turn::Idle => idle += 1,
@@ -48,6 +44,9 @@ impl<G: Ground> Core<G> {
             if idle < patience.spins + patience.yields {
                 std::thread::yield_now();
                 continue;
+            }
+            if turn == Turn::Idle {
+                self.worker.look_again();
             }
             let until = *until.get_or_insert_with(|| Instant::now() + self.timeout);
             if self.look_around(until)? == Turn::Moved {
@@ -79,7 +78,6 @@ impl<G: Ground> Core<G> {
     /// Looks at the words with doubts, and gives up where there is no hope or no time.
     fn look_around(&mut self, until: Instant) -> Result<Turn, BackupError> {
         self.check_fork()?;
-        self.worker.survey_again();
         let (mut gone, mut left) = (Members::default(), Vec::new());
         self.ground.each_ended(&mut |rank, how| {
             gone.insert(rank as u16);

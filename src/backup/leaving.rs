@@ -77,7 +77,7 @@ impl<G: Ground> Core<G> {
         if self.worker.want() == Want::Compute {
             self.look_if_changed();
         }
-        self.worker.survey_again();
+        self.worker.look_again();
         while matches!(self.turn(), Ok(Turn::Moved)) && Instant::now() < until {}
     }
 }

@@ -71,17 +71,28 @@ impl<G: Ground> Core<G> {
         }
     }
 
-    /// Of a result that nobody who lives has, as far as is known: whether one has the state that it has led to. (Members look
-    /// for the result before it is decided, and find out by the words that it is.)
+    /// Whether a result that was decided is nobody's any more of all who live, and one has the state that it has led to: those
+    /// who had it have died, and come back. (Members look for it before it is decided, and find out by the words that it is.)
     fn is_unkept(&mut self, tag: Tag) -> bool {
-        if !self.worker.can_lose() || self.worker.root_of(tag).is_some() {
+        let places = *self.ground.places();
+        let may = self.returns && self.worker.can_lose() && self.worker.root_of(tag).is_none();
+        if !may || places.state == 0 {
             return false;
         }
-        let mut others = (0..self.shape.workers()).filter(|worker| *worker != self.me);
-        others.any(|worker| {
-            let state = self.ground.load(worker, STATE).and_then(whole);
-            state.is_some_and(|state| state.step() >= tag.step())
-        })
+        let mut further = false;
+        for worker in (0..self.shape.workers()).filter(|worker| *worker != self.me) {
+            // In this order: who has applied a result has it longer than it takes to look again.
+            let state = self.ground.load(worker, STATE);
+            match (state, self.ground.load(worker, places.result_tag(tag))) {
+                (Some(_), Some(held)) if held == tag.0 => return false,
+                (Some(word), Some(_)) => {
+                    further |= whole(word).is_some_and(|state| state.step() >= tag.step());
+                }
+                _ if self.ground.has_left(worker) => {}
+                _ => return false,
+            }
+        }
+        further
     }
 
     /// Whether it is being pulled for half as long as makes a doubt.
@@ -106,7 +117,6 @@ impl<G: Ground> Core<G> {
         }
         match self.pull(tag) {
             Progress::Did(Did::Done) => Progress::Did(Did::Done),
-            // All that live have just been read, so that there is a way to each.
             Progress::Waits if self.is_unkept(tag) => Progress::Did(Did::Unkept),
             _ => Progress::Did(Did::Gone),
         }

@@ -288,13 +288,13 @@ impl World {
         };
         let follows = state.seats[index].worker.root_of(tag).is_some();
         let seeded = self.seeded == Seeded::WaitsForWhatNobodyHas;
-        !seeded && !self.stays() && !follows && others.any(|(_, seat)| has(seat))
+        !seeded && self.kinds.restart && !self.stays() && !follows && others.any(|(_, seat)| has(seat))
     }
 
     /// Who waits for others that are further finds out that they have died: what it would find, should that be something else.
     pub fn surveyed(&self, before: &State, index: usize) -> Option<State> {
         let mut state = before.clone();
-        state.seats[index].worker.survey_again();
+        state.seats[index].worker.look_again();
         while !state.seats[index].worker.hears() {
             let want = state.seats[index].worker.want();
             if !matches!(want, Want::Survey | Want::Adopt { .. }) {

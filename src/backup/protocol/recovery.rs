@@ -25,11 +25,13 @@ impl Worker {
         self.phase == Phase::Hear
     }
 
-    /// After a while: those who were further may have died.
-    pub fn survey_again(&mut self) {
-        if self.phase == Phase::Hear {
-            self.phase = Phase::Survey;
-        }
+    /// After a while: those who were further may have died, and somebody else may have seen all marks.
+    pub fn look_again(&mut self) {
+        self.phase = match self.phase {
+            Phase::Hear => Phase::Survey,
+            Phase::Survey => Phase::Opened,
+            phase => phase,
+        };
     }
 
     /// Nothing at the home of this view can be read or changed any more, by anybody.

@@ -132,7 +132,7 @@ impl Running {
 
     /// Has the ranks that are left killed in two seconds, as when one has failed: until then they can say why they do not go on.
     pub fn end_soon(&mut self) {
-        self.kill_at.get_or_insert(Instant::now() + GRACE);
+        self.kill_in(GRACE);
     }
 
     /// The ranks' processes, by rank.
@@ -213,18 +213,22 @@ impl Running {
                     Some((_, first)) if signals::is_by_hand(signal) || first.elapsed() > ONE_WISH => {
                         self.kill();
                     }
-                    Some(_) => self.guardian.signal(signal),
+                    Some(_) => self.ask_to_end(signal),
                     None => {
                         self.interrupted = Some((signal, Instant::now()));
-                        self.guardian.signal(signal);
-                        if self.stopped.is_some() {
-                            // Who is stopped does not hear it.
-                            self.go_on();
-                        }
+                        self.ask_to_end(signal);
                         self.kill_at = Some(Instant::now() + GRACE_AFTER_SIGNAL);
                     }
                 },
             }
+        }
+    }
+
+    fn ask_to_end(&mut self, signal: i32) {
+        self.guardian.signal(signal);
+        if self.stopped.is_some() {
+            // Who is stopped does not hear it.
+            self.go_on();
         }
     }
 
@@ -234,6 +238,12 @@ impl Running {
             // What had a while to end in has it still.
             self.kill_at = self.kill_at.map(|kill_at| kill_at + since.elapsed());
         }
+    }
+
+    /// Unless they are to be killed anyway. What is stopped has that long when it goes on.
+    fn kill_in(&mut self, grace: Duration) {
+        let from = self.stopped.unwrap_or_else(Instant::now);
+        self.kill_at.get_or_insert(from + grace);
     }
 
     fn kill(&mut self) {
@@ -330,7 +340,7 @@ impl Running {
             Some(_) if self.first_failure.is_some() => {}
             Some(_) => {
                 self.first_failure = Some(rank as Rank);
-                self.kill_at.get_or_insert(Instant::now() + GRACE);
+                self.kill_in(GRACE);
             }
         }
         Ok(())

@@ -79,6 +79,8 @@ pub(super) fn is_by_hand(signal: i32) -> bool {
 /// is held back and not noted: which of SIGTSTP and SIGCONT came last the kernel alone knows, where each takes the other back.
 pub(super) struct Forwarding {
     stops: bool,
+    /// SIGTSTP was not held back before.
+    lets_stop: bool,
     /// What is held back is so for one thread, in which this stays.
     _here: PhantomData<*const ()>,
 }
@@ -101,11 +103,9 @@ impl Forwarding {
         }
         installed.jobs += 1;
         let stops = installed.stops;
-        if stops {
-            hold_stops_back(libc::SIG_BLOCK);
-        }
         Ok(Self {
             stops,
+            lets_stop: stops && !hold_stops_back(libc::SIG_BLOCK),
             _here: PhantomData,
         })
     }
@@ -138,7 +138,7 @@ impl Forwarding {
 
 impl Drop for Forwarding {
     fn drop(&mut self) {
-        if self.stops {
+        if self.lets_stop {
             let_stop();
         }
         let mut installed = Installed::lock();
@@ -153,8 +153,9 @@ impl Drop for Forwarding {
 fn install_all(previous: &mut Vec<(i32, libc::sigaction)>) -> Result<bool, Error> {
     for signal in NOTED {
         let before = set(signal, note as extern "C" fn(libc::c_int) as usize)?;
-        // What the user had told the launcher to ignore (nohup) stays ignored.
-        if before.sa_sigaction == libc::SIG_IGN {
+        // What the user had told the launcher to ignore (nohup) stays ignored. By SIGCONT a process goes on all the same, and so
+        // do its ranks.
+        if before.sa_sigaction == libc::SIG_IGN && signal != libc::SIGCONT {
             set(signal, libc::SIG_IGN)?;
         } else {
             previous.push((signal, before));
@@ -176,13 +177,16 @@ pub(super) fn let_stop() {
     hold_stops_back(libc::SIG_UNBLOCK);
 }
 
-fn hold_stops_back(how: i32) {
-    // SAFETY: the set is this function's own; only this thread's mask changes.
+/// Changes whether SIGTSTP waits. Says whether it did before.
+fn hold_stops_back(how: i32) -> bool {
+    // SAFETY: the sets are this function's own; only this thread's mask changes.
     unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
+        let (mut set, mut before): (libc::sigset_t, libc::sigset_t) =
+            (std::mem::zeroed(), std::mem::zeroed());
         libc::sigemptyset(&mut set);
         libc::sigaddset(&mut set, libc::SIGTSTP);
-        libc::pthread_sigmask(how, &set, std::ptr::null_mut());
+        libc::pthread_sigmask(how, &set, &mut before);
+        libc::sigismember(&before, libc::SIGTSTP) == 1
     }
 }
 
