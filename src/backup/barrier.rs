@@ -154,7 +154,7 @@ impl<T: Element> Barrier<T> {
     }
 
     /// Whether the step is decided, so that the gradient which is being computed will not be in it: whoever sees this may
-    /// stop computing and call [`Barrier::finish`]. (Once said it is said until then; never after [`Barrier::arrive`].) Waits for nobody.
+    /// stop computing and call [`Barrier::finish`]. (Once said it is said until then. After [`Barrier::arrive`] it says nothing.) Waits for nobody.
     ///
     /// Where memory goes with its owner and the one has died that everybody's words lay with, it also does its part in finding
     /// out what to continue from: it reads a word of each worker, and copies a result if it must. Who has come back waits for
@@ -190,8 +190,9 @@ impl<T: Element> Barrier<T> {
         let arrived = either!(&mut self.driver, core => {
             core.check()?;
             core.reopen();
-            // Afterwards a peer's may be being copied over it.
-            if !core.ready && !core.caught {
+            // A peer's may be being copied over it.
+            let copies = core.caught || matches!(core.worker.want(), Want::CatchUp { .. });
+            if !core.ready && !copies {
                 core.show_state();
             }
             core.arrive();

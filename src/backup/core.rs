@@ -177,6 +177,9 @@ impl<G: Ground> Core<G> {
         let mut left = self.rounds();
         while left > 0 && self.turn()? == Turn::Moved {
             left -= u16::from(self.worker.recovers());
+            if self.ready && self.worker.want() == Want::Compute {
+                self.arrive();
+            }
         }
         Ok(())
     }
@@ -186,9 +189,10 @@ impl<G: Ground> Core<G> {
         4 + self.shape.workers()
     }
 
-    /// Says that the gradient is complete, unless that was said, the caller was told that nobody wants it, or the step is over.
+    /// Says that the gradient is complete, unless the caller was told that nobody wants it, or the step is over. Again where the
+    /// step has begun again meanwhile.
     pub fn arrive(&mut self) {
-        if self.ready || self.caught || self.said == self.begun || self.worker.step() != self.begun {
+        if self.caught || self.said == self.begun || self.worker.step() != self.begun {
             return;
         }
         let computes = self.worker.want() == Want::Compute;
@@ -225,13 +229,23 @@ impl<G: Ground> Core<G> {
     /// Between layers: looks whether the step is decided, and does what others wait for. What goes wrong is found again by
     /// who waits for the step's end, and a peer's state is copied there.
     fn attend_to_others(&mut self) {
-        let rounds = self.rounds();
+        if self.worker.recovers() {
+            // Somebody else may have been faster.
+            self.worker.look_again();
+        }
+        let mut left = self.rounds();
+        while self.ready && left > 0 && !self.caught {
+            match self.worker.want() {
+                Want::CatchUp { .. } => return,
+                Want::Compute => self.arrive(),
+                _ => {}
+            }
+            if !matches!(self.turn(), Ok(Turn::Moved)) {
+                return;
+            }
+            left -= u16::from(self.worker.recovers());
+        }
         if self.ready {
-            let goes_on = |core: &mut Self| {
-                let copies = core.caught || matches!(core.worker.want(), Want::CatchUp { .. });
-                !copies && matches!(core.turn(), Ok(Turn::Moved))
-            };
-            let _ = (0..rounds).find(|_| !goes_on(self));
             return;
         }
         if self.worker.looks_for_itself() && self.is_in_place() {
@@ -240,7 +254,7 @@ impl<G: Ground> Core<G> {
         if self.worker.want() == Want::Compute {
             self.look_if_changed();
         }
-        let _ = (0..rounds).find(|_| !self.worker.recovers() || !matches!(self.turn(), Ok(Turn::Moved)));
+        let _ = (0..left).find(|_| !self.worker.recovers() || !matches!(self.turn(), Ok(Turn::Moved)));
     }
 
     fn look_for_itself(&mut self) {

@@ -15,8 +15,7 @@ impl<G: Ground> Core<G> {
         let patience = self.ground.patience();
         let (mut idle, mut nap, mut until) = (0u32, patience.nap, None);
         loop {
-            // It may go round in a circle until others do something.
-            let circles = self.worker.recovers() || self.worker.waits_to_be_told();
+            let circles = self.circles();
             let turn = self.turn()?;
             if self.caught && self.worker.has_state() {
                 // What follows is the next step's.
@@ -25,7 +24,7 @@ impl<G: Ground> Core<G> {
             match turn {
                 Turn::Over if self.is_over() => return Ok(()),
                 Turn::Over => self.worker.arrive(),
-                Turn::Moved if circles => idle += 1,
+                Turn::Moved if circles && self.circles() => idle += 1,
                 Turn::Moved => {
                     idle = 0;
                     nap = patience.nap;
@@ -66,6 +65,11 @@ impl<G: Ground> Core<G> {
             }
             nap = (nap * 2).min(patience.nap * 8);
         }
+    }
+
+    /// It may go round in a circle until others do something.
+    fn circles(&self) -> bool {
+        self.worker.recovers() || self.worker.waits_to_be_told()
     }
 
     /// Whether the step that was begun has a result, or was jumped over. Where its home was lost it begins again at

@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
 
-use super::core::{Core, Turn};
+use super::core::Core;
 use super::ground::Ground;
 use super::memory::LEAVING;
 use super::protocol::Want;
@@ -28,12 +28,12 @@ impl<G: Ground> Core<G> {
         let until = Instant::now() + self.timeout;
         self.say(DONE);
         while !self.are_all_done() && Instant::now() < until {
-            self.stay(until);
+            self.stay();
             std::thread::sleep(NAP);
         }
         self.say(ALL_DONE);
         while self.last_home() == Some(self.me) && !self.have_all_said(ALL_DONE) && Instant::now() < until {
-            self.stay(until);
+            self.stay();
             std::thread::sleep(NAP);
         }
     }
@@ -70,7 +70,7 @@ impl<G: Ground> Core<G> {
     }
 
     /// Others may lose the words, and need to be told what their next home continues from.
-    fn stay(&mut self, until: Instant) {
+    fn stay(&mut self) {
         if self.failure.is_some() {
             return;
         }
@@ -78,6 +78,6 @@ impl<G: Ground> Core<G> {
             self.look_if_changed();
         }
         self.worker.look_again();
-        while matches!(self.turn(), Ok(Turn::Moved)) && Instant::now() < until {}
+        let _ = self.poll();
     }
 }

@@ -72,14 +72,15 @@ impl<G: Ground> Core<G> {
     }
 
     /// Whether a result that was decided is nobody's any more of all who live, and one has the state that it has led to: those
-    /// who had it have died, and come back. (Members look for it before it is decided, and find out by the words that it is.)
+    /// who had it have died, or come back. (Members look for it before it is decided, and find out by the words that it is.)
     fn is_unkept(&mut self, tag: Tag) -> bool {
         let places = *self.ground.places();
-        let may = self.returns && self.worker.can_lose() && self.worker.root_of(tag).is_none();
+        let may = self.worker.can_lose() && self.worker.root_of(tag).is_none();
         if !may || places.state == 0 {
             return false;
         }
-        let mut further = false;
+        // One that is stopped, and to whom there is no way, is waited for no longer than for anything else.
+        let (long, mut further) = (self.pulling.now(tag) >= 2 * self.suspicion, false);
         for worker in (0..self.shape.workers()).filter(|worker| *worker != self.me) {
             // In this order: who has applied a result has it longer than it takes to look again.
             let state = self.ground.load(worker, STATE);
@@ -88,7 +89,7 @@ impl<G: Ground> Core<G> {
                 (Some(word), Some(_)) => {
                     further |= whole(word).is_some_and(|state| state.step() >= tag.step());
                 }
-                _ if self.ground.has_left(worker) => {}
+                _ if long || self.ground.has_left(worker) => {}
                 _ => return false,
             }
         }
@@ -116,7 +117,7 @@ impl<G: Ground> Core<G> {
             return Progress::Did(Did::Done);
         }
         match self.pull(tag) {
-            Progress::Did(Did::Done) => Progress::Did(Did::Done),
+            Progress::Did(did @ (Did::Done | Did::Unkept)) => Progress::Did(did),
             Progress::Waits if self.is_unkept(tag) => Progress::Did(Did::Unkept),
             _ => Progress::Did(Did::Gone),
         }

@@ -288,7 +288,7 @@ impl World {
         };
         let follows = state.seats[index].worker.root_of(tag).is_some();
         let seeded = self.seeded == Seeded::WaitsForWhatNobodyHas;
-        !seeded && self.kinds.restart && !self.stays() && !follows && others.any(|(_, seat)| has(seat))
+        !seeded && !self.stays() && !follows && others.any(|(_, seat)| has(seat))
     }
 
     /// Who waits for others that are further finds out that they have died: what it would find, should that be something else.

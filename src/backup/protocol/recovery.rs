@@ -72,7 +72,8 @@ impl Worker {
                 self.held = tag;
                 self.phase = Phase::Open;
             }
-            (Phase::Adopt(..), Did::Gone) => self.phase = Phase::Survey,
+            // Somebody may have said meanwhile what to continue from.
+            (Phase::Adopt(..), Did::Gone) => self.phase = Phase::Opened,
             (Phase::Adopt(..), Did::Unkept) => self.phase = Phase::Hear,
             (Phase::Open, Did::Found(found)) => {
                 let past = Opening(found).tag().unwrap_or(self.held);
