@@ -229,10 +229,8 @@ impl<G: Ground> Core<G> {
     /// Between layers: looks whether the step is decided, and does what others wait for. What goes wrong is found again by
     /// who waits for the step's end, and a peer's state is copied there.
     fn attend_to_others(&mut self) {
-        if self.worker.recovers() {
-            // Somebody else may have been faster.
-            self.worker.look_again();
-        }
+        // Somebody else may have been faster, or those who were further may have died.
+        self.worker.look_again();
         let mut left = self.rounds();
         while self.ready && left > 0 && !self.caught {
             match self.worker.want() {
