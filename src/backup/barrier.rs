@@ -154,7 +154,8 @@ impl<T: Element> Barrier<T> {
     }
 
     /// Whether the step is decided, so that the gradient which is being computed will not be in it: whoever sees this may
-    /// stop computing and call [`Barrier::finish`]. (Once said it is said until then. After [`Barrier::arrive`] it says nothing.) Waits for nobody.
+    /// stop computing and call [`Barrier::finish`]. Waits for nobody. Once said it is said until then; after [`Barrier::arrive`] it
+    /// is not said any more.
     ///
     /// Where memory goes with its owner and the one has died that everybody's words lay with, it also does its part in finding
     /// out what to continue from: it reads a word of each worker, and copies a result if it must. Who has come back waits for

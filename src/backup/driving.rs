@@ -107,7 +107,7 @@ impl<G: Ground> Core<G> {
             Err(_) if late => return Err(self.left_alone(left)),
             Err(_) => return Ok(()),
         };
-        if late && (self.worker.recovers() || self.worker.waits_to_be_told()) {
+        if late && self.circles() {
             return Err(self.untold(left));
         }
         let Some(Seen {

@@ -82,7 +82,7 @@ impl<G: Ground> Core<G> {
         // One that is stopped, and to whom there is no way, is waited for no longer than for anything else.
         let (long, mut further) = (self.pulling.now(tag) >= 2 * self.suspicion, false);
         for worker in (0..self.shape.workers()).filter(|worker| *worker != self.me) {
-            // In this order: who has applied a result has it longer than it takes to look again.
+            // In this order: whoever shows the state by then had the result before that, if it ever had.
             let state = self.ground.load(worker, STATE);
             match (state, self.ground.load(worker, places.result_tag(tag))) {
                 (Some(_), Some(held)) if held == tag.0 => return false,

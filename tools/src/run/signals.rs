@@ -112,7 +112,7 @@ impl Forwarding {
 
     /// Whether the job is to stop: SIGTSTP has come, and no SIGCONT since.
     pub(super) fn is_to_stop(&self) -> bool {
-        // SAFETY: fills in a set that is this function's own.
+        // SAFETY: an all-zero set is a valid one, and it is this function's own.
         self.stops
             && unsafe {
                 let mut set: libc::sigset_t = std::mem::zeroed();
@@ -179,7 +179,7 @@ pub(super) fn let_stop() {
 
 /// Changes whether SIGTSTP waits. Says whether it did before.
 fn hold_stops_back(how: i32) -> bool {
-    // SAFETY: the sets are this function's own; only this thread's mask changes.
+    // SAFETY: all-zero sets are valid, and these are this function's own; only this thread's mask changes.
     unsafe {
         let (mut set, mut before): (libc::sigset_t, libc::sigset_t) =
             (std::mem::zeroed(), std::mem::zeroed());
