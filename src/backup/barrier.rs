@@ -3,7 +3,7 @@
 use super::core::Core;
 use super::ground::Ground;
 use super::mapped::Mapped;
-use super::protocol::{Tag, Want, Way};
+use super::protocol::{Tag, Way};
 use super::remote::Remote;
 use super::{BackupError, Builder};
 use crate::communicator::{Communicator, Keepsake, Window};
@@ -175,10 +175,17 @@ impl<T: Element> Barrier<T> {
     /// its arrival and the end of the reduction, with nobody to take its place; a worker far behind without state to
     /// catch up with. Whatever failed, the barrier is over for this worker, and says the same from then on.
     pub fn finish(&mut self) -> Result<Ended, BackupError> {
-        self.arrive()?;
-        if let Err(error) = either!(&mut self.driver, core => core.drive()) {
-            return Err(self.failed(error));
-        }
+        let driven = either!(&mut self.driver, core => {
+            core.come().and_then(|()| {
+                let looks = core.ground.patience().spins;
+                Ground::go_straight(core, looks);
+                match core.worker.applies() {
+                    Some(_) if !core.caught => Ok(()),
+                    _ => core.drive(),
+                }
+            })
+        });
+        driven.map_err(|error| self.failed(error))?;
         Ok(self.conclude())
     }
 
@@ -189,15 +196,10 @@ impl<T: Element> Barrier<T> {
     /// An earlier step failed.
     pub fn arrive(&mut self) -> Result<(), BackupError> {
         let arrived = either!(&mut self.driver, core => {
-            core.check()?;
-            core.reopen();
-            // A peer's may be being copied over it.
-            let copies = core.caught || matches!(core.worker.want(), Want::CatchUp { .. });
-            if !core.ready && !copies {
-                core.show_state();
-            }
-            core.arrive();
-            core.poll()
+            core.come().and_then(|()| {
+                Ground::go_straight(core, 1);
+                core.poll()
+            })
         });
         arrived.map_err(|error| self.failed(error))
     }
@@ -217,12 +219,8 @@ impl<T: Element> Barrier<T> {
             let from = core.begun;
             core.ready = false;
             let caught = std::mem::take(&mut core.caught);
-            let result = match core.worker.want() {
-                // After a jump it is the next step's.
-                Want::Apply { tag } if !caught => Some(tag),
-                _ => None,
-            };
-            let Some(tag) = result else {
+            // After a jump it is the next step's.
+            let Some(tag) = core.worker.applies().filter(|_| !caught) else {
                 self.result = None;
                 core.begin();
                 return Ended {
@@ -232,7 +230,7 @@ impl<T: Element> Barrier<T> {
             };
             self.result = Some(tag);
             self.members.extend(core.members.iter().map(u32::from));
-            core.applied();
+            core.applied(tag);
             core.begin();
             let how = match core.members.contains(core.me) {
                 true => How::Member,

@@ -80,7 +80,7 @@ pub(super) struct Core<G: Ground> {
     /// How often only the seal was looked at since.
     idle: u32,
     /// How often this worker is yet to look whatever the words are.
-    eager: u32,
+    pub eager: u32,
     pub timeout: Duration,
     pub suspicion: Duration,
     pub attempt: Watched<Seal>,
@@ -199,11 +199,21 @@ impl<G: Ground> Core<G> {
         // Where the words are lost the step may begin again, if the gradient lies where others look for it.
         self.ready |= computes || self.is_in_place();
         if computes {
-            if self.way == Way::Flat {
-                G::expect_gradients(self);
-            }
             self.worker.arrive();
         }
+    }
+
+    /// The caller's gradient is complete, and so is its state.
+    pub fn come(&mut self) -> Result<(), BackupError> {
+        self.check()?;
+        self.reopen();
+        // A peer's may be being copied over it.
+        let copies = self.caught || matches!(self.worker.want(), Want::CatchUp { .. });
+        if !self.ready && !copies {
+            self.show_state();
+        }
+        self.arrive();
+        Ok(())
     }
 
     fn is_in_place(&self) -> bool {
@@ -266,11 +276,17 @@ impl<G: Ground> Core<G> {
 
     /// How often a worker with this ticket looks in any case. Who has the last that is needed seals, as soon as those before it
     /// have filled their slots; if all looked, they would keep the words from each other.
-    fn arrived(&self, ticket: u16) -> u32 {
-        match ticket + 1 == self.shape.members() {
+    pub fn arrived(&self, ticket: u16) -> u32 {
+        match self.is_last(ticket) {
             true => SEAL_LOOKS,
             false => 0,
         }
+    }
+
+    /// Whether it is the last ticket that is needed.
+    #[inline]
+    pub fn is_last(&self, ticket: u16) -> bool {
+        ticket + 1 == self.shape.members()
     }
 
     /// The caller's step is the worker's from here on, and its gradient goes where it is in nobody's way.
@@ -377,12 +393,6 @@ impl<G: Ground> Core<G> {
             Found::Later => return Progress::Waits,
             Found::Lost => return Progress::Did(Did::Lost),
         };
-        if let Access::Add(Word::Tickets(step)) = access {
-            let ticket = Tickets(found).count();
-            // It seals, most likely.
-            let last = ticket + 1 == u64::from(self.shape.members());
-            self.ground.expect_to_fill(step, ticket, last);
-        }
         // Whatever changes the seal is waited for by others, who may sleep.
         if let Access::Swap {
             word: Word::Seal(step),
@@ -391,22 +401,25 @@ impl<G: Ground> Core<G> {
         } = access
             && found == expected
         {
-            if self.sealed.0 != step {
-                self.sealed = (step, self.clock.as_ref().map_or(0, Clock::now));
-            }
-            self.ground.wake_others();
-            if self.way == Way::Flat {
-                self.ground.expect_to_reopen(step + 1);
-            }
+            self.has_sealed(step);
         }
         Progress::Did(Did::Found(found))
     }
 
+    /// It has just changed the seal.
+    #[inline]
+    pub fn has_sealed(&mut self, step: u64) {
+        if self.sealed.0 != step {
+            self.sealed = (step, self.clock.as_ref().map_or(0, Clock::now));
+        }
+        self.ground.wake_others();
+    }
+
     /// The step's result was handed out: from here on the gradient may be written.
-    pub fn applied(&mut self) {
+    pub fn applied(&mut self, tag: Tag) {
         self.ground.own().words[SHOWN].store(0, Ordering::Relaxed);
         racing::before_writing();
-        self.worker.did(Did::Done);
+        self.worker.has_applied(tag);
         self.looked = (0, 0);
         self.reopens = self.sealed.0 == self.worker.applied();
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::core::{AT_ONCE, Core, PIECE};
 use super::ground::{Found, Ground};
 use super::memory::{Own, Places, SHOWN, SHOWN_BYTES, STATE, Shown};
-use super::protocol::{Access, Did, Exclusion, Few, Layout, Members, Seal, Slot, Tag, Tickets, Word, Words};
+use super::protocol::{Access, Did, Exclusion, Few, Layout, Seal, Slot, Tag, Tickets, Word, Words};
 use super::racing;
 use crate::engine::hint::{for_reading, for_writing};
 use crate::engine::{Liveness, WindowMap};
@@ -26,8 +26,6 @@ pub(super) struct Mapped {
     /// Each worker's words.
     count: usize,
     me: usize,
-    /// The tickets just after this worker has taken one, until it looks.
-    took: Tickets,
     /// So few workers that their members have room beside the seal.
     few: bool,
     words: Arc<WindowMap>,
@@ -58,7 +56,6 @@ impl Mapped {
             count: places.words(),
             places,
             me: me as usize,
-            took: Tickets::default(),
             few: words.bases().len() <= usize::from(Few::WORKERS),
             bells: words.bases().iter().map(bell).collect(),
             words,
@@ -94,15 +91,30 @@ impl Mapped {
 
     /// The words of a step at home.
     #[inline]
-    fn entry(&self, step: u64) -> &[AtomicU64] {
+    fn entry(&self, step: u64) -> Entry<'_> {
         let first = self.places.home(Word::Tickets(step));
-        &self.words_of(0)[first..first + self.places.home.entry_bytes() / 8]
+        Entry {
+            layout: &self.places.home,
+            words: &self.words_of(0)[first..first + self.places.home.entry_bytes() / 8],
+        }
+    }
+
+    /// The same, if the members have room beside the seal.
+    #[inline]
+    pub fn entry_of_few(&self, step: u64) -> Option<Entry<'_>> {
+        self.few.then(|| self.entry(step))
     }
 
     /// The members of an attempt that was sealed, a bit each, if its proposer has said them.
     #[inline]
     pub fn few(&self, tag: Tag) -> Option<u64> {
-        Few(self.entry(tag.step())[self.places.home.few() / 8].load(Relaxed)).members(tag)
+        Few(self.entry(tag.step()).few_word().load(Relaxed)).members(tag)
+    }
+
+    /// This worker is about to reopen a step's tickets.
+    #[inline]
+    pub fn expect_to_reopen(&self, step: u64) {
+        for_writing(self.entry(step).tickets_word().as_ptr().cast());
     }
 
     /// Byte `at` of a worker's vectors.
@@ -116,45 +128,66 @@ impl Mapped {
 
 /// The words of one step.
 pub(super) struct Entry<'a> {
-    step: u64,
-    took: Tickets,
-    few: bool,
     layout: &'a Layout,
     words: &'a [AtomicU64],
+}
+
+impl Entry<'_> {
+    #[inline]
+    pub fn tickets_word(&self) -> &AtomicU64 {
+        &self.words[0]
+    }
+
+    #[inline]
+    pub fn slot_word(&self, ticket: u16) -> &AtomicU64 {
+        &self.words[self.layout.slot(ticket) / 8]
+    }
+
+    #[inline]
+    pub fn seal_word(&self) -> &AtomicU64 {
+        &self.words[self.layout.seal() / 8]
+    }
+
+    #[inline]
+    pub fn few_word(&self) -> &AtomicU64 {
+        &self.words[self.layout.few() / 8]
+    }
+
+    /// Whoever has this ticket is about to fill its slot, and to seal the step if it is the last that is needed.
+    #[inline]
+    pub fn expect_to_fill(&self, ticket: u16, last: bool) {
+        let slot = |ticket| self.slot_word(ticket).as_ptr().cast();
+        if self.layout.is_spread() {
+            for_writing(slot(ticket));
+            if last {
+                (0..ticket).for_each(|earlier| for_reading(slot(earlier)));
+            }
+        }
+        if last {
+            for_writing(self.seal_word().as_ptr().cast());
+        }
+    }
 }
 
 impl Words for Entry<'_> {
     #[inline]
     fn seal(&self) -> Seal {
-        Seal(self.words[self.layout.seal() / 8].load(Acquire))
+        Seal(self.seal_word().load(Acquire))
     }
 
     #[inline]
     fn tickets(&self) -> Tickets {
-        // Others have perhaps taken the line away since. As long as nothing is sealed, what was true then is enough to propose:
-        // should it have been sealed meanwhile, that fails. The tickets of an attempt in force are read after its seal.
-        match self.took.step() == self.step && self.seal().step() < self.step {
-            true => self.took,
-            false => Tickets(self.words[0].load(Acquire)),
-        }
+        Tickets(self.tickets_word().load(Acquire))
     }
 
     #[inline]
     fn slot(&self, ticket: u16) -> Slot {
-        Slot(self.words[self.layout.slot(ticket) / 8].load(Acquire))
+        Slot(self.slot_word(ticket).load(Acquire))
     }
 
     #[inline]
     fn exclusion(&self, index: u16) -> Exclusion {
         Exclusion(self.words[self.layout.exclusion(index) / 8].load(Acquire))
-    }
-
-    #[inline]
-    fn proposed(&self, attempt: u16, members: &Members) {
-        if let Some(few) = Few::of(self.step, attempt, members).filter(|_| self.few) {
-            // The seal releases it.
-            self.words[self.layout.few() / 8].store(few.0, Relaxed);
-        }
     }
 }
 
@@ -177,11 +210,7 @@ impl Ground for Mapped {
     fn home(&mut self, _: u16, access: Access) -> Found {
         Found::Value(match access {
             Access::Load(word) => self.word(word).load(Acquire),
-            Access::Add(word) => {
-                let found = self.word(word).fetch_add(1, SeqCst);
-                self.took = Tickets(found + 1);
-                found
-            }
+            Access::Add(word) => self.word(word).fetch_add(1, SeqCst),
             Access::Swap {
                 word,
                 expected,
@@ -202,15 +231,7 @@ impl Ground for Mapped {
 
     #[inline]
     fn words(&mut self, _: u16, step: u64) -> Result<Entry<'_>, Found> {
-        let took = std::mem::take(&mut self.took);
-        let (few, layout, words) = (self.few, &self.places.home, self.entry(step));
-        Ok(Entry {
-            step,
-            took,
-            few,
-            layout,
-            words,
-        })
+        Ok(self.entry(step))
     }
 
     #[inline]
@@ -251,29 +272,8 @@ impl Ground for Mapped {
     }
 
     #[inline]
-    fn expect_to_fill(&self, step: u64, ticket: u64, seal: bool) {
-        let layout = &self.places.home;
-        let entry = self.entry(step);
-        if layout.is_spread() && ticket < u64::from(layout.tickets()) {
-            let slot = |ticket: u16| entry[layout.slot(ticket) / 8].as_ptr().cast();
-            for_writing(slot(ticket as u16));
-            if seal {
-                (0..ticket as u16).for_each(|earlier| for_reading(slot(earlier)));
-            }
-        }
-        if seal {
-            for_writing(entry[layout.seal() / 8].as_ptr().cast());
-        }
-    }
-
-    #[inline]
-    fn expect_to_reopen(&self, step: u64) {
-        for_writing(self.entry(step)[0].as_ptr().cast());
-    }
-
-    #[inline]
-    fn expect_gradients(core: &Core<Self>) {
-        core.fetch_gradients();
+    fn go_straight(core: &mut Core<Self>, looks: u32) {
+        core.go_straight(looks);
     }
 
     fn sum_up(core: &mut Core<Self>, tag: Tag) -> Did {

@@ -37,6 +37,7 @@ mod remote;
 mod results;
 mod returning;
 mod settings;
+mod straight;
 mod summing;
 #[cfg(test)]
 mod tests;

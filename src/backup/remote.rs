@@ -302,12 +302,6 @@ impl Ground for Remote {
         PIECE
     }
 
-    fn expect_to_fill(&self, _: u64, _: u64, _: bool) {}
-
-    fn expect_to_reopen(&self, _: u64) {}
-
-    fn expect_gradients(_: &Core<Self>) {}
-
     fn sum_up(_: &mut Core<Self>, _: Tag) -> Did {
         unreachable!("there is no such shape where memory is not mapped")
     }

@@ -9,15 +9,15 @@ use super::protocol::{Did, Seal, Tag};
 use super::racing;
 use crate::engine::hint::for_reading;
 
-/// Gradients of so few bytes and workers are worth it to be fetched ahead.
-const AHEAD: (usize, u16) = (LINE, 16);
+/// Gradients of so few bytes are worth it to be fetched ahead.
+const AHEAD: usize = LINE;
 
 impl Core<Mapped> {
     /// Who arrives will soon read the others' gradients: where they are small, they are on their way while it takes its ticket.
     /// What comes too early is fetched again.
     pub(super) fn fetch_gradients(&self) {
         let (workers, places, step) = (self.shape.workers(), self.ground.places(), self.worker.step());
-        if places.bytes > AHEAD.0 || workers > AHEAD.1 {
+        if places.bytes > AHEAD {
             return;
         }
         for worker in (0..workers).filter(|worker| *worker != self.me) {
@@ -52,8 +52,8 @@ impl Core<Mapped> {
     }
 
     fn sum_piece(&mut self, tag: Tag, at: usize, bytes: usize) {
-        let places = *self.ground.places();
-        let own = self.ground.own();
+        let (places, own) = (self.ground.places(), self.ground.own());
+        let from = places.gradient(tag.step()) + at;
         let into = own.at(places.result(tag) + at);
         let scratch = own.at(places.scratch());
         let count = bytes / self.element;
@@ -61,7 +61,7 @@ impl Core<Mapped> {
         let (mut have, mut copied) = (0, 0);
         let mut left = self.members.len();
         for member in self.members.iter() {
-            let gradient = self.ground.data(member, places.gradient(tag.step()) + at);
+            let gradient = self.ground.data(member, from);
             sources[have] = if member == self.me {
                 gradient.as_ptr()
             } else {

@@ -115,9 +115,12 @@ impl Seat {
                     let step = barrier.step();
                     let gradient = barrier.gradient().iter_mut().enumerate();
                     gradient.for_each(|(index, x)| *x = value(rank, step, index));
+                    let straight = random.one_in(2);
                     either!(barrier, core => {
-                        core.show_state();
-                        core.arrive();
+                        core.come().unwrap();
+                        if straight {
+                            Ground::go_straight(core, 1);
+                        }
                     });
                 }
             }

@@ -3,6 +3,7 @@
 use sapwood::backup::protocol::{Access, Did, Reach, Slot, Tag, Want, Way, Word, Worker, scan};
 
 use super::state::{Flight, Life, RING, STEPS, Seat, State, Sum, gradient, step_of};
+use super::straight;
 use super::world::{Seeded, World};
 
 impl World {
@@ -71,7 +72,9 @@ impl World {
         if matches!(want, Want::CatchUp { .. }) {
             seat.caught_up = true;
         }
+        let asked = seat.worker.clone();
         seat.worker.did(did);
+        straight::answered(&asked, want, did, &seat.worker);
         if seat.worker.applied() > applied && !matches!(want, Want::Apply { .. }) {
             seat.history = seat.copied;
         }

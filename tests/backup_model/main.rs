@@ -9,11 +9,13 @@ mod judging;
 mod properties;
 mod shared;
 mod state;
+mod straight;
 mod symmetry;
 mod walks;
 mod world;
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sapwood::backup::protocol::{Reach, Way};
@@ -193,6 +195,16 @@ fn a_queue_pair_breaks_or_a_worker_comes_back() {
         "tree, 2 of 3, a death and a return",
         close(tree(3, 1, 1, RESTART)),
     );
+}
+
+#[test]
+fn who_is_driven_straight_down_moves_no_other_way() {
+    check("flat, 2 of 3, one comes back", close(flat(3, 1, 1, RESTART)));
+    let compared = straight::MOVES.iter().zip(&straight::COMPARED);
+    let compared = compared.map(|(name, count)| (*name, count.load(Ordering::Relaxed)));
+    let compared = compared.collect::<Vec<_>>();
+    println!("compared: {compared:?}");
+    assert!(compared.iter().all(|(_, count)| *count > 0), "{compared:?}");
 }
 
 #[test]

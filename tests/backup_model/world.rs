@@ -5,6 +5,7 @@ use sapwood::backup::protocol::{Access, Did, Layout, Reach, Shape, Slot, Tickets
 
 use super::shared::Shared;
 use super::state::{Home, Life, Memory, Page, RING, STEPS, Seat, State, Suspicions};
+use super::straight;
 
 /// Errors that the model must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -363,7 +364,9 @@ impl World {
                 state: before,
                 step: old.step(),
             };
-            worker.look(&self.page(before, old), &doubts);
+            let page = self.page(before, old);
+            worker.look(&page, &doubts);
+            straight::looked(&self.shape, old, &page, &worker);
         }
         if worker == *old {
             return None;

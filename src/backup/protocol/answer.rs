@@ -32,13 +32,7 @@ impl Worker {
             (Phase::Fill(..), Did::Unknown) => {}
             (Phase::Act(_), Did::Found(_) | Did::Unknown) => self.attend(),
             (Phase::Watch, did) => self.did_part(did),
-            (Phase::Pull(tag), Did::Done) | (Phase::Sum(tag), Did::Done) => {
-                self.held = tag;
-                match self.can_lose() {
-                    true => self.phase = Phase::Watch,
-                    false => self.phase = Phase::Apply(tag),
-                }
-            }
+            (Phase::Pull(tag), Did::Done) | (Phase::Sum(tag), Did::Done) => self.has_result(tag),
             (Phase::Pull(_) | Phase::Sum(_), Did::Gone | Did::Unkept) => self.behind(),
             (Phase::Apply(tag), Did::Done) => self.continue_at(tag),
             (Phase::CatchUp(_), Did::Caught(tag)) => self.caught(tag),
@@ -46,7 +40,8 @@ impl Worker {
         }
     }
 
-    fn has_ticket(&mut self, found: Tickets) {
+    #[inline]
+    pub(super) fn has_ticket(&mut self, found: Tickets) {
         if found.step() > self.step {
             // That step is left with a ticket that nobody fills.
             return self.behind();
@@ -72,7 +67,8 @@ impl Worker {
         })
     }
 
-    fn filled(&mut self, ticket: u16, expected: Slot, found: Slot) {
+    #[inline]
+    pub(super) fn filled(&mut self, ticket: u16, expected: Slot, found: Slot) {
         if found == expected || found == self.own_slot() {
             self.ticket = Some(ticket);
             self.fresh = false;
@@ -85,6 +81,15 @@ impl Worker {
             // It came too late for this one.
             self.phase = Phase::Ticket;
         }
+    }
+
+    #[inline]
+    pub(super) fn has_result(&mut self, tag: Tag) {
+        self.held = tag;
+        self.phase = match self.can_lose() {
+            true => Phase::Watch,
+            false => Phase::Apply(tag),
+        };
     }
 
     fn did_part(&mut self, did: Did) {
@@ -131,6 +136,7 @@ impl Worker {
     }
 
     /// The state of that result is this worker's.
+    #[inline]
     pub(super) fn continue_at(&mut self, tag: Tag) {
         self.applied = tag.step();
         self.past = tag;

@@ -6,7 +6,7 @@
 
 use super::scan::{Scanned, listed, scan, scan_into};
 use super::worker::Phase;
-use super::{Access, Exclusion, Members, Reach, Seal, Slot, Tag, Tickets, Way, Word, Worker};
+use super::{Access, Exclusion, Reach, Seal, Slot, Tag, Tickets, Way, Word, Worker};
 
 /// The words of one step, as they are found at home. The seal is asked for first.
 pub trait Words {
@@ -18,10 +18,6 @@ pub trait Words {
     fn slot(&self, ticket: u16) -> Slot;
     /// Which tickets do not count.
     fn exclusion(&self, index: u16) -> Exclusion;
-    /// Who looked is about to propose that attempt, with these members.
-    fn proposed(&self, attempt: u16, members: &Members) {
-        let _ = (attempt, members);
-    }
 }
 
 /// Who is not waited for any more. It may be wrong: that costs time, and never correctness.
@@ -39,11 +35,8 @@ impl Worker {
             return;
         }
         let seal = words.seal();
-        if seal.step() > self.step {
-            return self.behind();
-        }
-        if seal.step() == self.step && seal.is_committed() {
-            return self.decided(Tag::of(self.step, self.view, seal.attempt()));
+        if self.is_over(seal) {
+            return;
         }
         if words.tickets().step() > self.step {
             return self.behind();
@@ -54,6 +47,20 @@ impl Worker {
             // It computes and has no say, or what it was to pull is not there yet.
             _ => {}
         }
+    }
+
+    /// Whether the step is over by this seal, and what follows then.
+    #[inline]
+    pub(super) fn is_over(&mut self, seal: Seal) -> bool {
+        if seal.step() > self.step {
+            self.behind();
+            return true;
+        }
+        let over = seal.step() == self.step && seal.is_committed();
+        if over {
+            self.decided(Tag::of(self.step, self.view, seal.attempt()));
+        }
+        over
     }
 
     /// The step has this result. Where the words can be lost, a result is applied only by who has looked after it had
@@ -125,7 +132,6 @@ impl Worker {
         let in_force = (seal.step() == step).then(|| seal.attempt());
         if in_force.is_none_or(|attempt| exclusions > attempt) {
             if scanned.complete {
-                words.proposed(exclusions, &scanned.members);
                 let desired = match shape.way {
                     Way::Flat => Seal::committed(step, exclusions),
                     Way::Tree { .. } => Seal::sealed(step, exclusions),

@@ -14,6 +14,7 @@ mod recovery;
 mod renumbered;
 mod scan;
 mod shape;
+mod usual;
 mod word;
 mod worker;
 

@@ -1,8 +1,6 @@
 //! The words of the barrier. Each carries its step in the highest bits, so that it only ever grows: whoever comes late
 //! with a compare-and-swap finds another value than it expects, and nobody takes a word of another step for one of his.
 
-use super::Members;
-
 /// Bits of a step's number.
 const STEP_BITS: u32 = 38;
 /// The highest number of a step; the first step is 1, so that zeroed memory belongs to none.
@@ -151,29 +149,27 @@ impl Tag {
     }
 }
 
-/// The members of an attempt among few workers, said by whoever proposes it beside the seal, in a plain store. It is what
-/// everybody finds who scans the slots, so it does not matter who says it, nor how late; one of another attempt is of no use.
+/// The members of a step's first attempt among few workers, said by whoever proposes it beside the seal, in a plain store. It
+/// is what everybody finds who scans the slots, so it does not matter who says it, nor how late; one of another step is of
+/// no use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Few(pub u64);
 
 impl Few {
     /// More workers have no room.
     pub const WORKERS: u16 = 16;
-    const ATTEMPTS: u16 = 1 << (LOW as u16 - Self::WORKERS);
 
-    /// If there is room.
+    /// These members, a bit each.
     #[inline]
-    pub fn of(step: u64, attempt: u16, members: &Members) -> Option<Self> {
-        let low = u64::from(attempt) << Self::WORKERS | members.word(0);
-        (attempt < Self::ATTEMPTS).then_some(Self(step << LOW | low))
+    pub const fn of(step: u64, members: u64) -> Self {
+        Self(step << LOW | members)
     }
 
     /// The members, a bit each, if they are that attempt's.
     #[inline]
     pub fn members(self, tag: Tag) -> Option<u64> {
-        let attempt = self.0 >> Self::WORKERS
-            == tag.step() << (LOW - u32::from(Self::WORKERS)) | u64::from(tag.attempt());
-        (attempt && tag.attempt() < Self::ATTEMPTS).then_some(self.0 & ((1 << Self::WORKERS) - 1))
+        let same = self.0 >> LOW == tag.step() && tag.attempt() == 0;
+        same.then_some(self.0 & ((1 << Self::WORKERS) - 1))
     }
 }
 
@@ -236,17 +232,12 @@ mod tests {
 
     #[test]
     fn few_members_are_those_of_their_attempt_and_of_no_other() {
-        let mut members = Members::default();
-        [0, 3, 15].into_iter().for_each(|worker| members.insert(worker));
         for step in [1, 2, MAXIMUM_STEP] {
-            for attempt in [0, 1, 1023] {
-                let few = Few::of(step, attempt, &members).unwrap();
-                assert_eq!(few.members(Tag::of(step, 0, attempt)), Some(0x8009));
-                for other in [Tag::of(step - 1, 0, attempt), Tag::of(step, 0, attempt + 1)] {
-                    assert_eq!(few.members(other), None, "{few:?} {other:?}");
-                }
+            let few = Few::of(step, 0x8009);
+            assert_eq!(few.members(Tag::of(step, 3, 0)), Some(0x8009));
+            for other in [Tag::of(step - 1, 3, 0), Tag::of(step, 3, 1)] {
+                assert_eq!(few.members(other), None, "{few:?} {other:?}");
             }
-            assert_eq!(Few::of(step, 1024, &members), None);
         }
         assert_eq!(Few::default().members(Tag::of(1, 0, 0)), None);
     }
