@@ -420,7 +420,7 @@ impl<G: Ground> Core<G> {
         self.ground.own().words[SHOWN].store(0, Ordering::Relaxed);
         racing::before_writing();
         self.worker.has_applied(tag);
-        self.looked = (0, 0);
+        (self.looked, self.eager) = ((0, 0), 1);
         self.reopens = self.sealed.0 == self.worker.applied();
     }
 

@@ -8,12 +8,20 @@ use super::core::Core;
 use super::mapped::Mapped;
 use super::protocol::{Did, Seal, Slot, Tickets, Words};
 
+/// Where tests let others go first.
+#[inline(always)]
+fn between() {
+    #[cfg(test)]
+    super::tests::between::between();
+}
+
 impl Core<Mapped> {
     /// What a worker does whose gradient is complete. It looks so often at what is not there yet.
     pub(super) fn go_straight(&mut self, looks: u32) {
         if self.caught || self.worker.is_usual() && !self.has_come() || !self.ends(looks) {
             return;
         }
+        between();
         if let Some(tag) = self.worker.sums()
             && self.sum(tag) == Did::Done
         {
@@ -30,16 +38,19 @@ impl Core<Mapped> {
         };
         self.fetch_gradients();
         let found = words.tickets_word().fetch_add(1, SeqCst);
+        between();
         let Some(ticket) = self.worker.took(Tickets(found)) else {
             return false;
         };
         words.expect_to_fill(ticket, self.is_last(ticket));
         let slot = words.slot_word(ticket);
         let found = slot.load(Acquire);
+        between();
         let Some(own) = self.worker.fills(ticket, Slot(found)) else {
             return false;
         };
         let filled = slot.compare_exchange(found, own.0, SeqCst, Acquire);
+        between();
         let now = filled.unwrap_or_else(|now| now);
         let has_filled = self.worker.has_filled(ticket, Slot(found), Slot(now));
         self.eager = self.arrived(ticket);
@@ -59,16 +70,20 @@ impl Core<Mapped> {
         let last = self.is_last(ticket);
         for _ in 0..looks {
             let seal = words.seal();
+            between();
             if self.worker.sees(seal) {
                 return true;
             }
             if last && let Some((members, desired)) = self.worker.proposal(seal, &words) {
                 // The seal releases it.
+                between();
                 words.few_word().store(members.0, Relaxed);
+                between();
                 let word = words.seal_word();
                 if let Err(found) = word.compare_exchange(seal.0, desired.0, SeqCst, Acquire) {
                     return self.worker.sees(Seal(found));
                 }
+                between();
                 self.has_sealed(step);
                 self.ground.expect_to_reopen(step + 1);
                 return self.worker.sees(desired);

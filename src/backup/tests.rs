@@ -60,6 +60,8 @@ macro_rules! either {
     };
 }
 
+pub(in crate::backup) mod between;
+
 /// As settings have it.
 const SUSPICION: Duration = Duration::from_millis(100);
 
@@ -115,11 +117,11 @@ impl Seat {
                     let step = barrier.step();
                     let gradient = barrier.gradient().iter_mut().enumerate();
                     gradient.for_each(|(index, x)| *x = value(rank, step, index));
-                    let straight = random.one_in(2);
+                    let looks = random.below(4) as u32;
                     either!(barrier, core => {
                         core.come().unwrap();
-                        if straight {
-                            Ground::go_straight(core, 1);
+                        if looks > 0 {
+                            Ground::go_straight(core, looks);
                         }
                     });
                 }
