@@ -62,10 +62,9 @@ pub(super) trait Ground: Sized {
     /// Bytes that are best fetched at a time.
     fn piece(&self) -> usize;
 
-    /// The gradient is complete: goes as far as the step goes straight, looking so often at what is not there yet.
-    fn go_straight(core: &mut Core<Self>, looks: u32) {
-        let _ = (core, looks);
-    }
+    /// The gradient is complete: goes as far as the step goes straight, looking so often (the last argument) at what is not there
+    /// yet; nowhere, where there is no such way.
+    fn go_straight(_: &mut Core<Self>, _: u32) {}
 
     /// Everybody adds up for itself.
     fn sum_up(core: &mut Core<Self>, tag: Tag) -> Did;

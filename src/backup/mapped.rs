@@ -26,8 +26,6 @@ pub(super) struct Mapped {
     /// Each worker's words.
     count: usize,
     me: usize,
-    /// So few workers that their members have room beside the seal.
-    few: bool,
     words: Arc<WindowMap>,
     data: Arc<WindowMap>,
     bells: Vec<Doorbell>,
@@ -56,7 +54,6 @@ impl Mapped {
             count: places.words(),
             places,
             me: me as usize,
-            few: words.bases().len() <= usize::from(Few::WORKERS),
             bells: words.bases().iter().map(bell).collect(),
             words,
             data,
@@ -91,7 +88,7 @@ impl Mapped {
 
     /// The words of a step at home.
     #[inline]
-    fn entry(&self, step: u64) -> Entry<'_> {
+    pub fn entry(&self, step: u64) -> Entry<'_> {
         let first = self.places.home(Word::Tickets(step));
         Entry {
             layout: &self.places.home,
@@ -99,22 +96,10 @@ impl Mapped {
         }
     }
 
-    /// The same, if the members have room beside the seal.
-    #[inline]
-    pub fn entry_of_few(&self, step: u64) -> Option<Entry<'_>> {
-        self.few.then(|| self.entry(step))
-    }
-
     /// The members of an attempt that was sealed, a bit each, if its proposer has said them.
     #[inline]
     pub fn few(&self, tag: Tag) -> Option<u64> {
         Few(self.entry(tag.step()).few_word().load(Relaxed)).members(tag)
-    }
-
-    /// This worker is about to reopen a step's tickets.
-    #[inline]
-    pub fn expect_to_reopen(&self, step: u64) {
-        for_writing(self.entry(step).tickets_word().as_ptr().cast());
     }
 
     /// Byte `at` of a worker's vectors.
@@ -166,6 +151,12 @@ impl Entry<'_> {
         if last {
             for_writing(self.seal_word().as_ptr().cast());
         }
+    }
+
+    /// This worker is about to reopen the tickets.
+    #[inline]
+    pub fn expect_to_reopen(&self) {
+        for_writing(self.tickets_word().as_ptr().cast());
     }
 }
 

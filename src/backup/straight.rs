@@ -33,9 +33,7 @@ impl Core<Mapped> {
     #[inline(always)]
     fn has_come(&mut self) -> bool {
         let step = self.worker.step();
-        let Some(words) = self.ground.entry_of_few(step) else {
-            return false;
-        };
+        let words = self.ground.entry(step);
         self.fetch_gradients();
         let found = words.tickets_word().fetch_add(1, SeqCst);
         between();
@@ -64,9 +62,7 @@ impl Core<Mapped> {
             return false;
         };
         let step = self.worker.step();
-        let Some(words) = self.ground.entry_of_few(step) else {
-            return false;
-        };
+        let words = self.ground.entry(step);
         let last = self.is_last(ticket);
         for _ in 0..looks {
             let seal = words.seal();
@@ -75,8 +71,8 @@ impl Core<Mapped> {
                 return true;
             }
             if last && let Some((members, desired)) = self.worker.proposal(seal, &words) {
-                // The seal releases it.
                 between();
+                // The seal releases it.
                 words.few_word().store(members.0, Relaxed);
                 between();
                 let word = words.seal_word();
@@ -85,7 +81,7 @@ impl Core<Mapped> {
                 }
                 between();
                 self.has_sealed(step);
-                self.ground.expect_to_reopen(step + 1);
+                self.ground.entry(step + 1).expect_to_reopen();
                 return self.worker.sees(desired);
             }
             std::hint::spin_loop();

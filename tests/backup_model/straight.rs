@@ -164,13 +164,17 @@ proptest! {
             worker.arrive();
             worker.did(Did::Found(Tickets::none(step).0));
             worker.did(Did::Found(0));
-            let mut seal = Page { seal: Seal::committed(step, 0), tickets: Tickets::none(step), slots: vec![], exclusion: Exclusion::default() };
+            let words = Page {
+                seal: Seal::committed(step, 0),
+                tickets: Tickets::none(step),
+                slots: Vec::new(),
+                exclusion: Exclusion::default(),
+            };
             let before = worker.clone();
-            worker.look(&seal, &Trust);
-            looked(&shape, &before, &seal, &worker);
+            worker.look(&words, &Trust);
+            looked(&shape, &before, &words, &worker);
             did(&mut worker, Did::Done);
             did(&mut worker, Did::Done);
-            seal.tickets = Tickets::none(step + 1);
         }
         let slot = |(index, (step, worker)): (u16, &(u64, u16))| match worker {
             4 => Slot::void(*step),

@@ -58,8 +58,9 @@ impl Worker {
     #[inline]
     pub fn proposal(&self, seal: Seal, words: &impl Words) -> Option<(Few, Seal)> {
         let (step, shape) = (self.step, &self.shape);
+        debug_assert!(self.waits_usually().is_some());
         let excluded = shape.exclusions() > 0 && words.exclusion(0).step() >= step;
-        if self.phase != Phase::Watch || seal.step() >= step || excluded {
+        if seal.step() >= step || excluded {
             return None;
         }
         let mut members = 0u64;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use super::*;
 
 const STEPS: u64 = 16;
+const DEADLINE: Duration = Duration::from_secs(60);
 
 thread_local! {
     static TURNS: RefCell<Option<(usize, Arc<Turns>)>> = const { RefCell::new(None) };
@@ -21,14 +22,14 @@ struct Turns {
 struct State {
     random: Random,
     /// Who may run.
-    runs: Vec<Seat>,
+    runs: Vec<Chair>,
     next: usize,
     switches: usize,
     naps: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Seat {
+struct Chair {
     done: bool,
     /// So many draws it is left out.
     nap: u64,
@@ -43,7 +44,7 @@ impl State {
             self.runs[me].nap = self.random.below(1500);
             self.naps += 1;
         }
-        let ready = |seat: &Seat| !seat.done && seat.nap == 0;
+        let ready = |seat: &Chair| !seat.done && seat.nap == 0;
         for seat in &mut self.runs {
             seat.nap = seat.nap.saturating_sub(1);
         }
@@ -70,8 +71,16 @@ impl Turns {
     }
 
     fn wait(&self, me: usize, state: MutexGuard<'_, State>) {
-        let mine = self.changed.wait_while(state, |state| state.next != me);
-        drop(mine);
+        let waited = self
+            .changed
+            .wait_timeout_while(state, DEADLINE, |state| state.next != me);
+        let (state, over) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+        let next = state.next;
+        drop(state);
+        assert!(
+            !over.timed_out(),
+            "worker {me} has waited {DEADLINE:?} for its turn; it is worker {next}'s"
+        );
     }
 
     fn pass(&self, me: usize) {
@@ -115,7 +124,7 @@ fn run(workers: u32, backups: u32, count: usize, seed: u64, seen: &mut Seen) -> 
     let turns = Arc::new(Turns {
         state: Mutex::new(State {
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
-            runs: vec![Seat { done: false, nap: 0 }; workers as usize],
+            runs: vec![Chair { done: false, nap: 0 }; workers as usize],
             next: 0,
             switches: 0,
             naps: 0,
@@ -133,8 +142,7 @@ fn run(workers: u32, backups: u32, count: usize, seed: u64, seen: &mut Seen) -> 
                 let mut idle = 0;
                 while seat.applied() < STEPS {
                     // Who is left out for long is taken for stopped.
-                    let napping =
-                        |(rank, seat): (u16, &super::between::Seat)| (seat.nap > 100).then_some(rank);
+                    let napping = |(rank, seat): (u16, &Chair)| (seat.nap > 100).then_some(rank);
                     let doubted = (0..)
                         .zip(&turns.state().runs)
                         .filter_map(napping)
