@@ -162,15 +162,22 @@ fn with_latency_between_ranks_another_plan_is_chosen() {
         }
         let document = tune(&mut command);
         let latency = document["parameters"]["host"]["latency"].as_f64().unwrap();
+        let choice = &document["choices"][0];
         (
-            document["choices"][0]["plan"].as_str().unwrap().to_owned(),
+            choice["plan"].as_str().unwrap().to_owned(),
             latency,
+            choice["predicted"].as_f64().unwrap(),
         )
     };
-    let (near, latency) = on_one_core(None, "25");
-    let (far, slow) = on_one_core(Some("8"), "3");
-    println!("latency {latency} us: {near}; latency {slow} us: {far}");
-    assert!(slow > 3_000.0, "8 ms are measured as {slow} us");
+    let (near, latency, _) = on_one_core(None, "25");
+    let (far, slow, whole) = on_one_core(Some("8"), "3");
+    println!("latency {latency} us: {near}; latency {slow} us: {far} in {whole} us");
+    // How the fit shares out what a message costs is up to the noise of three calls; what a call costs is not.
+    assert!(
+        slow > latency,
+        "8 ms are measured as {slow} us, nothing as {latency} us"
+    );
+    assert!(whole > 16_000.0, "two rounds of 8 ms are predicted as {whole} us");
     // Two rounds, the fewest that there can be, of 56 messages each, which on one core take about as long as 4 ms; trees have
     // 14 in all, and more rounds.
     assert_eq!(far, "direct");
